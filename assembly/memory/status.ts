@@ -1,0 +1,77 @@
+/**
+ * Status codes: how an exported function refuses.
+ *
+ * A result is `>= 0`; a refusal is one of these negative numbers, and the refused call has changed no state.
+ * The bindings map each code to a typed error (`bindings/errors.ts` mirrors this list; a test compares them).
+ */
+export type Status = i32;
+
+// @ts-ignore: decorator
+@inline export const OK: Status = 0;
+
+/** An argument is outside the range that the function documents. */
+// @ts-ignore: decorator
+@inline export const INVALID_ARGUMENT: Status = -1;
+/** The arena has no room for the structure; grow the memory first. */
+// @ts-ignore: decorator
+@inline export const OUT_OF_MEMORY: Status = -2;
+/** Fewer free and evictable blocks than the call needs. */
+// @ts-ignore: decorator
+@inline export const OUT_OF_BLOCKS: Status = -3;
+/** Every sequence slot is in use. */
+// @ts-ignore: decorator
+@inline export const OUT_OF_SEQUENCES: Status = -4;
+/** Every request slot is in use. */
+// @ts-ignore: decorator
+@inline export const OUT_OF_REQUESTS: Status = -5;
+/** The token store cannot hold prompt + new tokens of one more request. */
+// @ts-ignore: decorator
+@inline export const OUT_OF_TOKENS: Status = -6;
+/** The handle names no open sequence (never opened, or closed since). */
+// @ts-ignore: decorator
+@inline export const UNKNOWN_SEQUENCE: Status = -7;
+/** The handle names no live request (never submitted, or ended since). */
+// @ts-ignore: decorator
+@inline export const UNKNOWN_REQUEST: Status = -8;
+/** A live request carries this id already. */
+// @ts-ignore: decorator
+@inline export const DUPLICATE_ID: Status = -9;
+/** The prompt is empty. */
+// @ts-ignore: decorator
+@inline export const EMPTY_PROMPT: Status = -10;
+/** Prompt plus new tokens exceed the longest sequence this core was created for. */
+// @ts-ignore: decorator
+@inline export const TOO_LONG: Status = -11;
+/** The request alone needs more blocks than the pool has. */
+// @ts-ignore: decorator
+@inline export const POOL_TOO_SMALL: Status = -12;
+/** A time is NaN, infinite or negative. */
+// @ts-ignore: decorator
+@inline export const INVALID_TIME: Status = -13;
+/** A token id is not below the vocabulary size. */
+// @ts-ignore: decorator
+@inline export const INVALID_TOKEN: Status = -14;
+/** `commit` or `abandon` names another step than the one in flight, or none is in flight. */
+// @ts-ignore: decorator
+@inline export const UNKNOWN_STEP: Status = -15;
+/** A step is in flight: commit or abandon it first. */
+// @ts-ignore: decorator
+@inline export const STEP_IN_FLIGHT: Status = -16;
+/** More tokens appended than slots were reserved for. */
+// @ts-ignore: decorator
+@inline export const NOT_RESERVED: Status = -17;
+/** The sequence belongs to a scheduler and may be changed only through it. */
+// @ts-ignore: decorator
+@inline export const SEQUENCE_OWNED: Status = -18;
+/** The key is not in the index. */
+// @ts-ignore: decorator
+@inline export const NOT_FOUND: Status = -19;
+/** The request waited longer than the scheduler's queue timeout. */
+// @ts-ignore: decorator
+@inline export const QUEUE_TIMEOUT: Status = -20;
+/** The bytes are not a snapshot of this ABI version, or they are damaged. */
+// @ts-ignore: decorator
+@inline export const BAD_SNAPSHOT: Status = -21;
+/** `validate` found a broken invariant; the low bits of the companion word say which. */
+// @ts-ignore: decorator
+@inline export const CORRUPT: Status = -22;

@@ -1,0 +1,71 @@
+/**
+ * The Executor interface: who runs a step's plan.
+ *
+ * The scheduler decides, an executor computes. The native executor, the wasm executor, a simulator and an
+ * embedder's own engine are equals behind this interface.
+ */
+import type { StepPlan } from "./plan.js";
+
+/** How to pick the next token from a row of logits. Every field has a default; the default is greedy. */
+export interface SamplingOptions {
+  /** Softmax temperature, >= 0. 0 (default) picks the largest logit, ties to the smaller id. */
+  temperature?: number;
+  /** Keep the k most likely tokens, integer >= 0. 0 (default) keeps all. */
+  topK?: number;
+  /** Keep the smallest set of most likely tokens whose probability reaches this, in (0, 1]. 1 (default) keeps all. */
+  topP?: number;
+  /** Drop tokens less likely than this share of the most likely one, in [0, 1]. 0 (default) drops none. */
+  minP?: number;
+  /** Divide positive (multiply negative) logits of tokens seen before by this, > 0. 1 (default) changes nothing. */
+  repetitionPenalty?: number;
+  /** Seed of this request's draws, 0 <= seed < 2^53. Default 0. Draw i depends on (seed, i) alone. */
+  seed?: number;
+}
+
+/** What a row needs beside the plan to have its token sampled. */
+export interface RowContext {
+  readonly sampling: Readonly<Required<SamplingOptions>>;
+  /** Prompt and generated tokens so far, in order (repetition penalty reads them). A view: do not keep it. */
+  readonly tokens: Uint32Array;
+  /** Tokens generated so far = the index of the draw about to be made. */
+  readonly generated: number;
+}
+
+/** What an executor is: the shapes the core must be configured for. */
+export interface ExecutorDescription {
+  /** Name of the backend, for reports: "cpu/avx512", "wasm", "sim", ... */
+  readonly backend: string;
+  readonly layers: number;
+  readonly kvHeads: number;
+  readonly headDim: number;
+  /** Bytes of K and V of one block over all layers. */
+  readonly blockBytes: number;
+  /** Physical blocks the executor holds; block ids in a plan are below it. */
+  readonly blocks: number;
+  /** Tokens a block. */
+  readonly blockSize: number;
+  /** Token ids in a plan are below it. */
+  readonly vocabSize: number;
+  /** Longest sequence the model was made for, in tokens. */
+  readonly maxSequenceTokens: number;
+}
+
+/** What running a plan gives back. */
+export interface StepResult {
+  /** One sampled token id per sampling row (phase decode or last chunk), in row order. */
+  readonly tokens: Uint32Array;
+  /** Logits of the sampling rows, `[rows][vocabSize]`, when the executor was asked to return them. */
+  readonly logits?: Float32Array;
+}
+
+/**
+ * Runs plans. `run` must finish the plan's transfers marked "before" first, then write K and V of every new token to
+ * its slot, then sample one token for each sampling row. A rejected promise means nothing of the plan may be relied
+ * on: the engine abandons the step.
+ */
+export interface Executor {
+  describe(): ExecutorDescription;
+  /** @param context gives the sampling context of a row that samples; plans are valid until the returned promise settles. */
+  run(plan: StepPlan, context: (row: number) => RowContext): Promise<StepResult>;
+  close(): Promise<void>;
+}

@@ -1,0 +1,55 @@
+/**
+ * StepPlan: one step's decisions as flat views over core memory (layout: docs/abi.md).
+ *
+ * Every array is a view, valid until the next `step`, `commit` or memory growth; copy what must live longer.
+ */
+
+/** Phase of a batch row. */
+export const Phase = { PrefillChunk: 0, Decode: 1, LastChunk: 2 } as const;
+
+/** Operation of a transfer record. */
+export const TransferOp = { Copy: 0 } as const;
+
+/** u32 words of one transfer record. */
+export const TRANSFER_WORDS = 8;
+
+export interface StepPlan {
+  readonly stepId: number;
+  /** Rows in the batch, decode rows first. */
+  readonly rows: number;
+  readonly decodeRows: number;
+  /** Rows whose phase is Decode or LastChunk: each yields one token. */
+  readonly samplingRows: number;
+  /** Sum of newTokens. */
+  readonly totalTokens: number;
+  /** [rows] request handles. */
+  readonly requests: Uint32Array;
+  /** [rows] sequence handles. */
+  readonly sequences: Uint32Array;
+  /** [rows] Phase. */
+  readonly phases: Uint32Array;
+  /** [rows] tokens to compute in this step. */
+  readonly newTokens: Uint32Array;
+  /** [rows] tokens of the sequence whose K and V exist already. */
+  readonly computedBefore: Uint32Array;
+  /** [rows] first layer to run, and one past the last; 0 and 0 mean all layers. */
+  readonly layerLo: Uint32Array;
+  readonly layerHi: Uint32Array;
+  /** [rows + 1] where a row's new tokens start in `tokens` and `slots`. */
+  readonly tokenStart: Uint32Array;
+  /** [totalTokens] token ids to feed. */
+  readonly tokens: Uint32Array;
+  /** [totalTokens] physical slot of each new token: block * blockSize + offset. */
+  readonly slots: Uint32Array;
+  /** [rows] index into `tables` of a row's first block id. */
+  readonly tableStart: Uint32Array;
+  /** [rows] block ids a row has. */
+  readonly tableCount: Uint32Array;
+  /** All block tables as they lie in core memory, u32 block ids. */
+  readonly tables: Uint32Array;
+  /** [transferCount][TRANSFER_WORDS]: op, source tier, source block, target tier, target block, tokens, mark (0 before, 1 after the batch), 0. */
+  readonly transfers: Uint32Array;
+  readonly transferCount: number;
+  /** Core memory: the native executor reads the sections above in place, at each view's byteOffset. */
+  readonly memory: WebAssembly.Memory;
+}
