@@ -1,0 +1,85 @@
+/**
+ * Typed errors. Every refusal is a QuartermasterError with a stable `code`; a refused call has changed no state.
+ */
+
+/** Codes of the core's negative status numbers (assembly/memory/status.ts; a test compares the two lists). */
+export const STATUS_CODES = {
+  [-1]: "INVALID_ARGUMENT",
+  [-2]: "OUT_OF_MEMORY",
+  [-3]: "OUT_OF_BLOCKS",
+  [-4]: "OUT_OF_SEQUENCES",
+  [-5]: "OUT_OF_REQUESTS",
+  [-6]: "OUT_OF_TOKENS",
+  [-7]: "UNKNOWN_SEQUENCE",
+  [-8]: "UNKNOWN_REQUEST",
+  [-9]: "DUPLICATE_ID",
+  [-10]: "EMPTY_PROMPT",
+  [-11]: "TOO_LONG",
+  [-12]: "POOL_TOO_SMALL",
+  [-13]: "INVALID_TIME",
+  [-14]: "INVALID_TOKEN",
+  [-15]: "UNKNOWN_STEP",
+  [-16]: "STEP_IN_FLIGHT",
+  [-17]: "NOT_RESERVED",
+  [-18]: "SEQUENCE_OWNED",
+  [-19]: "NOT_FOUND",
+  [-20]: "QUEUE_TIMEOUT",
+  [-21]: "BAD_SNAPSHOT",
+  [-22]: "CORRUPT",
+} as const;
+
+export type StatusCode = (typeof STATUS_CODES)[keyof typeof STATUS_CODES];
+
+/** Codes that only the host side raises. */
+export type HostCode = "POISONED" | "CLOSED" | "ABORTED" | "EXECUTOR_FAILED" | "UNSUPPORTED" | "UNKNOWN_STATUS";
+
+export interface ErrorDetails {
+  /** Name of the offending argument. */
+  argument?: string;
+  /** Its value as given. */
+  value?: unknown;
+  /** What would have been accepted. */
+  range?: string;
+  cause?: unknown;
+}
+
+export class QuartermasterError extends Error {
+  readonly code: string;
+  readonly argument: string | undefined;
+  readonly value: unknown;
+  readonly range: string | undefined;
+
+  constructor(code: StatusCode | HostCode | (string & {}), message: string, details: ErrorDetails = {}) {
+    super(message, details.cause === undefined ? undefined : { cause: details.cause });
+    this.name = "QuartermasterError";
+    this.code = code;
+    this.argument = details.argument;
+    this.value = details.value;
+    this.range = details.range;
+  }
+}
+
+/** Prints a value for a message: short, and never throwing. */
+export function show(value: unknown): string {
+  if (typeof value === "string") return JSON.stringify(value.length > 40 ? `${value.slice(0, 40)}...` : value);
+  if (typeof value === "bigint") return `${value}n`;
+  if (ArrayBuffer.isView(value)) return `${value.constructor.name}(${(value as Uint8Array).length})`;
+  if (typeof value === "object" && value !== null) return value.constructor?.name ?? "object";
+  return String(value);
+}
+
+export function invalidArgument(argument: string, value: unknown, range: string): QuartermasterError {
+  return new QuartermasterError("INVALID_ARGUMENT", `${argument} is ${show(value)}; allowed: ${range}`, {
+    argument,
+    value,
+    range,
+  });
+}
+
+/** Checks an integer argument against an inclusive range. */
+export function requireInteger(argument: string, value: unknown, lowest: number, highest: number): number {
+  if (typeof value !== "number" || !Number.isInteger(value) || value < lowest || value > highest) {
+    throw invalidArgument(argument, value, `an integer from ${lowest} to ${highest}`);
+  }
+  return value;
+}
