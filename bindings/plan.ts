@@ -22,6 +22,12 @@ export interface StepPlan {
   readonly samplingRows: number;
   /** Sum of newTokens. */
   readonly totalTokens: number;
+  /** Requests running and waiting once the step is planned. */
+  readonly running: number;
+  readonly waiting: number;
+  /** Blocks without content, and cached blocks that nobody holds, once the step is planned. */
+  readonly freeBlocks: number;
+  readonly evictableBlocks: number;
   /** [rows] request handles. */
   readonly requests: Uint32Array;
   /** [rows] sequence handles. */
@@ -47,7 +53,7 @@ export interface StepPlan {
   readonly tableCount: Uint32Array;
   /** All block tables as they lie in core memory, u32 block ids. */
   readonly tables: Uint32Array;
-  /** [transferCount][TRANSFER_WORDS]: op, source tier, source block, target tier, target block, tokens, mark (0 before, 1 after the batch), 0. */
+  /** [transferCount][TRANSFER_WORDS]: op, source tier, source block, target tier, target block, tokens, mark (0 before, 1 after the batch), sequence. */
   readonly transfers: Uint32Array;
   readonly transferCount: number;
   /** Core memory: the native executor reads the sections above in place, at each view's byteOffset. */

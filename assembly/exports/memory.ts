@@ -1,0 +1,80 @@
+/** The core's memory as the host sees it: one arena at a fixed address. */
+import {
+  ABI_VERSION,
+  ARENA,
+  arenaAdopt,
+  arenaCost,
+  arenaCreate,
+  arenaExtend,
+  arenaRegionBytes,
+  arenaRegionKind,
+  arenaRegionPointer,
+  arenaRegions,
+  arenaTake,
+  arenaTop,
+  arenaValidate,
+  RegionKind,
+} from "../memory/arena";
+import { OK, OUT_OF_MEMORY, Status } from "../memory/status";
+
+/** Version of the layout of the arena, its structures and all exported records. */
+export function abiVersion(): i32 {
+  return ABI_VERSION;
+}
+
+// @ts-ignore: decorator
+@inline
+function memoryBytes(): u64 {
+  return <u64>memory.size() << 16;
+}
+
+/** Lays the arena over the whole memory. Call once, first, unless a snapshot is adopted. */
+export function coreCreate(seed: u64): Status {
+  return arenaCreate(ARENA, memoryBytes(), seed);
+}
+
+/** Takes over an arena that was copied to its place from a snapshot. */
+export function coreAdopt(): Status {
+  return arenaAdopt(ARENA, memoryBytes());
+}
+
+/** Call after the host has grown the memory. */
+export function coreExtend(): Status {
+  return arenaExtend(ARENA, memoryBytes());
+}
+
+/** Bytes from address 0 that make up a snapshot; f64 because it may pass 2^31. */
+export function coreTop(): f64 {
+  return <f64>arenaTop(ARENA);
+}
+
+/** Bytes that a region of `bytes` costs. */
+export function coreCost(bytes: f64): f64 {
+  return <f64>arenaCost(<u64>bytes);
+}
+
+export function coreRegions(): u32 {
+  return arenaRegions(ARENA);
+}
+
+export function coreRegionKind(index: u32): u32 {
+  return arenaRegionKind(ARENA, index);
+}
+
+export function coreRegionPointer(index: u32): usize {
+  return arenaRegionPointer(ARENA, index);
+}
+
+/** Bytes of a region, its guard not counted. */
+export function coreRegionBytes(index: u32): f64 {
+  return <f64>arenaRegionBytes(ARENA, index);
+}
+
+export function coreValidate(): Status {
+  return arenaValidate(ARENA);
+}
+
+/** A region for the host's own bulk arguments. */
+export function scratchCreate(bytes: u32): Status {
+  return arenaTake(ARENA, RegionKind.Scratch, bytes) == 0 ? OUT_OF_MEMORY : OK;
+}

@@ -1,0 +1,156 @@
+/**
+ * The KV cache as the host sees it. `kv` is the pointer that `coreRegionPointer` gives for a region of kind KvCache;
+ * sequences are handles. In the debug build every changing call is followed by a full check.
+ */
+import { ARENA, arenaSeed, arenaTake, RegionKind } from "../memory/arena";
+import { INVALID_ARGUMENT, NOT_FOUND, OK, OUT_OF_MEMORY, SEQUENCE_OWNED, Status } from "../memory/status";
+import { kvCreate, kvShapeValid } from "../paging/cache";
+import { block, kvBytes, KvCache, OWNED, SLOT_MASK, tableOf } from "../paging/layout";
+import { availableBlocks } from "../paging/pool";
+import { forgetUnreferenced, matchPrefix } from "../paging/prefix";
+import {
+  append,
+  close,
+  fork,
+  isOpen,
+  open,
+  reserve,
+  revertCopies,
+  sequenceOf,
+  settleCopies,
+  truncate,
+} from "../paging/sequences";
+import { kvValidate } from "../paging/validate";
+
+// @ts-ignore: decorator
+@inline
+function checked(kv: KvCache, result: i32): i32 {
+  if (ASC_OPTIMIZE_LEVEL == 0) assert(kvValidate(kv) == OK);
+  return result;
+}
+
+/** Whether the call must be refused because a scheduler owns the sequence. */
+// @ts-ignore: decorator
+@inline
+function owned(kv: KvCache, handle: u32): bool {
+  return isOpen(kv, handle) && (sequenceOf(kv, handle).flags & OWNED) != 0;
+}
+
+/** Bytes of a cache of this shape, or INVALID_ARGUMENT. */
+export function kvCacheBytes(blocks: u32, blockSize: u32, maxSequences: u32, maxSequenceTokens: u32): f64 {
+  if (!kvShapeValid(blocks, blockSize, maxSequences, maxSequenceTokens)) return INVALID_ARGUMENT;
+  return <f64>kvBytes(blocks, blockSize, maxSequences, maxSequenceTokens);
+}
+
+/** Creates a cache in a region of its own; afterwards it is the arena's last region. */
+export function kvCacheCreate(
+  blocks: u32,
+  blockSize: u32,
+  maxSequences: u32,
+  maxSequenceTokens: u32,
+  prefixCache: u32,
+  keyBits: u32,
+): Status {
+  if (!kvShapeValid(blocks, blockSize, maxSequences, maxSequenceTokens) || keyBits > 64) return INVALID_ARGUMENT;
+  const bytes = kvBytes(blocks, blockSize, maxSequences, maxSequenceTokens);
+  const kv = changetype<KvCache>(arenaTake(ARENA, RegionKind.KvCache, bytes));
+  if (changetype<usize>(kv) == 0) return OUT_OF_MEMORY;
+  const seed = arenaSeed(ARENA);
+  kvCreate(kv, blocks, blockSize, maxSequences, maxSequenceTokens, prefixCache, keyBits, seed);
+  return checked(kv, OK);
+}
+
+/** Opens a sequence on the cached part of `count` tokens in the input region. `flags`: 1 = never shared. */
+export function kvOpen(kv: KvCache, namespace: u32, count: u32, flags: u32): i32 {
+  return checked(kv, open(kv, namespace, kv.input, count, flags & ~OWNED));
+}
+
+/** Cached tokens (whole blocks) that `count` tokens in the input region would hit now; changes nothing. */
+export function kvMatch(kv: KvCache, namespace: u32, count: u32): i32 {
+  if (count > kv.maxSequenceTokens) return INVALID_ARGUMENT;
+  if (kv.prefixCache == 0 || count < 2) return 0;
+  const limit = (count - 1) >> kv.blockShift;
+  return matchPrefix(kv, namespace, kv.input, limit, 0) << kv.blockShift;
+}
+
+export function kvReserve(kv: KvCache, handle: u32, count: u32): i32 {
+  if (owned(kv, handle)) return SEQUENCE_OWNED;
+  return checked(kv, reserve(kv, handle, count));
+}
+
+/** Records `count` tokens from the input region as computed. */
+export function kvAppend(kv: KvCache, handle: u32, count: u32): Status {
+  if (count > kv.maxSequenceTokens) return INVALID_ARGUMENT;
+  if (owned(kv, handle)) return SEQUENCE_OWNED;
+  return checked(kv, append(kv, handle, kv.input, count));
+}
+
+export function kvTruncate(kv: KvCache, handle: u32, length: u32): Status {
+  if (owned(kv, handle)) return SEQUENCE_OWNED;
+  return checked(kv, truncate(kv, handle, length));
+}
+
+export function kvFork(kv: KvCache, handle: u32): i32 {
+  if (owned(kv, handle)) return SEQUENCE_OWNED;
+  return checked(kv, fork(kv, handle));
+}
+
+export function kvClose(kv: KvCache, handle: u32): Status {
+  if (owned(kv, handle)) return SEQUENCE_OWNED;
+  return checked(kv, close(kv, handle));
+}
+
+export function kvSettleCopies(kv: KvCache): void {
+  settleCopies(kv);
+  checked(kv, OK);
+}
+
+export function kvRevertCopies(kv: KvCache): void {
+  revertCopies(kv);
+  checked(kv, OK);
+}
+
+/** Forgets every cached block that no sequence holds. */
+export function kvForget(kv: KvCache): i32 {
+  return checked(kv, <i32>forgetUnreferenced(kv));
+}
+
+/** Tokens of a sequence whose K and V exist, or -1 when the handle is not open. */
+export function kvLength(kv: KvCache, handle: u32): i32 {
+  return isOpen(kv, handle) ? <i32>sequenceOf(kv, handle).length : -1;
+}
+
+/** Block ids in a sequence's table, or -1. */
+export function kvTableCount(kv: KvCache, handle: u32): i32 {
+  return isOpen(kv, handle) ? <i32>sequenceOf(kv, handle).blockCount : -1;
+}
+
+/** Address of a sequence's table. */
+export function kvTable(kv: KvCache, handle: u32): usize {
+  return tableOf(kv, handle & SLOT_MASK);
+}
+
+export function kvInput(kv: KvCache): usize {
+  return kv.input;
+}
+
+export function kvCopies(kv: KvCache): usize {
+  return kv.copies;
+}
+
+export function kvCopyCount(kv: KvCache): u32 {
+  return kv.copyCount;
+}
+
+/** Holders of a block, or NOT_FOUND for an id that the pool does not have. */
+export function kvReferences(kv: KvCache, id: u32): i32 {
+  return id < kv.blockCount ? <i32>block(kv, id).refs : NOT_FOUND;
+}
+
+export function kvAvailable(kv: KvCache): u32 {
+  return availableBlocks(kv);
+}
+
+export function kvValidateCache(kv: KvCache): Status {
+  return kvValidate(kv);
+}

@@ -1,0 +1,171 @@
+/**
+ * The scheduler as the host sees it. `s` is the pointer of a region of kind Scheduler; requests are handles. The prompt
+ * of a submission is read from the cache's input region, results from the results region. In the debug build every
+ * changing call is followed by a full check.
+ */
+import { ARENA, arenaSeed, arenaTake, RegionKind } from "../memory/arena";
+import { INVALID_ARGUMENT, OK, OUT_OF_MEMORY, Status, TOO_LONG } from "../memory/status";
+import { KvCache } from "../paging/layout";
+import { nextArrivalUs } from "../scheduling/arrivals";
+import { abandon, abort, commit, computedTokens } from "../scheduling/commit";
+import { Policy, Request, request, Scheduler, schedulerBytes } from "../scheduling/layout";
+import { isLive, submit } from "../scheduling/requests";
+import { schedulerCreate, schedulerShapeValid } from "../scheduling/scheduler";
+import { step } from "../scheduling/step";
+import { schedulerValidate } from "../scheduling/validate";
+import { SLOT_MASK } from "../paging/layout";
+
+// @ts-ignore: decorator
+@inline
+function checked(s: Scheduler, result: i32): i32 {
+  if (ASC_OPTIMIZE_LEVEL == 0) assert(schedulerValidate(s) == OK);
+  return result;
+}
+
+/** Bytes of a scheduler of this shape, or INVALID_ARGUMENT. */
+export function schedulerRegionBytes(
+  kv: KvCache,
+  maxRequests: u32,
+  maxRunning: u32,
+  maxBatchTokens: u32,
+  tokenCapacity: u32,
+): f64 {
+  if (!schedulerShapeValid(kv, maxRequests, maxRunning, maxBatchTokens, tokenCapacity)) return INVALID_ARGUMENT;
+  return <f64>schedulerBytes(kv, maxRequests, maxRunning, maxBatchTokens, tokenCapacity);
+}
+
+/** Creates a scheduler over `kv` in a region of its own; afterwards it is the arena's last region. */
+export function schedulerRegionCreate(
+  kv: KvCache,
+  maxRequests: u32,
+  maxRunning: u32,
+  maxBatchTokens: u32,
+  maxChunkTokens: u32,
+  watermarkBlocks: u32,
+  vocabSize: u32,
+  policy: u32,
+  tokenCapacity: u32,
+  queueTimeoutUs: f64,
+): Status {
+  if (!schedulerShapeValid(kv, maxRequests, maxRunning, maxBatchTokens, tokenCapacity)) return INVALID_ARGUMENT;
+  if (vocabSize == 0 || policy > <u32>Policy.ShortestFirst || !(queueTimeoutUs >= 0)) return INVALID_ARGUMENT;
+  const bytes = schedulerBytes(kv, maxRequests, maxRunning, maxBatchTokens, tokenCapacity);
+  const s = changetype<Scheduler>(arenaTake(ARENA, RegionKind.Scheduler, bytes));
+  if (changetype<usize>(s) == 0) return OUT_OF_MEMORY;
+  schedulerCreate(
+    s,
+    kv,
+    maxRequests,
+    maxRunning,
+    maxBatchTokens,
+    maxChunkTokens,
+    watermarkBlocks,
+    vocabSize,
+    policy,
+    tokenCapacity,
+    queueTimeoutUs,
+    arenaSeed(ARENA),
+  );
+  return checked(s, OK);
+}
+
+/** Submits the first `promptTokens` ids of the cache's input region. Returns a request handle. */
+export function requestSubmit(
+  s: Scheduler,
+  idLow: u32,
+  idHigh: u32,
+  promptTokens: u32,
+  maxNewTokens: u32,
+  namespace: u32,
+  priority: u32,
+  arrivalUs: f64,
+): i32 {
+  const id = ((<u64>idHigh) << 32) | idLow;
+  if (promptTokens > s.kv.maxSequenceTokens) return TOO_LONG;
+  const handle = submit(s, id, s.kv.input, promptTokens, maxNewTokens, namespace, priority, arrivalUs);
+  return checked(s, handle);
+}
+
+/** Plans a step at `nowUs`; the plan is at `schedulerPlan`. Returns the step's id. */
+export function schedulerStep(s: Scheduler, nowUs: f64): i32 {
+  return checked(s, step(s, nowUs));
+}
+
+/** Enters the results region for the step in flight. */
+export function schedulerCommit(s: Scheduler, stepId: u32, nowUs: f64): Status {
+  return checked(s, commit(s, stepId, nowUs));
+}
+
+/** Takes the step in flight back. */
+export function schedulerAbandon(s: Scheduler, stepId: u32): Status {
+  return checked(s, abandon(s, stepId));
+}
+
+export function requestAbort(s: Scheduler, handle: u32): Status {
+  return checked(s, abort(s, handle));
+}
+
+/** Time of the next arrival, infinity if none: before it, an empty step stays empty unless something is submitted. */
+export function schedulerNextWakeUs(s: Scheduler): f64 {
+  return nextArrivalUs(s);
+}
+
+export function schedulerPlan(s: Scheduler): usize {
+  return s.plan;
+}
+
+export function schedulerResults(s: Scheduler): usize {
+  return s.results;
+}
+
+export function schedulerCache(s: Scheduler): usize {
+  return changetype<usize>(s.kv);
+}
+
+export function schedulerMaxRunning(s: Scheduler): u32 {
+  return s.maxRunning;
+}
+
+export function schedulerRunning(s: Scheduler): u32 {
+  return s.runningCount;
+}
+
+export function schedulerWaiting(s: Scheduler): u32 {
+  return s.waitingCount;
+}
+
+export function schedulerArriving(s: Scheduler): u32 {
+  return s.arrivalCount;
+}
+
+export function schedulerStepInFlight(s: Scheduler): u32 {
+  return s.stepInFlight;
+}
+
+// @ts-ignore: decorator
+@inline
+function live(s: Scheduler, handle: u32): Request | null {
+  return isLive(s, handle) ? request(s, handle & SLOT_MASK) : null;
+}
+
+/** State of a live request (1 arriving, 2 waiting, 3 running), 0 when it has ended. */
+export function requestState(s: Scheduler, handle: u32): u32 {
+  const r = live(s, handle);
+  return r === null ? 0 : r.state;
+}
+
+/** Tokens of a live request whose K and V exist, or -1. */
+export function requestComputed(s: Scheduler, handle: u32): i32 {
+  const r = live(s, handle);
+  return r === null ? -1 : <i32>computedTokens(s, r);
+}
+
+/** Tokens a live request has generated, or -1. */
+export function requestGenerated(s: Scheduler, handle: u32): i32 {
+  const r = live(s, handle);
+  return r === null ? -1 : <i32>r.generated;
+}
+
+export function schedulerValidateAll(s: Scheduler): Status {
+  return schedulerValidate(s);
+}

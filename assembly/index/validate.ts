@@ -1,0 +1,62 @@
+/** Full structural check of an ordered index, O(n). */
+import { CORRUPT, OK, Status } from "../memory/status";
+import { capacityOf, childPtr, head, Index, KEY_MAX, KEY_MIN, keyAt, node } from "./layout";
+import { heightOf } from "./ordered-index";
+
+/** OK, or CORRUPT when one of the invariants of ordered-index.ts is broken. */
+export function indexValidate(ptr: usize): Status {
+  const index = changetype<Index>(ptr);
+  let nodes: u32 = 0;
+  for (let level: u32 = 0; level < index.levels; level++) {
+    const counted = validLevel(index, level);
+    if (counted == 0) return CORRUPT;
+    nodes += counted;
+  }
+  let free: u32 = 0;
+  for (let at = index.freeHead; at != 0; at = node(at).link) {
+    if (free == index.nodeCapacity) return CORRUPT;
+    free += 1;
+  }
+  if (free + index.nodeCapacity - index.fresh != index.freeCount) return CORRUPT;
+  return nodes + index.freeCount == index.nodeCapacity ? OK : CORRUPT;
+}
+
+/** Number of nodes of a level, or 0 when something is wrong on it. */
+function validLevel(index: Index, level: u32): u32 {
+  let nodes: u32 = 0;
+  let entries: u32 = 0;
+  let previous: u64 = KEY_MIN;
+  let leftCount: u32 = 0;
+  // The node one level down that the walk has reached: children appear on it in order.
+  let below = level > 0 ? head(index, level - 1) : 0;
+  for (let at = head(index, level); at != 0; at = node(at).next) {
+    const n = node(at);
+    const count = <u32>n.count;
+    if (nodes == index.nodeCapacity || n.level != <u8>level || count == 0 || count > capacityOf(index, level)) return 0;
+    if (n.nextHeader != (n.next == 0 ? KEY_MAX : keyAt(n.next, 0))) return 0;
+    if (nodes > 0 && heightOf(index, keyAt(at, 0)) <= level && leftCount + count <= capacityOf(index, level)) return 0;
+    for (let slot: u32 = 0; slot < count; slot++) {
+      const key = keyAt(at, slot);
+      const first = nodes == 0 && slot == 0;
+      if (first ? key != KEY_MIN : key <= previous || heightOf(index, key) < level) return 0;
+      // A promoted key starts its node on every level below its own.
+      if (!first && slot > 0 && heightOf(index, key) > level) return 0;
+      if (level > 0) {
+        const child = load<u32>(childPtr(index, at, slot));
+        while (below != 0 && below != child) {
+          if (heightOf(index, keyAt(below, 0)) >= level && keyAt(below, 0) != KEY_MIN) return 0;
+          below = node(below).next;
+        }
+        if (below == 0 || keyAt(child, 0) != key) return 0;
+        below = node(below).next;
+      }
+      previous = key;
+      entries += 1;
+    }
+    leftCount = count;
+    nodes += 1;
+  }
+  for (; below != 0; below = node(below).next) if (heightOf(index, keyAt(below, 0)) >= level) return 0;
+  if (level == 0 && entries != index.size + 1) return 0;
+  return nodes;
+}

@@ -1,0 +1,53 @@
+/** Creation of a KvCache over its region. */
+import {
+  KvCache,
+  kvLayOut,
+  MAX_BLOCK_SIZE,
+  MAX_BLOCKS,
+  MAX_SEQUENCE_TOKENS,
+  MAX_SEQUENCES,
+} from "./layout";
+import { poolCreate } from "./pool";
+import { prefixCreate } from "./prefix";
+import { sequencesCreate } from "./sequences";
+
+/** Whether the shape is within range: block size a power of two up to 256, the rest 1 to their maxima. */
+export function kvShapeValid(blocks: u32, blockSize: u32, maxSequences: u32, maxSequenceTokens: u32): bool {
+  return (
+    blocks >= 1 &&
+    blocks <= MAX_BLOCKS &&
+    blockSize >= 1 &&
+    blockSize <= MAX_BLOCK_SIZE &&
+    popcnt(blockSize) == 1 &&
+    maxSequences >= 1 &&
+    maxSequences <= MAX_SEQUENCES &&
+    maxSequenceTokens >= 1 &&
+    maxSequenceTokens <= MAX_SEQUENCE_TOKENS
+  );
+}
+
+/**
+ * Lays out and fills a cache at `kv`, a zeroed region of `kvBytes` bytes; the shape has been checked. `keyBits` below 64 weakens the chain hash:
+ * only tests that force collisions want that.
+ */
+export function kvCreate(
+  kv: KvCache,
+  blocks: u32,
+  blockSize: u32,
+  maxSequences: u32,
+  maxSequenceTokens: u32,
+  prefixCache: u32,
+  keyBits: u32,
+  seed: u64,
+): void {
+  kvLayOut(kv, blocks, blockSize, maxSequences, maxSequenceTokens);
+  kv.prefixCache = u32(prefixCache != 0);
+  kv.queriedTokens = 0;
+  kv.hitTokens = 0;
+  kv.evictions = 0;
+  kv.duplicates = 0;
+  kv.cachedCount = 0;
+  poolCreate(kv);
+  prefixCreate(kv, seed, keyBits);
+  sequencesCreate(kv);
+}

@@ -1,0 +1,125 @@
+/**
+ * Block pool: reference counts and the two intrusive lists of unreferenced blocks.
+ *
+ *   free list        blocks whose content is worthless; taken first
+ *   evictable list   cached, unreferenced blocks, least recently used at the head; kept until somebody needs the room
+ *
+ * Invariants:
+ * 1. refs > 0  <=>  the block is in neither list.  refs = 0 <=> it is in exactly one: evictable if cached, else free.
+ * 2. A sequence releases its tail before its head, and nobody holds a cached block without holding its ancestors, so
+ *    in the evictable list every block stands before its ancestors: the head never has cached children.
+ *
+ * Every operation is O(1); a block reused from the middle of the evictable list is unlinked, not searched for.
+ */
+import { Block, BlockId, block, KvCache, NONE, ROOT } from "./layout";
+
+/** Fills the free list in id order. */
+export function poolCreate(kv: KvCache): void {
+  const count = kv.blockCount;
+  for (let id: u32 = 0; id < count; id++) {
+    const record = block(kv, id);
+    record.prev = id == 0 ? NONE : id - 1;
+    record.next = id + 1 == count ? NONE : id + 1;
+    record.refs = 0;
+    record.parent = NONE;
+    record.key = 0;
+    record.chain = NONE;
+    record.children = 0;
+  }
+  kv.freeHead = 0;
+  kv.freeTail = count - 1;
+  kv.freeCount = count;
+  kv.evictableHead = NONE;
+  kv.evictableTail = NONE;
+  kv.evictableCount = 0;
+}
+
+// @ts-ignore: decorator
+@inline
+export function isCached(record: Block): bool {
+  return record.parent != NONE;
+}
+
+// @ts-ignore: decorator
+@inline
+export function isFirst(parent: u32): bool {
+  return (parent & ROOT) != 0;
+}
+
+/** Blocks that can be had without taking one from a sequence. */
+// @ts-ignore: decorator
+@inline
+export function availableBlocks(kv: KvCache): u32 {
+  return kv.freeCount + kv.evictableCount;
+}
+
+/** Takes the first free block, referenced once. The free list must not be empty. */
+export function takeFree(kv: KvCache): BlockId {
+  const id = kv.freeHead;
+  const record = block(kv, id);
+  const next = record.next;
+  kv.freeHead = next;
+  if (next == NONE) kv.freeTail = NONE;
+  else block(kv, next).prev = NONE;
+  kv.freeCount -= 1;
+  record.refs = 1;
+  return id;
+}
+
+function pushFree(kv: KvCache, id: BlockId, record: Block): void {
+  const head = kv.freeHead;
+  record.prev = NONE;
+  record.next = head;
+  if (head == NONE) kv.freeTail = id;
+  else block(kv, head).prev = id;
+  kv.freeHead = id;
+  kv.freeCount += 1;
+}
+
+function pushEvictable(kv: KvCache, id: BlockId, record: Block): void {
+  const tail = kv.evictableTail;
+  record.next = NONE;
+  record.prev = tail;
+  if (tail == NONE) kv.evictableHead = id;
+  else block(kv, tail).next = id;
+  kv.evictableTail = id;
+  kv.evictableCount += 1;
+}
+
+function unlinkEvictable(kv: KvCache, record: Block): void {
+  const prev = record.prev;
+  const next = record.next;
+  if (prev == NONE) kv.evictableHead = next;
+  else block(kv, prev).next = next;
+  if (next == NONE) kv.evictableTail = prev;
+  else block(kv, next).prev = prev;
+  kv.evictableCount -= 1;
+}
+
+/** One more holder; an evictable block leaves its list. */
+// @ts-ignore: decorator
+@inline
+export function reference(kv: KvCache, id: BlockId): void {
+  const record = block(kv, id);
+  if (record.refs == 0) unlinkEvictable(kv, record);
+  record.refs += 1;
+}
+
+/** One holder less; the last one puts the block in the list that its content deserves. */
+// @ts-ignore: decorator
+@inline
+export function release(kv: KvCache, id: BlockId): void {
+  const record = block(kv, id);
+  const refs = record.refs - 1;
+  record.refs = refs;
+  if (refs > 0) return;
+  if (isCached(record)) pushEvictable(kv, id, record);
+  else pushFree(kv, id, record);
+}
+
+/** Moves an evictable block that has just been forgotten to the free list. */
+export function evictableToFree(kv: KvCache, id: BlockId): void {
+  const record = block(kv, id);
+  unlinkEvictable(kv, record);
+  pushFree(kv, id, record);
+}

@@ -1,0 +1,165 @@
+/**
+ * Prefix index: from a namespace and token ids to the cached blocks that hold their K and V.
+ *
+ * Key of a block = 64-bit chain hash of its namespace and of all tokens up to its end. Equal keys share a hash chain
+ * through the block records. A hit counts only when the parent block is the one just matched (for a first block: the
+ * namespace is equal) and the block's own tokens are equal, so a collision costs one comparison and never returns a
+ * wrong block, and tenants never meet.
+ *
+ * Invariants:
+ * 1. A cached block's parent is cached (or it is a first block); `children` counts its cached children.
+ * 2. No two cached blocks have the same parent and the same tokens: whoever fills a second one gets the first instead.
+ *
+ * Cost: one digest, one bucket probe and one token comparison a block; keys of a group are computed before they are
+ * probed because they do not depend on what the probes find.
+ */
+import { chainKey, digestTokens, rootKey } from "../memory/hash";
+import { Block, BlockId, block, KvCache, MATCH_GROUP, NONE, ROOT, tokensOf } from "./layout";
+import { evictableToFree, isCached, isFirst, takeFree } from "./pool";
+
+// @ts-ignore: decorator
+@inline
+function bucketPtr(kv: KvCache, key: u64): usize {
+  return <usize>kv.buckets + ((<usize>key & <usize>kv.bucketMask) << 2);
+}
+
+export function prefixCreate(kv: KvCache, seed: u64, keyBits: u32): void {
+  kv.seed = seed;
+  kv.keyMask = keyBits >= 64 ? u64.MAX_VALUE : (<u64>1 << keyBits) - 1;
+  memory.fill(kv.buckets, 0xff, (<usize>kv.bucketMask + 1) << 2);
+}
+
+/** Key that the children of `parent` chain on. */
+// @ts-ignore: decorator
+@inline
+function parentKey(kv: KvCache, parent: u32): u64 {
+  return isFirst(parent) ? rootKey(kv.seed, parent & ~ROOT) : block(kv, parent).key;
+}
+
+// @ts-ignore: decorator
+@inline
+function extendKey(kv: KvCache, key: u64, tokensPtr: usize): u64 {
+  return chainKey(key, digestTokens(tokensPtr, kv.blockSize, kv.seed)) & kv.keyMask;
+}
+
+/** Key of a block that holds the tokens at `tokensPtr` behind `parent`. */
+export function keyBehind(kv: KvCache, parent: u32, tokensPtr: usize): u64 {
+  return extendKey(kv, parentKey(kv, parent), tokensPtr);
+}
+
+// @ts-ignore: decorator
+@inline
+function sameTokens(a: usize, b: usize, bytes: usize): bool {
+  if (ASC_FEATURE_SIMD) {
+    let at: usize = 0;
+    for (; at + 16 <= bytes; at += 16) {
+      if (v128.any_true(v128.xor(v128.load(a + at), v128.load(b + at)))) return false;
+    }
+    for (; at < bytes; at += 4) if (load<u32>(a + at) != load<u32>(b + at)) return false;
+    return true;
+  }
+  for (let at: usize = 0; at < bytes; at += 4) if (load<u32>(a + at) != load<u32>(b + at)) return false;
+  return true;
+}
+
+/** The cached block with this key, parent and content, or NONE. */
+// @ts-ignore: decorator
+@inline
+function find(kv: KvCache, key: u64, parent: u32, tokensPtr: usize): BlockId {
+  const bytes = (<usize>kv.blockSize) << 2;
+  let id = load<u32>(bucketPtr(kv, key));
+  while (id != NONE) {
+    const record = block(kv, id);
+    if (record.key == key && record.parent == parent && sameTokens(tokensOf(kv, id), tokensPtr, bytes)) break;
+    id = record.chain;
+  }
+  return id;
+}
+
+/**
+ * Longest cached prefix: writes up to `limit` block ids to `out` (unless 0) and returns how many. Takes no reference and changes
+ * nothing but the scratch keys.
+ */
+export function matchPrefix(kv: KvCache, namespace: u32, tokensPtr: usize, limit: u32, out: usize): u32 {
+  const keys = <usize>kv.keys;
+  const blockBytes = (<usize>kv.blockSize) << 2;
+  let key = rootKey(kv.seed, namespace);
+  let parent = namespace | ROOT;
+  let matched: u32 = 0;
+  let at = tokensPtr;
+  while (matched < limit) {
+    const group = min(limit - matched, MATCH_GROUP);
+    for (let i: u32 = 0; i < group; i++) {
+      key = extendKey(kv, key, at + <usize>i * blockBytes);
+      store<u64>(keys + (<usize>i << 3), key);
+    }
+    for (let i: u32 = 0; i < group; i++) {
+      const id = find(kv, load<u64>(keys + (<usize>i << 3)), parent, at);
+      if (id == NONE) return matched;
+      if (out != 0) store<u32>(out + (<usize>matched << 2), id);
+      parent = id;
+      matched += 1;
+      at += blockBytes;
+    }
+  }
+  return matched;
+}
+
+/**
+ * Enters a full block behind `parent`. Returns the block that now stands for this prefix: `id` itself, or the one that
+ * was there before.
+ */
+export function publish(kv: KvCache, id: BlockId, parent: u32): BlockId {
+  const tokensPtr = tokensOf(kv, id);
+  const key = keyBehind(kv, parent, tokensPtr);
+  const existing = find(kv, key, parent, tokensPtr);
+  if (existing != NONE) {
+    kv.duplicates += 1;
+    return existing;
+  }
+  const bucket = bucketPtr(kv, key);
+  const record = block(kv, id);
+  record.key = key;
+  record.parent = parent;
+  record.children = 0;
+  record.chain = load<u32>(bucket);
+  store<u32>(bucket, id);
+  if (!isFirst(parent)) block(kv, parent).children += 1;
+  kv.cachedCount += 1;
+  return id;
+}
+
+/** Takes a cached block out of the index. It must have no cached children. */
+function forget(kv: KvCache, id: BlockId, record: Block): void {
+  assert(isCached(record) && record.children == 0);
+  let link = bucketPtr(kv, record.key);
+  while (load<u32>(link) != id) link = changetype<usize>(block(kv, load<u32>(link))) + offsetof<Block>("chain");
+  store<u32>(link, record.chain);
+  if (!isFirst(record.parent)) block(kv, record.parent).children -= 1;
+  record.parent = NONE;
+  record.chain = NONE;
+  kv.cachedCount -= 1;
+}
+
+/** Takes one block, referenced once: a free one, else the least recently used cached one. One must be available. */
+export function takeBlock(kv: KvCache): BlockId {
+  if (kv.freeCount == 0) {
+    const victim = kv.evictableHead;
+    forget(kv, victim, block(kv, victim));
+    evictableToFree(kv, victim);
+    kv.evictions += 1;
+  }
+  return takeFree(kv);
+}
+
+/** Forgets every cached block that no sequence holds; returns how many. */
+export function forgetUnreferenced(kv: KvCache): u32 {
+  let forgotten: u32 = 0;
+  while (kv.evictableHead != NONE) {
+    const id = kv.evictableHead;
+    forget(kv, id, block(kv, id));
+    evictableToFree(kv, id);
+    forgotten += 1;
+  }
+  return forgotten;
+}

@@ -1,0 +1,321 @@
+/**
+ * Sequences and their block tables: open, reserve, append, truncate, fork, close.
+ *
+ *   tokens     |<---- length ---->|<-- reserved -->|
+ *   table      | b0 | b1 | b2 | b3 ...             |     blockCount entries
+ *              |<- published ->|                         leading blocks in the prefix index
+ *
+ * Invariants:
+ * 1. published <= length / blockSize <= blockCount; published blocks are cached and chained one behind the other.
+ * 2. The block that the next token goes to is held by this sequence alone and is not cached, once `reserve` has run:
+ *    writes never reach content that somebody else can read.
+ * 3. A refused call changes nothing.
+ */
+import {
+  INVALID_ARGUMENT,
+  NOT_RESERVED,
+  OK,
+  OUT_OF_BLOCKS,
+  OUT_OF_SEQUENCES,
+  Status,
+  TOO_LONG,
+  UNKNOWN_SEQUENCE,
+} from "../memory/status";
+import {
+  block,
+  BlockId,
+  blocksFor,
+  Copy,
+  copyAt,
+  KvCache,
+  MAX_GENERATION,
+  MAX_NAMESPACE,
+  NONE,
+  PRIVATE,
+  ROOT,
+  Sequence,
+  sequenceAt,
+  SLOT_BITS,
+  SLOT_MASK,
+  tableOf,
+  tokensOf,
+} from "./layout";
+import { availableBlocks, isCached, reference, release } from "./pool";
+import { matchPrefix, publish, takeBlock } from "./prefix";
+
+export function sequencesCreate(kv: KvCache): void {
+  for (let slot: u32 = 0; slot < kv.maxSequences; slot++) {
+    const sequence = sequenceAt(kv, slot);
+    sequence.open = 0;
+    sequence.generation = 0;
+    sequence.nextFree = slot + 1 == kv.maxSequences ? NONE : slot + 1;
+  }
+  kv.freeSequence = 0;
+  kv.openSequences = 0;
+  kv.copyCount = 0;
+}
+
+// @ts-ignore: decorator
+@inline
+export function sequenceOf(kv: KvCache, handle: u32): Sequence {
+  return sequenceAt(kv, handle & SLOT_MASK);
+}
+
+/** Whether the handle names an open sequence. */
+// @ts-ignore: decorator
+@inline
+export function isOpen(kv: KvCache, handle: u32): bool {
+  const slot = handle & SLOT_MASK;
+  if (slot >= kv.maxSequences) return false;
+  const sequence = sequenceAt(kv, slot);
+  return sequence.open != 0 && sequence.generation == handle >> SLOT_BITS;
+}
+
+function takeSequence(kv: KvCache, namespace: u32, flags: u32): u32 {
+  const slot = kv.freeSequence;
+  const sequence = sequenceAt(kv, slot);
+  kv.freeSequence = sequence.nextFree;
+  kv.openSequences += 1;
+  sequence.generation = sequence.generation == MAX_GENERATION ? 1 : sequence.generation + 1;
+  sequence.open = 1;
+  sequence.length = 0;
+  sequence.blockCount = 0;
+  sequence.published = 0;
+  sequence.namespace = namespace;
+  sequence.flags = flags;
+  return (sequence.generation << SLOT_BITS) | slot;
+}
+
+/**
+ * Opens a sequence on the longest cached prefix of `count` tokens and references its blocks. The last token is never
+ * taken from the cache: somebody has to compute it to get logits. Returns a handle.
+ */
+export function open(kv: KvCache, namespace: u32, tokensPtr: usize, count: u32, flags: u32): i32 {
+  if (namespace > MAX_NAMESPACE) return INVALID_ARGUMENT;
+  if (count > kv.maxSequenceTokens) return TOO_LONG;
+  if (kv.freeSequence == NONE) return OUT_OF_SEQUENCES;
+  const handle = takeSequence(kv, namespace, flags);
+  if (kv.prefixCache == 0 || (flags & PRIVATE) != 0 || count < 2) return handle;
+
+  const sequence = sequenceOf(kv, handle);
+  const table = tableOf(kv, handle & SLOT_MASK);
+  const matched = matchPrefix(kv, namespace, tokensPtr, (count - 1) >> kv.blockShift, table);
+  for (let i: u32 = 0; i < matched; i++) reference(kv, load<u32>(table + (<usize>i << 2)));
+  sequence.length = matched << kv.blockShift;
+  sequence.blockCount = matched;
+  sequence.published = matched;
+  kv.queriedTokens += count;
+  kv.hitTokens += sequence.length;
+  return handle;
+}
+
+/** Whether the block that holds token `length` is readable by others and must be copied before it is written. */
+// @ts-ignore: decorator
+@inline
+function tailIsShared(kv: KvCache, sequence: Sequence, table: usize): bool {
+  if ((sequence.length & (kv.blockSize - 1)) == 0) return false;
+  const tail = block(kv, load<u32>(table + (<usize>(sequence.length >> kv.blockShift) << 2)));
+  return tail.refs > 1 || isCached(tail);
+}
+
+/**
+ * Gives the sequence a block of its own in place of a shared, partly filled tail. The source keeps this sequence's
+ * reference until the copy is settled, so that it is still there when the executor reads it.
+ */
+function copyTail(kv: KvCache, handle: u32, sequence: Sequence, table: usize): void {
+  const entry = table + (<usize>(sequence.length >> kv.blockShift) << 2);
+  const source = load<u32>(entry);
+  const target = takeBlock(kv);
+  const filled = sequence.length & (kv.blockSize - 1);
+  memory.copy(tokensOf(kv, target), tokensOf(kv, source), (<usize>filled) << 2);
+  store<u32>(entry, target);
+  const record = copyAt(kv, kv.copyCount);
+  kv.copyCount += 1;
+  record.op = 0;
+  record.sourceTier = 0;
+  record.source = source;
+  record.targetTier = 0;
+  record.target = target;
+  record.tokens = filled;
+  record.mark = 0;
+  record.sequence = handle;
+}
+
+/**
+ * Makes room for `count` tokens behind the sequence's length, all or nothing, and un-shares its tail.
+ * Returns the number of blocks added to the table.
+ */
+export function reserve(kv: KvCache, handle: u32, count: u32): i32 {
+  if (!isOpen(kv, handle)) return UNKNOWN_SEQUENCE;
+  const sequence = sequenceOf(kv, handle);
+  if (<u64>sequence.length + <u64>count > <u64>kv.maxSequenceTokens) return TOO_LONG;
+  const table = tableOf(kv, handle & SLOT_MASK);
+  const needed = blocksFor(kv, sequence.length + count);
+  const added = needed > sequence.blockCount ? needed - sequence.blockCount : 0;
+  const shared = count > 0 && tailIsShared(kv, sequence, table);
+  if (added + u32(shared) > availableBlocks(kv)) return OUT_OF_BLOCKS;
+  if (shared) {
+    if (kv.copyCount == kv.maxSequences) return OUT_OF_SEQUENCES;
+    copyTail(kv, handle, sequence, table);
+  }
+  for (let i: u32 = sequence.blockCount; i < needed; i++) store<u32>(table + (<usize>i << 2), takeBlock(kv));
+  sequence.blockCount += added;
+  return <i32>added;
+}
+
+/** Enters the blocks that are full by now into the prefix index, swapping a duplicate for the block that was first. */
+function publishFull(kv: KvCache, sequence: Sequence, table: usize): void {
+  const full = sequence.length >> kv.blockShift;
+  for (let i = sequence.published; i < full; i++) {
+    const entry = table + (<usize>i << 2);
+    const id = load<u32>(entry);
+    const parent = i == 0 ? sequence.namespace | ROOT : load<u32>(entry - 4);
+    const canonical = publish(kv, id, parent);
+    if (canonical != id) {
+      reference(kv, canonical);
+      store<u32>(entry, canonical);
+      release(kv, id);
+    }
+  }
+  sequence.published = full;
+}
+
+/** Records `count` tokens whose K and V have been written to the reserved slots. */
+export function append(kv: KvCache, handle: u32, tokensPtr: usize, count: u32): Status {
+  if (!isOpen(kv, handle)) return UNKNOWN_SEQUENCE;
+  const sequence = sequenceOf(kv, handle);
+  const table = tableOf(kv, handle & SLOT_MASK);
+  const length = sequence.length;
+  if (<u64>length + <u64>count > <u64>sequence.blockCount << kv.blockShift) return NOT_RESERVED;
+  if (count > 0 && tailIsShared(kv, sequence, table)) return NOT_RESERVED;
+  const mask = kv.blockSize - 1;
+  let from = tokensPtr;
+  let at = length;
+  const end = length + count;
+  while (at < end) {
+    const run = min(end - at, kv.blockSize - (at & mask));
+    const id = load<u32>(table + (<usize>(at >> kv.blockShift) << 2));
+    const to = tokensOf(kv, id) + (<usize>(at & mask) << 2);
+    if (run == 1) store<u32>(to, load<u32>(from));
+    else memory.copy(to, from, (<usize>run) << 2);
+    from += (<usize>run) << 2;
+    at += run;
+  }
+  sequence.length = end;
+  if (kv.prefixCache != 0 && (sequence.flags & PRIVATE) == 0 && end >> kv.blockShift > sequence.published) {
+    publishFull(kv, sequence, table);
+  }
+  return OK;
+}
+
+/** Releases the blocks from `keep` on, the last one first. */
+function releaseFrom(kv: KvCache, sequence: Sequence, table: usize, keep: u32): void {
+  for (let i = sequence.blockCount; i > keep; i--) release(kv, load<u32>(table + (<usize>(i - 1) << 2)));
+  sequence.blockCount = keep;
+}
+
+/**
+ * Drops the pending copies whose target the sequence is about to give back. Their sources go before the sequence's own
+ * blocks do, which keeps every evictable block in front of its ancestors.
+ */
+function dropCopies(kv: KvCache, handle: u32, keep: u32): void {
+  const lastKept = tableOf(kv, handle & SLOT_MASK) + (<usize>keep << 2) - 4;
+  let kept: u32 = 0;
+  for (let i: u32 = 0; i < kv.copyCount; i++) {
+    const copy = copyAt(kv, i);
+    if (copy.sequence == handle && (keep == 0 || load<u32>(lastKept) != copy.target)) {
+      release(kv, copy.source);
+      continue;
+    }
+    if (kept != i) memory.copy(changetype<usize>(copyAt(kv, kept)), changetype<usize>(copy), offsetof<Copy>());
+    kept += 1;
+  }
+  kv.copyCount = kept;
+}
+
+/** Forgets the tokens from `length` on (rejected drafts) and gives back every block that is no longer needed. */
+export function truncate(kv: KvCache, handle: u32, length: u32): Status {
+  if (!isOpen(kv, handle)) return UNKNOWN_SEQUENCE;
+  const sequence = sequenceOf(kv, handle);
+  if (length > sequence.length) return INVALID_ARGUMENT;
+  const keep = blocksFor(kv, length);
+  if (kv.copyCount != 0) dropCopies(kv, handle, keep);
+  if (keep < sequence.blockCount) releaseFrom(kv, sequence, tableOf(kv, handle & SLOT_MASK), keep);
+  sequence.length = length;
+  sequence.published = min(sequence.published, length >> kv.blockShift);
+  return OK;
+}
+
+/** Gives back reserved blocks from table entry `keep` on; `keep` must still cover the sequence's tokens. */
+export function unreserve(kv: KvCache, handle: u32, keep: u32): void {
+  const sequence = sequenceOf(kv, handle);
+  if (keep < sequence.blockCount) releaseFrom(kv, sequence, tableOf(kv, handle & SLOT_MASK), keep);
+}
+
+/** A second sequence over the same tokens; the partly filled last block is copied when either one writes to it. */
+export function fork(kv: KvCache, handle: u32): i32 {
+  if (!isOpen(kv, handle)) return UNKNOWN_SEQUENCE;
+  if (kv.freeSequence == NONE) return OUT_OF_SEQUENCES;
+  const parent = sequenceOf(kv, handle);
+  const twin = takeSequence(kv, parent.namespace, parent.flags);
+  const sequence = sequenceOf(kv, twin);
+  const from = tableOf(kv, handle & SLOT_MASK);
+  const to = tableOf(kv, twin & SLOT_MASK);
+  const held = blocksFor(kv, parent.length);
+  for (let i: u32 = 0; i < held; i++) {
+    const id = load<u32>(from + (<usize>i << 2));
+    store<u32>(to + (<usize>i << 2), id);
+    reference(kv, id);
+  }
+  sequence.length = parent.length;
+  sequence.blockCount = held;
+  sequence.published = parent.published;
+  return <i32>twin;
+}
+
+/** Ends a sequence: its blocks lose one holder each, tail first; the handle is dead from here on. */
+export function close(kv: KvCache, handle: u32): Status {
+  if (!isOpen(kv, handle)) return UNKNOWN_SEQUENCE;
+  const slot = handle & SLOT_MASK;
+  const sequence = sequenceAt(kv, slot);
+  if (kv.copyCount != 0) dropCopies(kv, handle, 0);
+  releaseFrom(kv, sequence, tableOf(kv, slot), 0);
+  sequence.open = 0;
+  sequence.length = 0;
+  sequence.published = 0;
+  sequence.nextFree = kv.freeSequence;
+  kv.freeSequence = slot;
+  kv.openSequences -= 1;
+  return OK;
+}
+
+/** The executor has run the pending copies: their sources lose the reference that kept them. */
+export function settleCopies(kv: KvCache): void {
+  for (let i: u32 = 0; i < kv.copyCount; i++) release(kv, copyAt(kv, i).source);
+  kv.copyCount = 0;
+}
+
+/** The pending copies were not run: each sequence that still has the target gets its shared tail back. */
+export function revertCopies(kv: KvCache): void {
+  for (let i = kv.copyCount; i > 0; i--) {
+    const copy = copyAt(kv, i - 1);
+    const entry = pendingEntry(kv, copy.sequence, copy.target);
+    if (entry == 0) {
+      release(kv, copy.source);
+      continue;
+    }
+    store<u32>(entry, copy.source);
+    release(kv, copy.target);
+  }
+  kv.copyCount = 0;
+}
+
+/** Address of the table entry that holds `target` as the tail of an open sequence, or 0. */
+function pendingEntry(kv: KvCache, handle: u32, target: BlockId): usize {
+  if (!isOpen(kv, handle)) return 0;
+  const sequence = sequenceOf(kv, handle);
+  const index = sequence.length >> kv.blockShift;
+  if (index >= sequence.blockCount) return 0;
+  const entry = tableOf(kv, handle & SLOT_MASK) + (<usize>index << 2);
+  return load<u32>(entry) == target ? entry : 0;
+}

@@ -1,0 +1,128 @@
+/**
+ * Commit, abandon, abort: the only places where a step in flight ends.
+ *
+ * Results are checked whole before the first one is entered. A request aborted while a step that reads its blocks is in
+ * flight ends with that step, never before it.
+ */
+import { NONE, SLOT_MASK } from "../paging/layout";
+import { append, close, revertCopies, sequenceOf, settleCopies, unreserve } from "../paging/sequences";
+import { INVALID_TIME, INVALID_TOKEN, OK, Status, UNKNOWN_REQUEST, UNKNOWN_STEP } from "../memory/status";
+import { removeArrival } from "./arrivals";
+import { recordOutcome } from "./emit";
+import { knownTokens, Request, request, runningAt, Scheduler, setRunning, State } from "./layout";
+import { OutcomeKind, Phase, StepPlan, word } from "./plan-layout";
+import { dequeue, requeue } from "./queue";
+import { endRequest, isLive, validTime } from "./requests";
+import { compactRunning } from "./step";
+import { tokenPtr } from "./tokens";
+
+/**
+ * Enters the results of the step in flight: for each sampling row one token and whether the request ends with it
+ * (the results region). Requests also end when they have all the tokens they asked for.
+ */
+export function commit(s: Scheduler, stepId: u32, nowUs: f64): Status {
+  if (s.stepInFlight == 0 || stepId != s.stepId) return UNKNOWN_STEP;
+  if (!validTime(nowUs)) return INVALID_TIME;
+  const plan = changetype<StepPlan>(s.plan);
+  for (let i: u32 = 0; i < plan.samplingRows; i++) {
+    if (word(s.results, i) >= s.vocabSize) return INVALID_TOKEN;
+  }
+  settleCopies(s.kv);
+  let sampled: u32 = 0;
+  let ended: u32 = 0;
+  for (let row: u32 = 0; row < plan.rows; row++) {
+    const slot = word(plan.slotOf, row);
+    const r = request(s, slot);
+    const tokens = word(plan.newTokens, row);
+    r.planRow = 0;
+    r.admittedNow = 0;
+    append(s.kv, r.sequence, <usize>plan.tokens + (<usize>word(plan.tokenStart, row) << 2), tokens);
+    if (word(plan.phases, row) != Phase.PrefillChunk) {
+      ended += u32(enterToken(s, plan, slot, r, word(s.results, sampled), word(s.results, s.maxRunning + sampled)));
+      sampled += 1;
+    }
+  }
+  endAborted(s, ended);
+  s.stepInFlight = 0;
+  return OK;
+}
+
+/** Records a sampled token; returns whether the request has ended with it. */
+// @ts-ignore: decorator
+@inline
+function enterToken(s: Scheduler, plan: StepPlan, slot: u32, r: Request, token: u32, finish: u32): bool {
+  if (r.aborted != 0) return false;
+  store<u32>(tokenPtr(s, slot, knownTokens(r)), token);
+  r.generated += 1;
+  if (finish == 0 && r.generated < r.maxNewTokens) return false;
+  s.finished += 1;
+  recordOutcome(s, plan, slot, OutcomeKind.Finished, 0);
+  endRequest(s, slot);
+  return true;
+}
+
+/** Ends what was aborted in flight and takes everything that has ended out of the running list. */
+function endAborted(s: Scheduler, ended: u32): void {
+  let gaps = ended;
+  for (let i: u32 = 0; i < s.runningCount; i++) {
+    const slot = runningAt(s, i);
+    const r = request(s, slot);
+    if (r.state == State.Running && r.aborted != 0) {
+      endRequest(s, slot);
+      gaps += 1;
+    }
+    if (r.state != State.Running) setRunning(s, i, NONE);
+  }
+  if (gaps != 0) compactRunning(s);
+}
+
+/**
+ * The step in flight was not executed: every row's blocks go back to what they were before it, and requests that it
+ * admitted return to the queue. Preemptions stand.
+ */
+export function abandon(s: Scheduler, stepId: u32): Status {
+  if (s.stepInFlight == 0 || stepId != s.stepId) return UNKNOWN_STEP;
+  const plan = changetype<StepPlan>(s.plan);
+  revertCopies(s.kv);
+  for (let row = plan.rows; row > 0; row--) {
+    const slot = word(plan.slotOf, row - 1);
+    const r = request(s, slot);
+    r.planRow = 0;
+    if (r.admittedNow != 0) withdraw(s, slot, r);
+    else unreserve(s.kv, r.sequence, word(plan.keepBlocks, row - 1));
+  }
+  endAborted(s, 1);
+  s.stepInFlight = 0;
+  return OK;
+}
+
+/** Undoes an admission; an aborted request is left for `endAborted`. */
+function withdraw(s: Scheduler, slot: u32, r: Request): void {
+  r.admittedNow = 0;
+  if (r.aborted != 0) return;
+  close(s.kv, r.sequence);
+  r.sequence = NONE;
+  requeue(s, slot);
+}
+
+/** Ends a request: at once, or with the step in flight that computes it. */
+export function abort(s: Scheduler, handle: u32): Status {
+  if (!isLive(s, handle)) return UNKNOWN_REQUEST;
+  const slot = handle & SLOT_MASK;
+  const r = request(s, slot);
+  if (s.stepInFlight != 0 && r.planRow != 0) {
+    r.aborted = 1;
+    return OK;
+  }
+  if (r.state == State.Arriving) removeArrival(s, slot);
+  else if (r.state == State.Waiting) dequeue(s, slot);
+  const wasRunning = r.state == State.Running;
+  endRequest(s, slot);
+  if (wasRunning) endAborted(s, 1);
+  return OK;
+}
+
+/** Tokens of a live request whose K and V exist. */
+export function computedTokens(s: Scheduler, r: Request): u32 {
+  return r.sequence == NONE ? 0 : sequenceOf(s.kv, r.sequence).length;
+}

@@ -1,0 +1,86 @@
+/** Writes the plan's rows out and records outcomes. */
+import { KvCache, SLOT_MASK, tableOf } from "../paging/layout";
+import { sequenceOf } from "../paging/sequences";
+import { NONE } from "../paging/layout";
+import { knownTokens, Request, request, Scheduler } from "./layout";
+import { OutcomeKind, outcomeAt, Phase, setWord, StepPlan, word } from "./plan-layout";
+import { handleOf } from "./requests";
+import { readTokens } from "./tokens";
+
+export function recordOutcome(s: Scheduler, plan: StepPlan, slot: u32, kind: OutcomeKind, code: i32): void {
+  const r = request(s, slot);
+  const outcome = outcomeAt(plan, plan.outcomeCount);
+  plan.outcomeCount += 1;
+  outcome.request = handleOf(s, slot);
+  outcome.kind = kind;
+  outcome.code = code;
+  outcome.generated = r.generated;
+  outcome.cachedTokens = r.cachedTokens;
+  outcome.preemptions = r.preemptions;
+}
+
+/** Physical slots of `count` tokens from `position` on. */
+// @ts-ignore: decorator
+@inline
+function writeSlots(kv: KvCache, table: usize, position: u32, count: u32, out: usize): void {
+  const mask = kv.blockSize - 1;
+  for (let i: u32 = 0; i < count; i++) {
+    const at = position + i;
+    const id = load<u32>(table + (<usize>(at >> kv.blockShift) << 2));
+    store<u32>(out + (<usize>i << 2), (id << kv.blockShift) | (at & mask));
+  }
+}
+
+// @ts-ignore: decorator
+@inline
+function phaseOf(r: Request, computed: u32, tokens: u32): Phase {
+  if (computed + tokens < knownTokens(r)) return Phase.PrefillChunk;
+  return r.generated > 0 && tokens == 1 ? Phase.Decode : Phase.LastChunk;
+}
+
+/** Drops the rows of preempted requests and fills every section from the rows that stay. */
+export function emitPlan(s: Scheduler, plan: StepPlan): void {
+  const kv = s.kv;
+  let rows: u32 = 0;
+  let start: u32 = 0;
+  let decodeRows: u32 = 0;
+  let samplingRows: u32 = 0;
+  for (let staged: u32 = 0; staged < plan.rows; staged++) {
+    const slot = word(plan.slotOf, staged);
+    if (slot == NONE) continue;
+    const r = request(s, slot);
+    const tokens = word(plan.newTokens, staged);
+    const sequence = sequenceOf(kv, r.sequence);
+    const computed = sequence.length;
+    const table = tableOf(kv, r.sequence & SLOT_MASK);
+    const phase = phaseOf(r, computed, tokens);
+    decodeRows += u32(phase == Phase.Decode);
+    samplingRows += u32(phase != Phase.PrefillChunk);
+    setWord(plan.slotOf, rows, slot);
+    setWord(plan.newTokens, rows, tokens);
+    setWord(plan.keepBlocks, rows, word(plan.keepBlocks, staged));
+    setWord(plan.requests, rows, handleOf(s, slot));
+    setWord(plan.sequences, rows, r.sequence);
+    setWord(plan.phases, rows, phase);
+    setWord(plan.computedBefore, rows, computed);
+    setWord(plan.tokenStart, rows, start);
+    setWord(plan.tableStart, rows, <u32>((table - <usize>kv.tables) >> 2));
+    setWord(plan.tableCount, rows, sequence.blockCount);
+    readTokens(s, slot, computed, tokens, <usize>plan.tokens + (<usize>start << 2));
+    writeSlots(kv, table, computed, tokens, <usize>plan.slots + (<usize>start << 2));
+    r.planRow = rows + 1;
+    start += tokens;
+    rows += 1;
+  }
+  setWord(plan.tokenStart, rows, start);
+  plan.stepId = s.stepId;
+  plan.rows = rows;
+  plan.decodeRows = decodeRows;
+  plan.samplingRows = samplingRows;
+  plan.totalTokens = start;
+  plan.transferCount = kv.copyCount;
+  plan.running = s.runningCount;
+  plan.waiting = s.waitingCount;
+  plan.freeBlocks = kv.freeCount;
+  plan.evictableBlocks = kv.evictableCount;
+}

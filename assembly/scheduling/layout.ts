@@ -1,0 +1,228 @@
+/**
+ * Scheduler: its records and its one region.
+ *
+ *   header (Scheduler)
+ *   requests   [maxRequests] Request, 96 B
+ *   pageRows   [maxRequests][pageStride] u32      token pages of each request
+ *   pages      [pageCount][PAGE_TOKENS] u32       prompt and generated tokens
+ *   freePages  [pageCount] u32                    stack
+ *   running    [maxRunning] u32                   request slots in admission order
+ *   arrivals   [maxRequests] u32                  min-heap of requests that have not arrived yet
+ *   waiting    ordered index: queue key -> slot   (class | metric | order of arrival)
+ *   ids        ordered index: id -> slot          requests that carry an id
+ *   plan       StepPlan (plan.ts)
+ *   results    [2][maxRunning] u32                sampled tokens, finish flags: the host writes them before commit
+ *
+ * A request is in exactly one place: free list, arrivals, waiting, or running.
+ */
+import { indexBytes, indexNodesFor } from "../index/ordered-index";
+import { KvCache } from "../paging/layout";
+import { planBytes } from "./plan-layout";
+
+/** Tokens a page of the token store; a multiple of every block size. */
+// @ts-ignore: decorator
+@inline export const PAGE_TOKENS: u32 = 256;
+// @ts-ignore: decorator
+@inline export const PAGE_SHIFT: u32 = 8;
+// @ts-ignore: decorator
+@inline export const MAX_REQUESTS: u32 = 1 << 20;
+// @ts-ignore: decorator
+@inline export const MAX_PRIORITY: u32 = 255;
+// @ts-ignore: decorator
+@inline export const MAX_BATCH_TOKENS: u32 = 1 << 22;
+
+/** Order of the waiting queue. Ties are served in order of arrival; a preempted request keeps its place. */
+export const enum Policy {
+  /** Order of arrival alone. */
+  Fcfs = 0,
+  /** Smaller priority number first, then order of arrival. */
+  Priority = 1,
+  /** Smaller priority number first, then fewer tokens to compute, then order of arrival. */
+  ShortestFirst = 2,
+}
+
+export const enum State {
+  Free = 0,
+  Arriving = 1,
+  Waiting = 2,
+  Running = 3,
+}
+
+@unmanaged
+export class Scheduler {
+  kv: KvCache;
+  maxRequests: u32;
+  maxRunning: u32;
+  maxBatchTokens: u32;
+  /** Most prompt tokens of one request in one step; 0 = as many as the budget allows. */
+  maxChunkTokens: u32;
+  /** Blocks that an admission must leave available. */
+  watermarkBlocks: u32;
+  vocabSize: u32;
+  policy: u32;
+  pageStride: u32;
+  pageCount: u32;
+  // Addresses of the sections.
+  requests: u32;
+  pageRows: u32;
+  pages: u32;
+  freePages: u32;
+  running: u32;
+  arrivals: u32;
+  waiting: u32;
+  ids: u32;
+  plan: u32;
+  results: u32;
+  // State.
+  freeRequest: u32;
+  freePageCount: u32;
+  runningCount: u32;
+  arrivalCount: u32;
+  waitingCount: u32;
+  stepInFlight: u32;
+  stepId: u32;
+  preemptedInStep: u32;
+  budgetLeft: u32;
+  queueTimeoutUs: f64;
+  /** Time of the last step. */
+  nowUs: f64;
+  /** Requests queued so far: the order of arrival. */
+  order: u64;
+  /** Where a seek in an ordered index leaves what it found. */
+  foundKey: u64;
+  foundValue: u64;
+  // Counters since creation.
+  steps: u64;
+  preemptions: u64;
+  finished: u64;
+}
+
+@unmanaged
+export class Request {
+  /** Id given by the host; 0 = none. */
+  id: u64;
+  arrivalUs: f64;
+  /** Place in the waiting queue, kept across preemption. */
+  key: u64;
+  generation: u32;
+  state: u32;
+  promptTokens: u32;
+  maxNewTokens: u32;
+  generated: u32;
+  /** Handle of the sequence while running. */
+  sequence: u32;
+  namespace: u32;
+  priority: u32;
+  /** Prompt tokens found in the cache at the first admission. */
+  cachedTokens: u32;
+  preemptions: u32;
+  /** Row of the plan in the making or in flight, plus 1; 0 = none. */
+  planRow: u32;
+  /** Ends at the next commit or abandon. */
+  aborted: u32;
+  /** Admitted by the step in flight. */
+  admittedNow: u32;
+  nextFree: u32;
+  pageCount: u32;
+  /** Position in the arrivals heap. */
+  heapIndex: u32;
+}
+
+// @ts-ignore: decorator
+@inline
+export function request(s: Scheduler, slot: u32): Request {
+  return changetype<Request>(<usize>s.requests + <usize>slot * offsetof<Request>());
+}
+
+// @ts-ignore: decorator
+@inline
+export function runningAt(s: Scheduler, index: u32): u32 {
+  return load<u32>(<usize>s.running + (<usize>index << 2));
+}
+
+// @ts-ignore: decorator
+@inline
+export function setRunning(s: Scheduler, index: u32, slot: u32): void {
+  store<u32>(<usize>s.running + (<usize>index << 2), slot);
+}
+
+/** Tokens of a request so far: prompt and generated. */
+// @ts-ignore: decorator
+@inline
+export function knownTokens(r: Request): u32 {
+  return r.promptTokens + r.generated;
+}
+
+// @ts-ignore: decorator
+@inline
+export function pageStrideFor(maxSequenceTokens: u32): u32 {
+  return (maxSequenceTokens + PAGE_TOKENS - 1) >> PAGE_SHIFT;
+}
+
+// @ts-ignore: decorator
+@inline
+function align(bytes: u64): u64 {
+  return (bytes + 63) & ~63;
+}
+
+/** Exact bytes of a scheduler of this shape. */
+export function schedulerBytes(
+  kv: KvCache,
+  maxRequests: u32,
+  maxRunning: u32,
+  maxBatchTokens: u32,
+  tokenCapacity: u32,
+): u64 {
+  const pageCount = <u64>pageStrideFor(tokenCapacity);
+  const index = indexBytes(indexNodesFor(maxRequests, 4));
+  return (
+    align(offsetof<Scheduler>()) +
+    align(<u64>maxRequests * offsetof<Request>()) +
+    align(<u64>maxRequests * pageStrideFor(kv.maxSequenceTokens) * 4) +
+    align(pageCount * PAGE_TOKENS * 4) +
+    align(pageCount * 4) +
+    align(<u64>maxRunning * 4) +
+    align(<u64>maxRequests * 4) +
+    2 * align(index) +
+    align(planBytes(maxRequests, maxRunning, maxBatchTokens)) +
+    align(<u64>maxRunning * 8)
+  );
+}
+
+/** Sets shape and section addresses; the sections' contents are the owners' to fill. */
+export function schedulerLayOut(
+  s: Scheduler,
+  kv: KvCache,
+  maxRequests: u32,
+  maxRunning: u32,
+  maxBatchTokens: u32,
+  tokenCapacity: u32,
+): void {
+  s.kv = kv;
+  s.maxRequests = maxRequests;
+  s.maxRunning = maxRunning;
+  s.maxBatchTokens = maxBatchTokens;
+  s.pageStride = pageStrideFor(kv.maxSequenceTokens);
+  s.pageCount = pageStrideFor(tokenCapacity);
+  const index = align(indexBytes(indexNodesFor(maxRequests, 4)));
+  let at = changetype<usize>(s) + <usize>align(offsetof<Scheduler>());
+  s.requests = <u32>at;
+  at += <usize>align(<u64>maxRequests * offsetof<Request>());
+  s.pageRows = <u32>at;
+  at += <usize>align(<u64>maxRequests * s.pageStride * 4);
+  s.pages = <u32>at;
+  at += <usize>align(<u64>s.pageCount * PAGE_TOKENS * 4);
+  s.freePages = <u32>at;
+  at += <usize>align(<u64>s.pageCount * 4);
+  s.running = <u32>at;
+  at += <usize>align(<u64>maxRunning * 4);
+  s.arrivals = <u32>at;
+  at += <usize>align(<u64>maxRequests * 4);
+  s.waiting = <u32>at;
+  at += <usize>index;
+  s.ids = <u32>at;
+  at += <usize>index;
+  s.plan = <u32>at;
+  at += <usize>align(planBytes(maxRequests, maxRunning, maxBatchTokens));
+  s.results = <u32>at;
+}

@@ -1,0 +1,152 @@
+/**
+ * Request table: submit, end, and the life cycle in between.
+ *
+ *   submit -> Arriving -> Waiting -> Running -> ended
+ *                            ^          |
+ *                            +----------+  preempted: blocks given back, tokens kept, place in the queue kept
+ *
+ * `submit` refuses whatever could never run, so that every accepted request ends.
+ */
+import { indexDelete, indexFind, indexPut } from "../index/ordered-index";
+import { blocksFor, MAX_GENERATION, MAX_NAMESPACE, NONE, SLOT_BITS, SLOT_MASK } from "../paging/layout";
+import { close } from "../paging/sequences";
+import {
+  DUPLICATE_ID,
+  EMPTY_PROMPT,
+  INVALID_ARGUMENT,
+  INVALID_TIME,
+  INVALID_TOKEN,
+  OK,
+  OUT_OF_REQUESTS,
+  OUT_OF_TOKENS,
+  POOL_TOO_SMALL,
+  Status,
+  TOO_LONG,
+} from "../memory/status";
+import { pushArrival } from "./arrivals";
+import { MAX_PRIORITY, request, Scheduler, State } from "./layout";
+import { enqueueArrived } from "./queue";
+import { givePages, pagesFor, takePages, writeTokens } from "./tokens";
+
+export function requestsCreate(s: Scheduler): void {
+  for (let slot: u32 = 0; slot < s.maxRequests; slot++) {
+    const r = request(s, slot);
+    r.state = State.Free;
+    r.generation = 0;
+    r.nextFree = slot + 1 == s.maxRequests ? NONE : slot + 1;
+  }
+  s.freeRequest = 0;
+  s.runningCount = 0;
+  s.arrivalCount = 0;
+  s.waitingCount = 0;
+}
+
+// @ts-ignore: decorator
+@inline
+export function handleOf(s: Scheduler, slot: u32): u32 {
+  return (request(s, slot).generation << SLOT_BITS) | slot;
+}
+
+/** Whether the handle names a live request that has not been aborted. */
+export function isLive(s: Scheduler, handle: u32): bool {
+  const slot = handle & SLOT_MASK;
+  if (slot >= s.maxRequests) return false;
+  const r = request(s, slot);
+  return r.state != State.Free && r.generation == handle >> SLOT_BITS && r.aborted == 0;
+}
+
+// @ts-ignore: decorator
+@inline
+export function validTime(us: f64): bool {
+  return us >= 0 && us < Infinity;
+}
+
+function tokensBelow(ptr: usize, count: u32, limit: u32): bool {
+  for (let i: u32 = 0; i < count; i++) if (load<u32>(ptr + (<usize>i << 2)) >= limit) return false;
+  return true;
+}
+
+/** OK, or why a request like this can never be accepted (or not now). Changes nothing. */
+function admissible(
+  s: Scheduler,
+  id: u64,
+  promptPtr: usize,
+  promptTokens: u32,
+  maxNewTokens: u32,
+  namespace: u32,
+  priority: u32,
+  arrivalUs: f64,
+): Status {
+  if (promptTokens == 0) return EMPTY_PROMPT;
+  if (maxNewTokens == 0 || namespace > MAX_NAMESPACE || priority > MAX_PRIORITY || id == u64.MAX_VALUE) {
+    return INVALID_ARGUMENT;
+  }
+  if (!validTime(arrivalUs)) return INVALID_TIME;
+  const total = <u64>promptTokens + <u64>maxNewTokens;
+  if (total > <u64>s.kv.maxSequenceTokens) return TOO_LONG;
+  // The last token generated is never fed back, so its K and V need no slot.
+  if (blocksFor(s.kv, <u32>total - 1) > s.kv.blockCount) return POOL_TOO_SMALL;
+  if (!tokensBelow(promptPtr, promptTokens, s.vocabSize)) return INVALID_TOKEN;
+  if (id != 0 && indexFind(s.ids, id) != 0) return DUPLICATE_ID;
+  if (s.freeRequest == NONE) return OUT_OF_REQUESTS;
+  if (pagesFor(<u32>total) > s.freePageCount) return OUT_OF_TOKENS;
+  return OK;
+}
+
+/** Accepts a request and returns its handle, or refuses it. `id` 0 means none. */
+export function submit(
+  s: Scheduler,
+  id: u64,
+  promptPtr: usize,
+  promptTokens: u32,
+  maxNewTokens: u32,
+  namespace: u32,
+  priority: u32,
+  arrivalUs: f64,
+): i32 {
+  const status = admissible(s, id, promptPtr, promptTokens, maxNewTokens, namespace, priority, arrivalUs);
+  if (status != OK) return status;
+  const slot = s.freeRequest;
+  const r = request(s, slot);
+  s.freeRequest = r.nextFree;
+  r.id = id;
+  r.arrivalUs = arrivalUs;
+  r.generation = r.generation == MAX_GENERATION ? 1 : r.generation + 1;
+  r.state = State.Arriving;
+  r.promptTokens = promptTokens;
+  r.maxNewTokens = maxNewTokens;
+  r.generated = 0;
+  r.sequence = NONE;
+  r.namespace = namespace;
+  r.priority = priority;
+  r.cachedTokens = 0;
+  r.preemptions = 0;
+  r.planRow = 0;
+  r.aborted = 0;
+  r.admittedNow = 0;
+  takePages(s, slot, r, pagesFor(promptTokens + maxNewTokens));
+  writeTokens(s, slot, 0, promptPtr, promptTokens);
+  if (id != 0) indexPut(s.ids, id, slot);
+  if (arrivalUs > s.nowUs) {
+    s.order += 1;
+    r.key = s.order;
+    pushArrival(s, slot);
+  } else {
+    enqueueArrived(s, slot);
+  }
+  return <i32>handleOf(s, slot);
+}
+
+/** Frees what a request holds. The caller has taken it out of the list it was in. */
+export function endRequest(s: Scheduler, slot: u32): void {
+  const r = request(s, slot);
+  if (r.sequence != NONE) close(s.kv, r.sequence);
+  r.sequence = NONE;
+  givePages(s, slot, r);
+  if (r.id != 0) indexDelete(s.ids, r.id);
+  r.state = State.Free;
+  r.aborted = 0;
+  r.planRow = 0;
+  r.nextFree = s.freeRequest;
+  s.freeRequest = slot;
+}

@@ -1,0 +1,213 @@
+/**
+ * The step: decides what runs next.
+ *
+ *   1 requests whose time has come enter the queue
+ *   2 running requests in admission order: those that decode get a block for their next token, preempting if they must
+ *   3 running requests that still prefill get a chunk of what the token budget leaves
+ *   4 waiting requests are admitted while budget, rows and blocks (above the watermark) last
+ *   5 the rows are written out, decode rows first
+ *
+ * One token budget over all rows: iteration-level batching as in "Orca" (OSDI 2022), chunked prefill beside decodes as
+ * in "Taming Throughput-Latency Tradeoff in LLM Inference with Sarathi-Serve" (arXiv 2403.02310); preemption by
+ * recomputation as in vLLM (arXiv 2309.06180).
+ *
+ * An admission reserves the blocks of its whole prompt, so a running prefill never needs a block; only decodes can run
+ * short. A step preempts or admits, not both. Allocation-free; O(running + admitted) plus the tokens written.
+ */
+import { availableBlocks } from "../paging/pool";
+import { blocksFor, NONE, OWNED } from "../paging/layout";
+import { close, open, reserve, sequenceOf } from "../paging/sequences";
+import { INVALID_TIME, OUT_OF_BLOCKS, QUEUE_TIMEOUT, Status, STEP_IN_FLIGHT } from "../memory/status";
+import { nextArrivalUs, popArrival } from "./arrivals";
+import { emitPlan, recordOutcome } from "./emit";
+import { knownTokens, Policy, Request, request, runningAt, Scheduler, setRunning, State } from "./layout";
+import { OutcomeKind, setWord, StepPlan } from "./plan-layout";
+import { dequeue, enqueueArrived, requeue, seekWaiting } from "./queue";
+import { endRequest, handleOf, validTime } from "./requests";
+import { readTokens } from "./tokens";
+
+/** Plans one step at time `nowUs`. Returns the step's id (>= 1). */
+export function step(s: Scheduler, nowUs: f64): i32 {
+  if (s.stepInFlight != 0) return STEP_IN_FLIGHT;
+  if (!validTime(nowUs)) return INVALID_TIME;
+  const plan = changetype<StepPlan>(s.plan);
+  s.nowUs = nowUs;
+  s.stepId = s.stepId == i32.MAX_VALUE ? 1 : s.stepId + 1;
+  s.steps += 1;
+  s.budgetLeft = s.maxBatchTokens;
+  s.preemptedInStep = 0;
+  plan.rows = 0;
+  plan.outcomeCount = 0;
+
+  while (nextArrivalUs(s) <= nowUs) enqueueArrived(s, popArrival(s));
+  planDecodes(s, plan);
+  planChunks(s, plan);
+  if (s.queueTimeoutUs > 0) rejectTimedOut(s, plan);
+  if (s.preemptedInStep == 0) planAdmissions(s, plan);
+  emitPlan(s, plan);
+  s.stepInFlight = 1;
+  return <i32>s.stepId;
+}
+
+/** Tokens of a running request that have no K and V yet. */
+// @ts-ignore: decorator
+@inline
+function remaining(s: Scheduler, r: Request): u32 {
+  return knownTokens(r) - sequenceOf(s.kv, r.sequence).length;
+}
+
+/** Whether the request feeds back the token it generated last. */
+// @ts-ignore: decorator
+@inline
+function decodes(s: Scheduler, r: Request): bool {
+  return r.generated > 0 && remaining(s, r) == 1;
+}
+
+/** Adds a row. `keepBlocks`: table entries that stay if the step is abandoned. */
+// @ts-ignore: decorator
+@inline
+function addRow(s: Scheduler, plan: StepPlan, slot: u32, tokens: u32, keepBlocks: u32): void {
+  const row = plan.rows;
+  setWord(plan.slotOf, row, slot);
+  setWord(plan.newTokens, row, tokens);
+  setWord(plan.keepBlocks, row, keepBlocks);
+  plan.rows = row + 1;
+  request(s, slot).planRow = row + 1;
+  s.budgetLeft -= tokens;
+}
+
+function planDecodes(s: Scheduler, plan: StepPlan): void {
+  for (let i: u32 = 0; i < s.runningCount && s.budgetLeft > 0; i++) {
+    const slot = runningAt(s, i);
+    if (slot == NONE) continue;
+    const r = request(s, slot);
+    if (!decodes(s, r)) continue;
+    const keepBlocks = sequenceOf(s.kv, r.sequence).blockCount;
+    if (reserveOrPreempt(s, plan, slot, r)) addRow(s, plan, slot, 1, keepBlocks);
+  }
+  if (s.preemptedInStep != 0) compactRunning(s);
+}
+
+/** Room for one more token; takes blocks from the request that is served last until there is. */
+function reserveOrPreempt(s: Scheduler, plan: StepPlan, slot: u32, r: Request): bool {
+  while (reserve(s.kv, r.sequence, 1) == OUT_OF_BLOCKS) {
+    const victim = lastServed(s);
+    preempt(s, plan, victim);
+    if (runningAt(s, victim) == NONE && r.state != State.Running) return false;
+  }
+  return true;
+}
+
+/** Position in the running list of the request to preempt: the last admitted of the least urgent. */
+function lastServed(s: Scheduler): u32 {
+  let last: u32 = NONE;
+  let worst: u32 = 0;
+  for (let i = s.runningCount; i > 0; i--) {
+    const slot = runningAt(s, i - 1);
+    if (slot == NONE) continue;
+    if (s.policy == Policy.Fcfs) return i - 1;
+    const priority = request(s, slot).priority;
+    if (last == NONE || priority > worst) {
+      last = i - 1;
+      worst = priority;
+    }
+  }
+  return last;
+}
+
+/** Gives back a running request's blocks and its row, if it has one already; it keeps its tokens and its place. */
+function preempt(s: Scheduler, plan: StepPlan, index: u32): void {
+  const slot = runningAt(s, index);
+  const r = request(s, slot);
+  setRunning(s, index, NONE);
+  if (r.planRow != 0) {
+    setWord(plan.slotOf, r.planRow - 1, NONE);
+    s.budgetLeft += 1; // only decode rows exist while anybody can be preempted
+    r.planRow = 0;
+  }
+  close(s.kv, r.sequence);
+  r.sequence = NONE;
+  r.preemptions += 1;
+  s.preemptions += 1;
+  s.preemptedInStep += 1;
+  requeue(s, slot);
+  recordOutcome(s, plan, slot, OutcomeKind.Preempted, 0);
+}
+
+/** Closes the gaps that ended or preempted requests left, keeping admission order. */
+export function compactRunning(s: Scheduler): void {
+  let kept: u32 = 0;
+  for (let i: u32 = 0; i < s.runningCount; i++) {
+    const slot = runningAt(s, i);
+    if (slot != NONE) setRunning(s, kept++, slot);
+  }
+  s.runningCount = kept;
+}
+
+// @ts-ignore: decorator
+@inline
+function chunkLimit(s: Scheduler): u32 {
+  return s.maxChunkTokens == 0 ? s.budgetLeft : min(s.budgetLeft, s.maxChunkTokens);
+}
+
+function planChunks(s: Scheduler, plan: StepPlan): void {
+  for (let i: u32 = 0; i < s.runningCount && s.budgetLeft > 0; i++) {
+    const slot = runningAt(s, i);
+    const r = request(s, slot);
+    if (r.planRow != 0 || decodes(s, r)) continue;
+    addRow(s, plan, slot, min(chunkLimit(s), remaining(s, r)), sequenceOf(s.kv, r.sequence).blockCount);
+  }
+}
+
+/** Rejects every waiting request that has never run and has waited longer than the queue timeout. */
+function rejectTimedOut(s: Scheduler, plan: StepPlan): void {
+  let key: u64 = 1;
+  while (seekWaiting(s, key)) {
+    const slot = <u32>s.foundValue;
+    key = s.foundKey + 1;
+    const r = request(s, slot);
+    if (r.preemptions != 0 || s.nowUs - r.arrivalUs <= s.queueTimeoutUs) continue;
+    recordOutcome(s, plan, slot, OutcomeKind.Rejected, QUEUE_TIMEOUT);
+    dequeue(s, slot);
+    endRequest(s, slot);
+  }
+}
+
+function planAdmissions(s: Scheduler, plan: StepPlan): void {
+  while (s.budgetLeft > 0 && s.runningCount < s.maxRunning && availableBlocks(s.kv) > 0) {
+    if (!seekWaiting(s, 1)) return;
+    const slot = <u32>s.foundValue;
+    const r = request(s, slot);
+    if (!admit(s, slot, r)) return;
+    setRunning(s, s.runningCount, slot);
+    s.runningCount += 1;
+    const cached = sequenceOf(s.kv, r.sequence).length;
+    addRow(s, plan, slot, min(chunkLimit(s), knownTokens(r) - cached), 0);
+  }
+}
+
+/**
+ * Opens the request's sequence on its cached prefix and reserves the rest of its prompt. The cached blocks are
+ * referenced before anything is counted or taken, so an admission never evicts its own hit.
+ */
+function admit(s: Scheduler, slot: u32, r: Request): bool {
+  const kv = s.kv;
+  const target = knownTokens(r);
+  readTokens(s, slot, 0, target, kv.input);
+  const handle = open(kv, r.namespace, kv.input, target, OWNED);
+  if (handle < 0) return false;
+  const cached = sequenceOf(kv, handle).length;
+  const needed = blocksFor(kv, target) - (cached >> kv.blockShift);
+  // With nothing running nobody would ever give blocks back: the watermark must not keep the only request out.
+  const margin = s.runningCount == 0 ? 0 : s.watermarkBlocks;
+  if (needed + margin > availableBlocks(kv) || reserve(kv, handle, target - cached) < 0) {
+    close(kv, handle);
+    return false;
+  }
+  dequeue(s, slot);
+  r.state = State.Running;
+  r.sequence = handle;
+  r.admittedNow = 1;
+  if (r.preemptions == 0) r.cachedTokens = cached;
+  return true;
+}

@@ -1,0 +1,77 @@
+/** Full structural check of a Scheduler and of the KvCache it drives. */
+import { indexSize } from "../index/ordered-index";
+import { indexValidate } from "../index/validate";
+import { CORRUPT, OK, Status } from "../memory/status";
+import { blocksFor, NONE } from "../paging/layout";
+import { isOpen, sequenceOf } from "../paging/sequences";
+import { kvValidate } from "../paging/validate";
+import { validArrivals } from "./arrivals";
+import { knownTokens, Request, request, runningAt, Scheduler, State } from "./layout";
+import { seekWaiting } from "./queue";
+import { pagesFor } from "./tokens";
+
+/** OK, or CORRUPT when an invariant is broken. */
+export function schedulerValidate(s: Scheduler): Status {
+  if (kvValidate(s.kv) != OK || indexValidate(s.waiting) != OK || indexValidate(s.ids) != OK) return CORRUPT;
+  if (!validArrivals(s) || !validRunning(s) || !validWaiting(s) || !validTable(s)) return CORRUPT;
+  return OK;
+}
+
+function validRunning(s: Scheduler): bool {
+  if (s.runningCount > s.maxRunning) return false;
+  for (let i: u32 = 0; i < s.runningCount; i++) {
+    const slot = runningAt(s, i);
+    if (slot >= s.maxRequests || request(s, slot).state != State.Running) return false;
+    for (let j: u32 = 0; j < i; j++) if (runningAt(s, j) == slot) return false;
+  }
+  return true;
+}
+
+function validWaiting(s: Scheduler): bool {
+  if (indexSize(s.waiting) != s.waitingCount) return false;
+  let key: u64 = 1;
+  while (seekWaiting(s, key)) {
+    const r = request(s, <u32>s.foundValue);
+    if (r.state != State.Waiting || r.key != s.foundKey || r.sequence != NONE) return false;
+    key = s.foundKey + 1;
+  }
+  return true;
+}
+
+function validRequest(s: Scheduler, r: Request): bool {
+  if (r.promptTokens == 0 || r.generated >= r.maxNewTokens) return false;
+  if (r.pageCount != pagesFor(r.promptTokens + r.maxNewTokens)) return false;
+  if (r.state != State.Running) return r.sequence == NONE;
+  if (!isOpen(s.kv, r.sequence)) return false;
+  const sequence = sequenceOf(s.kv, r.sequence);
+  return sequence.length < knownTokens(r) && sequence.blockCount <= blocksFor(s.kv, knownTokens(r));
+}
+
+/** Every request is in one place, every page in one row or on the stack. */
+function validTable(s: Scheduler): bool {
+  let arriving: u32 = 0;
+  let waiting: u32 = 0;
+  let running: u32 = 0;
+  let named: u32 = 0;
+  let pages = s.freePageCount;
+  for (let slot: u32 = 0; slot < s.maxRequests; slot++) {
+    const r = request(s, slot);
+    if (r.state == State.Free) continue;
+    if (!validRequest(s, r)) return false;
+    arriving += u32(r.state == State.Arriving);
+    waiting += u32(r.state == State.Waiting);
+    running += u32(r.state == State.Running);
+    named += u32(r.id != 0);
+    pages += r.pageCount;
+  }
+  let free: u32 = 0;
+  for (let slot = s.freeRequest; slot != NONE && free <= s.maxRequests; slot = request(s, slot).nextFree) free += 1;
+  return (
+    arriving == s.arrivalCount &&
+    waiting == s.waitingCount &&
+    running == s.runningCount &&
+    named == indexSize(s.ids) &&
+    pages == s.pageCount &&
+    free + arriving + waiting + running == s.maxRequests
+  );
+}

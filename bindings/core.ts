@@ -1,0 +1,311 @@
+/**
+ * Core: one instance of the WebAssembly module over one memory, and the structures created in it.
+ *
+ * Runs unchanged in Node, Deno and browsers. Memory grows only when a structure is created, never inside a step; every
+ * typed-array view handed out before a growth of a plain memory is stale afterwards.
+ */
+import { invalidArgument, QuartermasterError, requireInteger, STATUS_CODES } from "./errors.js";
+import type { CoreExports } from "./exports.js";
+import { KvCache, type KvCacheOptions } from "./kv-cache.js";
+import { OrderedIndex, type OrderedIndexOptions } from "./ordered-index.js";
+import { Scheduler, type SchedulerOptions } from "./scheduler.js";
+
+/** Layout version this binding was written for; the module's `abiVersion()` must be the same. */
+export const ABI_VERSION = 1;
+
+/** Builds of the core: SIMD, SIMD over shared memory, no SIMD, and one with assertions and a full check a call. */
+export type Build = "core" | "core-threads" | "core-scalar" | "debug";
+
+const BUILDS: readonly Build[] = ["core", "core-threads", "core-scalar", "debug"];
+const PAGE = 65536;
+const RegionKind = { Scratch: 1, OrderedIndex: 2, KvCache: 3, Scheduler: 4 } as const;
+
+export interface CoreOptions {
+  /** Which build to load. Default "core". */
+  build?: Build;
+  /** Compiled module to use instead of loading `build` from the package; `build` must say what it is. */
+  module?: WebAssembly.Module;
+  /** Bytes of a module to compile instead of loading `build` from the package. */
+  bytes?: BufferSource;
+  /** Most memory the core may grow to, in bytes, 64 KiB to 4 GiB. Default 4 GiB (nothing is touched before it is needed). */
+  maximumBytes?: number;
+  /** Seed of every hash in the core, 0 <= seed < 2^64. Default 0; take a random one where users choose the prompts. */
+  seed?: bigint | number;
+}
+
+/** Loads and compiles one of the package's modules: from disk in Node and Deno, by fetch in a browser. */
+export async function loadModule(build: Build = "core"): Promise<WebAssembly.Module> {
+  if (!BUILDS.includes(build)) throw invalidArgument("build", build, BUILDS.join(", "));
+  const url = new URL(`../../build/${build}.wasm`, import.meta.url);
+  if (url.protocol === "file:") {
+    const { readFile } = await import("node:fs/promises");
+    return WebAssembly.compile(await readFile(url));
+  }
+  const response = await fetch(url);
+  if (!response.ok) throw new QuartermasterError("UNSUPPORTED", `cannot load ${url}: HTTP ${response.status}`);
+  return WebAssembly.compile(await response.arrayBuffer());
+}
+
+export class Core {
+  readonly build: Build;
+  readonly memory: WebAssembly.Memory;
+  /** Raw exports of the module (docs/abi.md): for hosts that drive the core without these bindings. */
+  readonly exports: CoreExports;
+  /** Structures in order of creation; a restored core has those of the snapshot. */
+  readonly orderedIndexes: OrderedIndex[] = [];
+  readonly kvCaches: KvCache[] = [];
+  readonly schedulers: Scheduler[] = [];
+  #poison: unknown = undefined;
+  #closed = false;
+  #scratchPointer = 0;
+  #scratchBytes = 0;
+
+  private constructor(build: Build, memory: WebAssembly.Memory, exports: CoreExports) {
+    this.build = build;
+    this.memory = memory;
+    this.exports = exports;
+    if (exports.abiVersion() !== ABI_VERSION) {
+      throw new QuartermasterError("UNSUPPORTED", `module has ABI ${exports.abiVersion()}, binding ${ABI_VERSION}`);
+    }
+  }
+
+  /** Creates an empty core. */
+  static async create(options: CoreOptions = {}): Promise<Core> {
+    const core = await Core.#instantiate(options, PAGE);
+    core.call(() => core.exports.coreCreate(BigInt.asIntN(64, seedOf(options.seed))), "coreCreate");
+    core.#takeScratch(SCRATCH_BYTES);
+    return core;
+  }
+
+  /**
+   * Creates a core from the bytes of `snapshot()`, on any machine and in any build: same calls, same bytes from there.
+   * Throws BAD_SNAPSHOT when the bytes are damaged or of another ABI version.
+   */
+  static async restore(bytes: Uint8Array, options: CoreOptions = {}): Promise<Core> {
+    if (!(bytes instanceof Uint8Array) || bytes.length < PAGE / 64) {
+      throw new QuartermasterError("BAD_SNAPSHOT", "a snapshot is a Uint8Array of at least 1024 bytes");
+    }
+    const core = await Core.#instantiate(options, bytes.length);
+    new Uint8Array(core.memory.buffer).set(bytes);
+    core.call(() => core.exports.coreAdopt(), "snapshot");
+    core.#adoptRegions();
+    return core;
+  }
+
+  static async #instantiate(options: CoreOptions, bytes: number): Promise<Core> {
+    const build = options.build ?? "core";
+    if (!BUILDS.includes(build)) throw invalidArgument("build", build, BUILDS.join(", "));
+    const maximum = options.maximumBytes ?? 65536 * PAGE;
+    requireInteger("maximumBytes", maximum, PAGE, 65536 * PAGE);
+    const module =
+      options.module ?? (options.bytes ? await WebAssembly.compile(options.bytes) : await loadModule(build));
+    const initial = Math.ceil(bytes / PAGE);
+    // A shared memory must declare its maximum; 65536 pages are what the module declares too.
+    const memory =
+      build === "core-threads"
+        ? new WebAssembly.Memory({ initial, maximum: Math.floor(maximum / PAGE), shared: true })
+        : new WebAssembly.Memory({ initial, maximum: Math.floor(maximum / PAGE) });
+    const instance = await WebAssembly.instantiate(module, { env: { memory } });
+    return new Core(build, memory, instance.exports as unknown as CoreExports);
+  }
+
+  /** The whole state as bytes: `Core.restore` continues from it exactly. Copies. */
+  snapshot(): Uint8Array {
+    this.requireUsable();
+    const length = this.exports.coreTop();
+    const bytes = new Uint8Array(length);
+    bytes.set(new Uint8Array(this.memory.buffer, 0, length));
+    return bytes;
+  }
+
+  /** An ordered map from u64 keys to u64 or u32 values. */
+  orderedIndex(options: OrderedIndexOptions): OrderedIndex {
+    const { exports } = this;
+    const shape = OrderedIndex.shape(options);
+    const { nodeBytes, valueBytes } = shape;
+    const nodes = exports.orderedIndexNodesFor(shape.capacity, nodeBytes, valueBytes);
+    this.#makeRoom(exports.orderedIndexBytes(nodes, nodeBytes, valueBytes), "orderedIndex");
+    this.call(() => exports.orderedIndexCreate(nodes, nodeBytes, valueBytes), "orderedIndex");
+    const index = new OrderedIndex(this, this.#lastPointer());
+    this.orderedIndexes.push(index);
+    return index;
+  }
+
+  /** A block pool with prefix index and block tables. */
+  kvCache(options: KvCacheOptions): KvCache {
+    const { exports } = this;
+    const shape = KvCache.shape(options);
+    const bytes = exports.kvCacheBytes(shape.blocks, shape.blockSize, shape.maxSequences, shape.maxSequenceTokens);
+    this.#makeRoom(bytes, "kvCache");
+    this.call(
+      () =>
+        exports.kvCacheCreate(
+          shape.blocks,
+          shape.blockSize,
+          shape.maxSequences,
+          shape.maxSequenceTokens,
+          shape.prefixCache ? 1 : 0,
+          shape.keyBits,
+        ),
+      "kvCache",
+    );
+    const cache = new KvCache(this, this.#lastPointer());
+    this.kvCaches.push(cache);
+    return cache;
+  }
+
+  /** A scheduler over a cache of this core. */
+  scheduler(options: SchedulerOptions): Scheduler {
+    const { exports } = this;
+    if (!this.kvCaches.includes(options?.cache)) {
+      throw invalidArgument("cache", options?.cache, "a KvCache of this core");
+    }
+    const shape = Scheduler.shape(options);
+    const kv = options.cache.pointer;
+    const { maxRequests, maxRunning, maxBatchTokens, tokenCapacity } = shape;
+    this.#makeRoom(
+      exports.schedulerRegionBytes(kv, maxRequests, maxRunning, maxBatchTokens, tokenCapacity),
+      "scheduler",
+    );
+    this.call(
+      () =>
+        exports.schedulerRegionCreate(
+          kv,
+          maxRequests,
+          maxRunning,
+          maxBatchTokens,
+          shape.maxChunkTokens,
+          shape.watermarkBlocks,
+          shape.vocabSize,
+          shape.policy,
+          tokenCapacity,
+          shape.queueTimeoutUs,
+        ),
+      "scheduler",
+    );
+    const scheduler = new Scheduler(this, this.#lastPointer(), options.cache);
+    this.schedulers.push(scheduler);
+    return scheduler;
+  }
+
+  /** Full check of the arena and of every structure; throws CORRUPT when an invariant is broken. */
+  validate(): void {
+    this.call(() => this.exports.coreValidate(), "arena");
+    for (const index of this.orderedIndexes) index.validate();
+    for (const cache of this.kvCaches) cache.validate();
+    for (const scheduler of this.schedulers) scheduler.validate();
+  }
+
+  /** Ends the core: every later call throws CLOSED. Idempotent. */
+  close(): void {
+    this.#closed = true;
+  }
+
+  /** Throws CLOSED or POISONED when the core can no longer be used. */
+  requireUsable(): void {
+    if (this.#closed) throw new QuartermasterError("CLOSED", "the core has been closed");
+    if (this.#poison !== undefined) {
+      throw new QuartermasterError("POISONED", "the core has trapped before; restore it from a snapshot", {
+        cause: this.#poison,
+      });
+    }
+  }
+
+  /**
+   * Runs one call into the module. A negative result becomes a typed error; a trap poisons the core.
+   * @param what names the subject in the error's message.
+   */
+  call(run: () => number, what: string): number {
+    if (this.#closed || this.#poison !== undefined) this.requireUsable();
+    let result: number;
+    try {
+      result = run();
+    } catch (error) {
+      this.#poison = error;
+      throw new QuartermasterError("POISONED", `${what}: the core trapped on a broken invariant`, { cause: error });
+    }
+    if (result < 0) throw statusError(result, what);
+    return result;
+  }
+
+  /** Address of at least `bytes` bytes for the arguments of one call. */
+  scratch(bytes: number): number {
+    if (bytes > this.#scratchBytes) {
+      throw new QuartermasterError("OUT_OF_MEMORY", `${bytes} bytes of scratch asked for, ${this.#scratchBytes} there`);
+    }
+    return this.#scratchPointer;
+  }
+
+  /** Bytes that `scratch` can give. */
+  get scratchBytes(): number {
+    return this.#scratchBytes;
+  }
+
+  #takeScratch(bytes: number): void {
+    this.#makeRoom(bytes, "scratch");
+    this.call(() => this.exports.scratchCreate(bytes), "scratch");
+    this.#scratchPointer = this.#lastPointer();
+    this.#scratchBytes = bytes;
+  }
+
+  #lastPointer(): number {
+    return this.exports.coreRegionPointer(this.exports.coreRegions() - 1) >>> 0;
+  }
+
+  /** Grows the memory until a region of `bytes` fits, or throws OUT_OF_MEMORY naming the need. */
+  #makeRoom(bytes: number, what: string): void {
+    this.requireUsable();
+    if (bytes < 0) throw statusError(bytes, what);
+    const needed = this.exports.coreTop() + this.exports.coreCost(bytes);
+    const missing = needed - this.memory.buffer.byteLength;
+    if (missing <= 0) return;
+    try {
+      this.memory.grow(Math.ceil(missing / PAGE));
+    } catch (error) {
+      throw new QuartermasterError("OUT_OF_MEMORY", `${what} needs ${bytes} bytes: the memory cannot grow to ${needed}`, {
+        argument: what,
+        value: bytes,
+        cause: error,
+      });
+    }
+    this.call(() => this.exports.coreExtend(), what);
+  }
+
+  #adoptRegions(): void {
+    const { exports } = this;
+    for (let i = 0; i < exports.coreRegions(); i++) {
+      const pointer = exports.coreRegionPointer(i) >>> 0;
+      const kind = exports.coreRegionKind(i);
+      if (kind === RegionKind.Scratch) {
+        this.#scratchPointer = pointer;
+        this.#scratchBytes = exports.coreRegionBytes(i);
+      } else if (kind === RegionKind.OrderedIndex) {
+        this.orderedIndexes.push(new OrderedIndex(this, pointer));
+      } else if (kind === RegionKind.KvCache) {
+        this.kvCaches.push(new KvCache(this, pointer));
+      } else if (kind === RegionKind.Scheduler) {
+        const kv = exports.schedulerCache(pointer) >>> 0;
+        const cache = this.kvCaches.find((candidate) => candidate.pointer === kv);
+        if (cache) this.schedulers.push(new Scheduler(this, pointer, cache));
+      }
+    }
+  }
+}
+
+const SCRATCH_BYTES = 1 << 16;
+
+function seedOf(seed: bigint | number | undefined): bigint {
+  if (seed === undefined) return 0n;
+  if (typeof seed === "number" && !(Number.isSafeInteger(seed) && seed >= 0)) {
+    throw invalidArgument("seed", seed, "an integer from 0 to 2^64 - 1");
+  }
+  const value = BigInt(seed);
+  if (value < 0n || value >= 1n << 64n) throw invalidArgument("seed", seed, "an integer from 0 to 2^64 - 1");
+  return value;
+}
+
+/** The typed error of a negative status. */
+export function statusError(status: number, what: string, details = {}): QuartermasterError {
+  const code = (STATUS_CODES as Record<number, string>)[status] ?? "UNKNOWN_STATUS";
+  return new QuartermasterError(code, `${what}: ${code} (${status})`, details);
+}

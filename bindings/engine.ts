@@ -1,0 +1,371 @@
+/**
+ * Engine: the loop submit -> step -> execute -> commit over one scheduler and one executor.
+ *
+ * `generate` streams one request's tokens; any number of requests run at the same time, batched by the scheduler. The
+ * loop runs while there is work and sleeps otherwise. Everything happens on the caller's thread except what the executor
+ * does elsewhere.
+ */
+import { invalidArgument, QuartermasterError } from "./errors.js";
+import type { Executor, RowContext, SamplingOptions, StepResult } from "./executor.js";
+import { Phase, type StepPlan } from "./plan.js";
+import { resolveSampling } from "./sampling.js";
+import type { RequestId, RequestOptions, Scheduler } from "./scheduler.js";
+import { type Detokenizer, TextStream } from "./text-stream.js";
+
+export interface EngineOptions {
+  scheduler: Scheduler;
+  executor: Executor;
+  /** Tokens that end a text unless a request says otherwise. Default none. */
+  eosTokenIds?: readonly number[];
+  /** Makes a detokenizer for a request; without one events carry no text and stop strings are refused. */
+  detokenizer?: () => Detokenizer;
+  /** Clock in microseconds. Default: performance.now(). */
+  nowUs?: () => number;
+  /** Called after each step; for progress displays and plots. */
+  onStep?: (report: StepReport) => void;
+}
+
+export interface GenerateRequest extends RequestOptions {
+  /** Default greedy. */
+  sampling?: SamplingOptions;
+  /** Texts that end the answer; they are not part of it. */
+  stop?: readonly string[];
+  /** Tokens that end the answer beside the engine's eosTokenIds. */
+  stopTokenIds?: readonly number[];
+  /** Go on past eosTokenIds. Default false. */
+  ignoreEos?: boolean;
+  /** Ends the request early; the stream then throws ABORTED. */
+  signal?: AbortSignal;
+}
+
+/** Why a request ended: a token of eosTokenIds or stopTokenIds, a stop string, or all tokens generated. */
+export type FinishReason = "eos" | "stop" | "length";
+
+export interface TokenEvent {
+  readonly request: RequestId;
+  readonly token: number;
+  /** 0 for the first token generated. */
+  readonly index: number;
+  /** Text that may be shown now; may lag behind the token, never shows half a character or part of a stop string. */
+  readonly text: string;
+  /** Set on the last event. */
+  readonly finishReason: FinishReason | undefined;
+  /** When the step that sampled it was committed, in microseconds of the engine's clock. */
+  readonly timeUs: number;
+}
+
+export interface StepReport {
+  readonly stepId: number;
+  /** Planned at, and committed at. */
+  readonly startUs: number;
+  readonly endUs: number;
+  readonly rows: number;
+  readonly decodeTokens: number;
+  readonly prefillTokens: number;
+  readonly running: number;
+  readonly waiting: number;
+  readonly freeBlocks: number;
+  readonly evictableBlocks: number;
+  readonly preempted: number;
+}
+
+interface Live {
+  readonly request: RequestId;
+  readonly sampling: Readonly<Required<SamplingOptions>>;
+  readonly tokens: Uint32Array;
+  readonly promptTokens: number;
+  readonly maxNewTokens: number;
+  readonly endTokens: ReadonlySet<number>;
+  readonly detokenizer: Detokenizer | undefined;
+  readonly text: TextStream;
+  readonly events: TokenEvent[];
+  generated: number;
+  done: boolean;
+  error: unknown;
+  wake: (() => void) | undefined;
+}
+
+/** Longest the loop goes on without letting timers and input in, in microseconds. */
+const YIELD_AFTER_US = 10_000;
+
+export class Engine {
+  readonly scheduler: Scheduler;
+  readonly executor: Executor;
+  readonly #options: EngineOptions;
+  readonly #live = new Map<RequestId, Live>();
+  readonly #nowUs: () => number;
+  #loop: Promise<void> | undefined;
+  #closed = false;
+  #interrupt: (() => void) | undefined;
+
+  constructor(options: EngineOptions) {
+    this.scheduler = options.scheduler;
+    this.executor = options.executor;
+    this.#options = options;
+    this.#nowUs = options.nowUs ?? (() => performance.now() * 1000);
+    const { blocks, blockSize } = options.executor.describe();
+    const { cache } = options.scheduler;
+    if (cache.blocks > blocks) throw invalidArgument("cache.blocks", cache.blocks, `at most the executor's ${blocks}`);
+    if (cache.blockSize !== blockSize) {
+      throw invalidArgument("cache.blockSize", cache.blockSize, `the executor's ${blockSize}`);
+    }
+  }
+
+  /** Microseconds on the engine's clock. */
+  nowUs(): number {
+    return this.#nowUs();
+  }
+
+  /**
+   * Submits a request at once and streams its tokens. Leaving the loop over the stream early aborts the request.
+   * Throws what `Scheduler.submit` throws, before anything is streamed.
+   */
+  generate(request: GenerateRequest): AsyncIterable<TokenEvent> {
+    return this.#stream(this.#submit(request), request.signal);
+  }
+
+  /** Ends every request with CLOSED, waits for the step in flight, and closes the executor. Idempotent. */
+  async close(): Promise<void> {
+    if (!this.#closed) {
+      this.#closed = true;
+      for (const live of [...this.#live.values()]) this.#fail(live, closedError());
+      this.#interrupt?.();
+    }
+    await this.#loop;
+    await this.executor.close();
+  }
+
+  #submit(request: GenerateRequest): Live {
+    if (this.#closed) throw closedError();
+    const stop = request.stop ?? [];
+    const detokenizer = this.#options.detokenizer?.();
+    if (stop.length > 0 && detokenizer === undefined) {
+      throw invalidArgument("stop", stop, "no stop strings: this engine has no detokenizer");
+    }
+    if (stop.some((text) => typeof text !== "string" || text === "")) {
+      throw invalidArgument("stop", stop, "texts that are not empty");
+    }
+    if (request.signal?.aborted) throw abortedError(request.signal);
+    const sampling = resolveSampling(request.sampling);
+    const id = this.scheduler.submit(request);
+    const promptTokens = request.tokens.length;
+    const tokens = new Uint32Array(promptTokens + request.maxNewTokens);
+    tokens.set(request.tokens);
+    const eos = request.ignoreEos ? [] : (this.#options.eosTokenIds ?? []);
+    const live: Live = {
+      request: id,
+      sampling,
+      tokens,
+      promptTokens,
+      maxNewTokens: request.maxNewTokens,
+      endTokens: new Set([...eos, ...(request.stopTokenIds ?? [])]),
+      detokenizer,
+      text: new TextStream(stop),
+      events: [],
+      generated: 0,
+      done: false,
+      error: undefined,
+      wake: undefined,
+    };
+    this.#live.set(id, live);
+    this.#interrupt?.();
+    this.#loop ??= this.#run().finally(() => {
+      this.#loop = undefined;
+    });
+    return live;
+  }
+
+  async *#stream(live: Live, signal: AbortSignal | undefined): AsyncGenerator<TokenEvent> {
+    const onAbort = (): void => this.#fail(live, abortedError(signal));
+    signal?.addEventListener("abort", onAbort, { once: true });
+    try {
+      for (let next = 0; ; next++) {
+        while (next === live.events.length && !live.done) {
+          await new Promise<void>((resolve) => (live.wake = resolve));
+        }
+        if (next === live.events.length) break;
+        yield live.events[next];
+      }
+      if (live.error !== undefined) throw live.error;
+    } finally {
+      signal?.removeEventListener("abort", onAbort);
+      if (!live.done) this.#fail(live, undefined);
+    }
+  }
+
+  async #run(): Promise<void> {
+    let yieldedUs = this.#nowUs();
+    // The first step waits for the caller's other submissions of this turn.
+    await Promise.resolve();
+    try {
+      while (this.#live.size > 0) {
+        await this.#step();
+        if (this.#nowUs() - yieldedUs > YIELD_AFTER_US) {
+          await yieldToHost();
+          yieldedUs = this.#nowUs();
+        }
+      }
+    } catch (error) {
+      for (const live of [...this.#live.values()]) this.#end(live, error);
+    }
+  }
+
+  async #step(): Promise<void> {
+    const startUs = this.#nowUs();
+    const plan = this.scheduler.step(startUs);
+    const preempted = this.#readOutcomes();
+    if (plan.rows === 0) {
+      this.scheduler.commit(plan.stepId, this.#nowUs(), { tokens: [] });
+      return this.#idle();
+    }
+    const summary = summarise(plan);
+    let result: StepResult;
+    try {
+      result = await this.executor.run(plan, (row) => this.#context(plan.requests[row]));
+    } catch (error) {
+      this.#abandon(plan, error);
+      return;
+    }
+    const endUs = this.#nowUs();
+    this.#commit(plan, result, endUs);
+    this.#options.onStep?.({ ...summary, startUs, endUs, preempted });
+  }
+
+  /** Nothing to run: waits for the next arrival, or ends requests that nobody will ever make room for. */
+  async #idle(): Promise<void> {
+    const wakeUs = this.scheduler.nextWakeUs();
+    if (wakeUs < Infinity) {
+      await this.#sleep((wakeUs - this.#nowUs()) / 1000);
+    } else if (this.scheduler.running === 0 && this.scheduler.waiting > 0) {
+      const error = new QuartermasterError("OUT_OF_BLOCKS", "blocks held outside the scheduler leave no room to admit anything");
+      for (const live of [...this.#live.values()]) this.#fail(live, error);
+    }
+  }
+
+  async #sleep(milliseconds: number): Promise<void> {
+    await new Promise<void>((resolve) => {
+      const timer = setTimeout(resolve, Math.max(0, milliseconds));
+      this.#interrupt = () => {
+        clearTimeout(timer);
+        resolve();
+      };
+    });
+    this.#interrupt = undefined;
+  }
+
+  /** Ends rejected requests; returns how many were preempted. */
+  #readOutcomes(): number {
+    let preempted = 0;
+    for (const outcome of this.scheduler.outcomes()) {
+      if (outcome.kind === "preempted") preempted += 1;
+      if (outcome.kind !== "rejected") continue;
+      const live = this.#live.get(outcome.request);
+      if (live) this.#end(live, new QuartermasterError(outcome.code ?? "REJECTED", `request ${outcome.request} was rejected`));
+    }
+    return preempted;
+  }
+
+  #context(request: RequestId): RowContext {
+    const live = this.#live.get(request);
+    if (live === undefined) return ABORTED_CONTEXT;
+    const known = live.promptTokens + live.generated;
+    return { sampling: live.sampling, tokens: live.tokens.subarray(0, known), generated: live.generated };
+  }
+
+  #commit(plan: StepPlan, result: StepResult, timeUs: number): void {
+    const finished = new Uint8Array(plan.samplingRows);
+    const deliveries: (() => void)[] = [];
+    for (let row = 0, sample = 0; row < plan.rows; row++) {
+      if (plan.phases[row] === Phase.PrefillChunk) continue;
+      const live = this.#live.get(plan.requests[row]);
+      if (live !== undefined) {
+        const event = this.#advance(live, result.tokens[sample], timeUs);
+        if (event.finishReason !== undefined) finished[sample] = 1;
+        deliveries.push(() => this.#deliver(live, event));
+      }
+      sample += 1;
+    }
+    this.scheduler.commit(plan.stepId, timeUs, { tokens: result.tokens, finished });
+    for (const deliver of deliveries) deliver();
+  }
+
+  /** Takes one sampled token into a request's text. */
+  #advance(live: Live, token: number, timeUs: number): TokenEvent {
+    const index = live.generated;
+    live.tokens[live.promptTokens + index] = token;
+    live.generated = index + 1;
+    let finishReason: FinishReason | undefined;
+    let text = "";
+    if (live.endTokens.has(token)) finishReason = "eos";
+    else if (live.detokenizer) text = live.text.push(live.detokenizer.push(token));
+    if (live.text.stopped) finishReason = "stop";
+    else if (finishReason === undefined && live.generated === live.maxNewTokens) finishReason = "length";
+    if (finishReason !== undefined && live.detokenizer) {
+      text += live.text.push(live.detokenizer.finish());
+      text += live.text.finish();
+    }
+    return { request: live.request, token, index, text, finishReason, timeUs };
+  }
+
+  #deliver(live: Live, event: TokenEvent): void {
+    live.events.push(event);
+    if (event.finishReason !== undefined) this.#end(live, undefined);
+    else live.wake?.();
+  }
+
+  /** The executor failed: the step is taken back and the requests in it end with the executor's error. */
+  #abandon(plan: StepPlan, cause: unknown): void {
+    const requests = [...plan.requests];
+    this.scheduler.abandon(plan.stepId);
+    const message = `the executor failed: ${cause instanceof Error ? cause.message : String(cause)}`;
+    for (const request of requests) {
+      const live = this.#live.get(request);
+      if (live) this.#fail(live, new QuartermasterError("EXECUTOR_FAILED", message, { cause }));
+    }
+  }
+
+  /** Ends a request that the scheduler still has. */
+  #fail(live: Live, error: unknown): void {
+    if (live.done) return;
+    this.scheduler.abort(live.request);
+    this.#end(live, error);
+  }
+
+  #end(live: Live, error: unknown): void {
+    live.done = true;
+    live.error = error;
+    this.#live.delete(live.request);
+    live.wake?.();
+  }
+}
+
+const ABORTED_CONTEXT: RowContext = { sampling: resolveSampling({}), tokens: new Uint32Array(0), generated: 0 };
+
+function summarise(plan: StepPlan): Omit<StepReport, "startUs" | "endUs" | "preempted"> {
+  return {
+    stepId: plan.stepId,
+    rows: plan.rows,
+    decodeTokens: plan.decodeRows,
+    prefillTokens: plan.totalTokens - plan.decodeRows,
+    running: plan.running,
+    waiting: plan.waiting,
+    freeBlocks: plan.freeBlocks,
+    evictableBlocks: plan.evictableBlocks,
+  };
+}
+
+function closedError(): QuartermasterError {
+  return new QuartermasterError("CLOSED", "the engine has been closed");
+}
+
+function abortedError(signal: AbortSignal | undefined): QuartermasterError {
+  return new QuartermasterError("ABORTED", "the request was aborted", { cause: signal?.reason });
+}
+
+/** Lets timers, input and signals in. */
+function yieldToHost(): Promise<void> {
+  return new Promise((resolve) => {
+    if (typeof setImmediate === "function") setImmediate(resolve);
+    else setTimeout(resolve, 0);
+  });
+}

@@ -1,0 +1,102 @@
+/**
+ * The module's exported functions, typed by hand; a test compares them with the compiler's own declarations.
+ * Pointers and counts are numbers; pointers above 2^31 come back negative and are read with `>>> 0`.
+ */
+import type { OrderedIndexExports } from "./ordered-index.js";
+
+export interface MemoryExports {
+  abiVersion(): number;
+  coreCreate(seed: bigint): number;
+  coreAdopt(): number;
+  coreExtend(): number;
+  coreTop(): number;
+  coreCost(bytes: number): number;
+  coreRegions(): number;
+  coreRegionKind(index: number): number;
+  coreRegionPointer(index: number): number;
+  coreRegionBytes(index: number): number;
+  coreValidate(): number;
+  scratchCreate(bytes: number): number;
+}
+
+export interface PagingExports {
+  kvCacheBytes(blocks: number, blockSize: number, maxSequences: number, maxSequenceTokens: number): number;
+  kvCacheCreate(
+    blocks: number,
+    blockSize: number,
+    maxSequences: number,
+    maxSequenceTokens: number,
+    prefixCache: number,
+    keyBits: number,
+  ): number;
+  kvOpen(kv: number, namespace: number, count: number, flags: number): number;
+  kvMatch(kv: number, namespace: number, count: number): number;
+  kvReserve(kv: number, sequence: number, count: number): number;
+  kvAppend(kv: number, sequence: number, count: number): number;
+  kvTruncate(kv: number, sequence: number, length: number): number;
+  kvFork(kv: number, sequence: number): number;
+  kvClose(kv: number, sequence: number): number;
+  kvSettleCopies(kv: number): void;
+  kvRevertCopies(kv: number): void;
+  kvForget(kv: number): number;
+  kvLength(kv: number, sequence: number): number;
+  kvTableCount(kv: number, sequence: number): number;
+  kvTable(kv: number, sequence: number): number;
+  kvInput(kv: number): number;
+  kvCopies(kv: number): number;
+  kvCopyCount(kv: number): number;
+  kvReferences(kv: number, block: number): number;
+  kvAvailable(kv: number): number;
+  kvValidateCache(kv: number): number;
+}
+
+export interface SchedulingExports {
+  schedulerRegionBytes(
+    kv: number,
+    maxRequests: number,
+    maxRunning: number,
+    maxBatchTokens: number,
+    tokenCapacity: number,
+  ): number;
+  schedulerRegionCreate(
+    kv: number,
+    maxRequests: number,
+    maxRunning: number,
+    maxBatchTokens: number,
+    maxChunkTokens: number,
+    watermarkBlocks: number,
+    vocabSize: number,
+    policy: number,
+    tokenCapacity: number,
+    queueTimeoutUs: number,
+  ): number;
+  requestSubmit(
+    scheduler: number,
+    idLow: number,
+    idHigh: number,
+    promptTokens: number,
+    maxNewTokens: number,
+    namespace: number,
+    priority: number,
+    arrivalUs: number,
+  ): number;
+  schedulerStep(scheduler: number, nowUs: number): number;
+  schedulerCommit(scheduler: number, stepId: number, nowUs: number): number;
+  schedulerAbandon(scheduler: number, stepId: number): number;
+  requestAbort(scheduler: number, request: number): number;
+  schedulerNextWakeUs(scheduler: number): number;
+  schedulerPlan(scheduler: number): number;
+  schedulerResults(scheduler: number): number;
+  schedulerCache(scheduler: number): number;
+  schedulerMaxRunning(scheduler: number): number;
+  schedulerRunning(scheduler: number): number;
+  schedulerWaiting(scheduler: number): number;
+  schedulerArriving(scheduler: number): number;
+  schedulerStepInFlight(scheduler: number): number;
+  requestState(scheduler: number, request: number): number;
+  requestComputed(scheduler: number, request: number): number;
+  requestGenerated(scheduler: number, request: number): number;
+  schedulerValidateAll(scheduler: number): number;
+}
+
+export interface CoreExports extends MemoryExports, OrderedIndexExports, PagingExports, SchedulingExports {}

@@ -1,0 +1,305 @@
+/**
+ * KvCache: block pool, prefix index and block tables of one core.
+ *
+ *   open(tokens)      a sequence on the longest cached prefix
+ *   reserve(n)        slots for n more tokens (and a private copy of a shared, partly filled last block)
+ *   ... the host computes K and V of those tokens into the slots ...
+ *   append(tokens)    records them; full blocks become reusable by others
+ *   truncate, fork, close
+ *
+ * Paged KV blocks: "Efficient Memory Management for Large Language Model Serving with PagedAttention"
+ * (arXiv 2309.06180).
+ */
+import { type Core, statusError } from "./core.js";
+import { invalidArgument, QuartermasterError, requireInteger } from "./errors.js";
+import { TRANSFER_WORDS } from "./plan.js";
+
+/** A physical block, 0 <= id < blocks. */
+export type BlockId = number & { readonly brand?: "BlockId" };
+/** An open sequence; dead after `close`, and never equal to a later one's within 2,047 reuses of its slot. */
+export type SequenceId = number & { readonly brand?: "SequenceId" };
+
+export interface KvCacheOptions {
+  /** Physical blocks, 1 to 2^27. About 40 bytes each, plus 4 bytes a token, plus the tables. */
+  blocks: number;
+  /** Tokens a block: a power of two, 1 to 256. Default 16. */
+  blockSize?: number;
+  /** Sequences open at a time, 1 to 2^20. Default 1024. */
+  maxSequences?: number;
+  /** Longest sequence in tokens, 1 to 2^24. Default 8192. Tables take maxSequences * maxSequenceTokens / blockSize * 4 bytes. */
+  maxSequenceTokens?: number;
+  /** Whether full blocks are kept for reuse by later sequences. Default true. */
+  prefixCache?: boolean;
+  /** Bits of the prefix hash, 0 to 64. Default 64. Fewer force collisions, which cost time and never correctness: for tests. */
+  keyBits?: number;
+}
+
+export interface OpenOptions {
+  /** Token ids of the prompt, u32 each; may be empty. At most maxSequenceTokens. */
+  tokens: ArrayLike<number>;
+  /** Only sequences of the same namespace share blocks: one id for each tenant, adapter or salt, 0 to 2^31 - 2. Default 0. */
+  namespace?: number;
+  /** A private sequence neither reuses nor publishes blocks. Default false. */
+  private?: boolean;
+}
+
+export interface KvCacheStats {
+  readonly blocks: number;
+  /** Blocks with no content worth keeping. */
+  readonly free: number;
+  /** Cached blocks that no sequence holds: reusable, and evicted when room is needed. */
+  readonly evictable: number;
+  /** Blocks in the prefix index, held or not. */
+  readonly cached: number;
+  readonly openSequences: number;
+  /** Prompt tokens looked up, and found, since creation. */
+  readonly queriedTokens: number;
+  readonly hitTokens: number;
+  readonly evictions: number;
+  /** Blocks that were filled twice and merged into one. */
+  readonly duplicates: number;
+}
+
+const PRIVATE = 1;
+const MAX_NAMESPACE = 2 ** 31 - 2;
+
+/** Word offsets in the KvCache header (docs/abi.md). */
+const Header = {
+  blockCount: 0,
+  blockSize: 1,
+  maxSequences: 3,
+  maxSequenceTokens: 4,
+  freeCount: 22,
+  evictableCount: 25,
+  cachedCount: 26,
+  openSequences: 29,
+  queriedTokens: 30,
+  hitTokens: 32,
+  evictions: 34,
+  duplicates: 36,
+} as const;
+const HEADER_WORDS = 38;
+
+export class KvCache {
+  readonly core: Core;
+  /** Address of the structure in core memory. */
+  readonly pointer: number;
+  readonly blocks: number;
+  readonly blockSize: number;
+  readonly maxSequences: number;
+  readonly maxSequenceTokens: number;
+
+  /** Made by `core.kvCache(...)`. */
+  constructor(core: Core, pointer: number) {
+    this.core = core;
+    this.pointer = pointer;
+    const header = this.#header();
+    this.blocks = header[Header.blockCount];
+    this.blockSize = header[Header.blockSize];
+    this.maxSequences = header[Header.maxSequences];
+    this.maxSequenceTokens = header[Header.maxSequenceTokens];
+  }
+
+  /** Checks options and fills in defaults. */
+  static shape(options: KvCacheOptions): Required<KvCacheOptions> {
+    if (typeof options !== "object" || options === null) throw invalidArgument("options", options, "an object");
+    const shape = {
+      blocks: requireInteger("blocks", options.blocks, 1, 2 ** 27),
+      blockSize: requireInteger("blockSize", options.blockSize ?? 16, 1, 256),
+      maxSequences: requireInteger("maxSequences", options.maxSequences ?? 1024, 1, 2 ** 20),
+      maxSequenceTokens: requireInteger("maxSequenceTokens", options.maxSequenceTokens ?? 8192, 1, 2 ** 24),
+      prefixCache: options.prefixCache ?? true,
+      keyBits: requireInteger("keyBits", options.keyBits ?? 64, 0, 64),
+    };
+    if ((shape.blockSize & (shape.blockSize - 1)) !== 0) {
+      throw invalidArgument("blockSize", shape.blockSize, "a power of two from 1 to 256");
+    }
+    return shape;
+  }
+
+  /**
+   * Opens a sequence on the longest cached prefix of `tokens` (whole blocks; the last token is always left to compute).
+   * Throws OUT_OF_SEQUENCES, TOO_LONG.
+   */
+  open(options: OpenOptions): SequenceId {
+    const namespace = requireInteger("namespace", options.namespace ?? 0, 0, MAX_NAMESPACE);
+    const count = this.writeInput("tokens", options.tokens);
+    const flags = options.private ? PRIVATE : 0;
+    return this.core.call(() => this.core.exports.kvOpen(this.pointer, namespace, count, flags), "open");
+  }
+
+  /** Tokens that `open` would find cached now. Changes nothing. */
+  match(tokens: ArrayLike<number>, namespace = 0): number {
+    requireInteger("namespace", namespace, 0, MAX_NAMESPACE);
+    const count = this.writeInput("tokens", tokens);
+    return this.core.call(() => this.core.exports.kvMatch(this.pointer, namespace, count), "match");
+  }
+
+  /**
+   * Makes room for `count` tokens behind the sequence's length, all or nothing; returns how many blocks were added.
+   * When the last block is shared and partly filled the sequence gets a copy of its own: see `copies`.
+   * Throws OUT_OF_BLOCKS, TOO_LONG, UNKNOWN_SEQUENCE.
+   */
+  reserve(sequence: SequenceId, count: number): number {
+    requireInteger("count", count, 0, this.maxSequenceTokens);
+    return this.#onSequence("reserve", sequence, (kv) => this.core.exports.kvReserve(kv, sequence, count));
+  }
+
+  /**
+   * Records tokens whose K and V have been written to the slots behind the sequence's length.
+   * Throws NOT_RESERVED, UNKNOWN_SEQUENCE.
+   */
+  append(sequence: SequenceId, tokens: ArrayLike<number>): void {
+    const count = this.writeInput("tokens", tokens);
+    this.#onSequence("append", sequence, (kv) => this.core.exports.kvAppend(kv, sequence, count));
+  }
+
+  /** Drops the tokens from `length` on, and the blocks only they needed. Throws UNKNOWN_SEQUENCE, INVALID_ARGUMENT. */
+  truncate(sequence: SequenceId, length: number): void {
+    const current = this.length(sequence);
+    requireInteger("length", length, 0, current);
+    this.#onSequence("truncate", sequence, (kv) => this.core.exports.kvTruncate(kv, sequence, length));
+  }
+
+  /** A second sequence over the same tokens. Nothing is copied until one of the two writes. Throws OUT_OF_SEQUENCES. */
+  fork(sequence: SequenceId): SequenceId {
+    return this.#onSequence("fork", sequence, (kv) => this.core.exports.kvFork(kv, sequence));
+  }
+
+  /** Ends a sequence; its full blocks stay cached until their room is needed. Throws UNKNOWN_SEQUENCE. */
+  close(sequence: SequenceId): void {
+    this.#onSequence("close", sequence, (kv) => this.core.exports.kvClose(kv, sequence));
+  }
+
+  /** Tokens of the sequence whose K and V exist. Throws UNKNOWN_SEQUENCE. */
+  length(sequence: SequenceId): number {
+    const length = this.core.exports.kvLength(this.pointer, this.#handle(sequence));
+    if (length < 0) throw this.#unknown(sequence);
+    return length;
+  }
+
+  /** The sequence's block ids, in order: a view, valid until the sequence changes or the memory grows. */
+  blockTable(sequence: SequenceId): Uint32Array {
+    const { exports, memory } = this.core;
+    const count = exports.kvTableCount(this.pointer, this.#handle(sequence));
+    if (count < 0) throw this.#unknown(sequence);
+    return new Uint32Array(memory.buffer, exports.kvTable(this.pointer, sequence) >>> 0, count);
+  }
+
+  /**
+   * Pending copies of shared blocks, [n][8] u32: op 0, source tier, source block, target tier, target block, tokens,
+   * mark, sequence. Run them before writing to the sequences, then call `settleCopies`. A view until the next call.
+   */
+  copies(): Uint32Array {
+    const { exports, memory } = this.core;
+    const count = exports.kvCopyCount(this.pointer);
+    return new Uint32Array(memory.buffer, exports.kvCopies(this.pointer) >>> 0, count * TRANSFER_WORDS);
+  }
+
+  /** The pending copies have been run. */
+  settleCopies(): void {
+    this.#run((kv) => this.core.exports.kvSettleCopies(kv), "settleCopies");
+  }
+
+  /** The pending copies have not been run: sequences get their shared blocks back. */
+  revertCopies(): void {
+    this.#run((kv) => this.core.exports.kvRevertCopies(kv), "revertCopies");
+  }
+
+  /** Forgets every cached block that no sequence holds; returns how many. */
+  forget(): number {
+    return this.core.call(() => this.core.exports.kvForget(this.pointer), "forget");
+  }
+
+  /** Open sequences (and pending copies) that hold a block. */
+  references(block: BlockId): number {
+    requireInteger("block", block, 0, this.blocks - 1);
+    return this.core.call(() => this.core.exports.kvReferences(this.pointer, block), "references");
+  }
+
+  /** Blocks that can be taken without preempting anybody: free and evictable. */
+  get available(): number {
+    return this.core.exports.kvAvailable(this.pointer);
+  }
+
+  stats(): KvCacheStats {
+    const header = this.#header();
+    const wide = (word: number): number => header[word] + header[word + 1] * 2 ** 32;
+    return {
+      blocks: this.blocks,
+      free: header[Header.freeCount],
+      evictable: header[Header.evictableCount],
+      cached: header[Header.cachedCount],
+      openSequences: header[Header.openSequences],
+      queriedTokens: wide(Header.queriedTokens),
+      hitTokens: wide(Header.hitTokens),
+      evictions: wide(Header.evictions),
+      duplicates: wide(Header.duplicates),
+    };
+  }
+
+  /** Full check, O(blocks); throws CORRUPT. */
+  validate(): void {
+    this.core.call(() => this.core.exports.kvValidateCache(this.pointer), "kvCache");
+  }
+
+  /** Copies token ids to the input region; returns how many. Checks each when they are not in a Uint32Array. */
+  writeInput(argument: string, tokens: ArrayLike<number>): number {
+    const count = tokens?.length;
+    if (typeof count !== "number") throw invalidArgument(argument, tokens, "an array of token ids");
+    if (count > this.maxSequenceTokens) {
+      throw new QuartermasterError("TOO_LONG", `${argument} has ${count} tokens; allowed: 0 to ${this.maxSequenceTokens}`, {
+        argument,
+        value: count,
+        range: `0 to ${this.maxSequenceTokens} tokens`,
+      });
+    }
+    if (!(tokens instanceof Uint32Array)) {
+      for (let i = 0; i < count; i++) {
+        const token = tokens[i];
+        if (!Number.isInteger(token) || token < 0 || token > 0xffffffff) {
+          throw invalidTokenAt(argument, i, token, "an integer from 0 to 2^32 - 1");
+        }
+      }
+    }
+    const input = this.core.exports.kvInput(this.pointer) >>> 0;
+    new Uint32Array(this.core.memory.buffer, input, count).set(tokens);
+    return count;
+  }
+
+  #header(): Uint32Array {
+    return new Uint32Array(this.core.memory.buffer, this.pointer, HEADER_WORDS);
+  }
+
+  #handle(sequence: SequenceId): number {
+    this.core.requireUsable();
+    if (!Number.isInteger(sequence) || sequence < 0 || sequence > 0x7fffffff) {
+      throw invalidArgument("sequence", sequence, "a sequence from open or fork");
+    }
+    return sequence;
+  }
+
+  #unknown(sequence: SequenceId): QuartermasterError {
+    return statusError(-7, `sequence ${sequence} is not open`, { argument: "sequence", value: sequence, range: "an open sequence" });
+  }
+
+  #onSequence(what: string, sequence: SequenceId, run: (kv: number) => number): number {
+    this.#handle(sequence);
+    return this.core.call(() => run(this.pointer), `${what}(sequence ${sequence})`);
+  }
+
+  #run(run: (kv: number) => void, what: string): void {
+    this.core.call(() => {
+      run(this.pointer);
+      return 0;
+    }, what);
+  }
+}
+
+export function invalidTokenAt(argument: string, index: number, token: unknown, range: string): QuartermasterError {
+  return new QuartermasterError("INVALID_TOKEN", `${argument}[${index}] is ${String(token)}; allowed: ${range}`, {
+    argument: `${argument}[${index}]`,
+    value: token,
+    range,
+  });
+}

@@ -1,0 +1,36 @@
+/** quartermaster: what stays in memory and what runs next, for LLM inference engines. */
+export { ABI_VERSION, Core, loadModule, type Build, type CoreOptions } from "./core.js";
+export {
+  Engine,
+  type EngineOptions,
+  type FinishReason,
+  type GenerateRequest,
+  type StepReport,
+  type TokenEvent,
+} from "./engine.js";
+export { QuartermasterError, type ErrorDetails, type HostCode, type StatusCode } from "./errors.js";
+export type { Executor, ExecutorDescription, RowContext, SamplingOptions, StepResult } from "./executor.js";
+export type { CoreExports } from "./exports.js";
+export {
+  KvCache,
+  type BlockId,
+  type KvCacheOptions,
+  type KvCacheStats,
+  type OpenOptions,
+  type SequenceId,
+} from "./kv-cache.js";
+export { OrderedIndex, type OrderedIndexOptions } from "./ordered-index.js";
+export { Phase, TRANSFER_WORDS, TransferOp, type StepPlan } from "./plan.js";
+export { resolveSampling } from "./sampling.js";
+export {
+  PlanHeader,
+  POLICIES,
+  Scheduler,
+  type CommitResults,
+  type Outcome,
+  type PolicyName,
+  type RequestId,
+  type RequestOptions,
+  type SchedulerOptions,
+} from "./scheduler.js";
+export { TextStream, type Detokenizer } from "./text-stream.js";

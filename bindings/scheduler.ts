@@ -1,0 +1,388 @@
+/**
+ * Scheduler: submit -> step -> (the executor runs the plan) -> commit.
+ *
+ * One step is in flight at a time. `commit` is the only way in for results; a step that could not be executed is taken
+ * back with `abandon`. All times are microseconds on a clock of the host's choice.
+ */
+import type { Core } from "./core.js";
+import { invalidArgument, QuartermasterError, requireInteger, STATUS_CODES } from "./errors.js";
+import { invalidTokenAt, type KvCache } from "./kv-cache.js";
+import { type StepPlan, TRANSFER_WORDS } from "./plan.js";
+
+/** A live request; dead once it has finished, or was aborted or rejected. */
+export type RequestId = number & { readonly brand?: "RequestId" };
+
+/**
+ * Order of the waiting queue: by arrival; by priority then arrival; by priority, then fewest tokens to compute, then
+ * arrival.
+ */
+export type PolicyName = "fcfs" | "priority" | "shortest-first";
+
+export const POLICIES: readonly PolicyName[] = ["fcfs", "priority", "shortest-first"];
+
+export interface SchedulerOptions {
+  /** The cache whose blocks are scheduled; of the same core. */
+  cache: KvCache;
+  /** Token ids are below it, 1 to 2^32 - 1. */
+  vocabSize: number;
+  /** Requests alive at a time, waiting or running, 1 to 2^20. Default 4096. */
+  maxRequests?: number;
+  /** Requests running at a time, 1 to the cache's maxSequences. Default min(256, maxSequences, maxBatchTokens). */
+  maxRunning?: number;
+  /** Token budget of one step over all its rows, maxRunning to 2^22. Default 2048. */
+  maxBatchTokens?: number;
+  /** Most prompt tokens of one request in one step; 0 (default) = the budget. */
+  maxChunkTokens?: number;
+  /** Blocks an admission must leave available, so that running requests can grow. Default 1 % of the pool. */
+  watermarkBlocks?: number;
+  /** Default "priority". */
+  policy?: PolicyName;
+  /** Prompt and new tokens of all live requests together; 4 bytes each. Default maxRequests * min(maxSequenceTokens, 1024). */
+  tokenCapacity?: number;
+  /** Reject requests that have waited longer than this without ever running; 0 (default) = never. */
+  queueTimeoutUs?: number;
+}
+
+export interface RequestOptions {
+  /** Prompt, at least one token. */
+  tokens: ArrayLike<number>;
+  /** Most tokens to generate, >= 1. Prompt and new tokens together fit the cache's maxSequenceTokens. */
+  maxNewTokens: number;
+  /** Id of the caller's, unique among live requests, 1 to 2^64 - 2. Default: none. */
+  id?: number | bigint;
+  /** Tenant, adapter or salt: only equal namespaces share blocks, 0 to 2^31 - 2. Default 0. */
+  namespace?: number;
+  /** 0 (default, most urgent) to 255. */
+  priority?: number;
+  /** When the request may run first, in microseconds, >= 0. Default 0 = at once. */
+  arrivalUs?: number;
+}
+
+/** What happened to a request since the step began. */
+export interface Outcome {
+  readonly request: RequestId;
+  readonly kind: "finished" | "preempted" | "rejected";
+  /** Why it was rejected: "QUEUE_TIMEOUT". */
+  readonly code: string | undefined;
+  readonly generated: number;
+  /** Prompt tokens found in the cache when it was first admitted. */
+  readonly cachedTokens: number;
+  readonly preemptions: number;
+}
+
+/** Result of a step for the sampling rows, in row order. */
+export interface CommitResults {
+  /** One token id a sampling row. */
+  tokens: ArrayLike<number>;
+  /** Whether the request ends with this token (end of text, stop string); default: none does. */
+  finished?: ArrayLike<number | boolean>;
+}
+
+const OUTCOME_KINDS = [undefined, "finished", "preempted", "rejected"] as const;
+const OUTCOME_WORDS = 8;
+const MAX_U64 = (1n << 64n) - 1n;
+
+/** Word offsets in the StepPlan header (docs/abi.md). */
+export const PlanHeader = {
+  stepId: 0,
+  rows: 1,
+  decodeRows: 2,
+  samplingRows: 3,
+  totalTokens: 4,
+  transferCount: 5,
+  outcomeCount: 6,
+  tableWords: 7,
+  requests: 8,
+  sequences: 9,
+  phases: 10,
+  newTokens: 11,
+  computedBefore: 12,
+  layerLo: 13,
+  layerHi: 14,
+  tokenStart: 15,
+  tokens: 16,
+  slots: 17,
+  tableStart: 18,
+  tableCount: 19,
+  tables: 20,
+  transfers: 21,
+  outcomes: 22,
+  statistics: 23,
+  experts: 24,
+  running: 25,
+  waiting: 26,
+  freeBlocks: 27,
+  evictableBlocks: 28,
+} as const;
+const PLAN_HEADER_WORDS = 32;
+
+export class Scheduler {
+  readonly core: Core;
+  /** Address of the structure in core memory. */
+  readonly pointer: number;
+  readonly cache: KvCache;
+  readonly maxRunning: number;
+  readonly #plan: number;
+  readonly #results: number;
+
+  /** Made by `core.scheduler(...)`. */
+  constructor(core: Core, pointer: number, cache: KvCache) {
+    this.core = core;
+    this.pointer = pointer;
+    this.cache = cache;
+    this.maxRunning = core.exports.schedulerMaxRunning(pointer);
+    this.#plan = core.exports.schedulerPlan(pointer) >>> 0;
+    this.#results = core.exports.schedulerResults(pointer) >>> 0;
+  }
+
+  /** Checks options and fills in defaults. */
+  static shape(options: SchedulerOptions): Required<Omit<SchedulerOptions, "cache" | "policy">> & { policy: number } {
+    const { cache } = options;
+    const maxBatchTokens = requireInteger("maxBatchTokens", options.maxBatchTokens ?? 2048, 1, 2 ** 22);
+    const mostRunning = Math.min(cache.maxSequences, maxBatchTokens);
+    const maxRequests = requireInteger("maxRequests", options.maxRequests ?? 4096, 1, 2 ** 20);
+    const policyName = options.policy ?? "priority";
+    const policy = POLICIES.indexOf(policyName);
+    if (policy < 0) throw invalidArgument("policy", policyName, POLICIES.join(", "));
+    const queueTimeoutUs = options.queueTimeoutUs ?? 0;
+    if (!(typeof queueTimeoutUs === "number" && queueTimeoutUs >= 0 && queueTimeoutUs < Infinity)) {
+      throw invalidArgument("queueTimeoutUs", queueTimeoutUs, "a finite number >= 0");
+    }
+    const tokenCapacity = options.tokenCapacity ?? maxRequests * Math.min(cache.maxSequenceTokens, 1024);
+    return {
+      vocabSize: requireInteger("vocabSize", options.vocabSize, 1, 2 ** 32 - 1),
+      maxRequests,
+      maxRunning: requireInteger("maxRunning", options.maxRunning ?? Math.min(256, mostRunning), 1, mostRunning),
+      maxBatchTokens,
+      maxChunkTokens: requireInteger("maxChunkTokens", options.maxChunkTokens ?? 0, 0, 2 ** 22),
+      watermarkBlocks: requireInteger(
+        "watermarkBlocks",
+        options.watermarkBlocks ?? Math.floor(cache.blocks / 100),
+        0,
+        cache.blocks,
+      ),
+      policy,
+      tokenCapacity: requireInteger("tokenCapacity", tokenCapacity, 1, 2 ** 30),
+      queueTimeoutUs,
+    };
+  }
+
+  /**
+   * Accepts a request. Throws EMPTY_PROMPT, TOO_LONG, POOL_TOO_SMALL (the request alone needs more blocks than there
+   * are), INVALID_TOKEN, INVALID_TIME, DUPLICATE_ID, OUT_OF_REQUESTS, OUT_OF_TOKENS, INVALID_ARGUMENT.
+   */
+  submit(options: RequestOptions): RequestId {
+    const maxNewTokens = requireInteger("maxNewTokens", options.maxNewTokens, 1, 2 ** 24);
+    const namespace = requireInteger("namespace", options.namespace ?? 0, 0, 2 ** 31 - 2);
+    const priority = requireInteger("priority", options.priority ?? 0, 0, 255);
+    const id = requestId(options.id);
+    const arrivalUs = requireTime("arrivalUs", options.arrivalUs ?? 0);
+    const count = this.cache.writeInput("tokens", options.tokens);
+    const { exports } = this.core;
+    try {
+      return this.core.call(
+        () =>
+          exports.requestSubmit(
+            this.pointer,
+            Number(id & 0xffffffffn),
+            Number(id >> 32n),
+            count,
+            maxNewTokens,
+            namespace,
+            priority,
+            arrivalUs,
+          ),
+        "submit",
+      );
+    } catch (error) {
+      throw this.#explainRefusal(error, options, count);
+    }
+  }
+
+  /** Plans a step at `nowUs`. The plan is a set of views, valid until the next step. Throws STEP_IN_FLIGHT, INVALID_TIME. */
+  step(nowUs: number): StepPlan {
+    requireTime("nowUs", nowUs);
+    this.core.call(() => this.core.exports.schedulerStep(this.pointer, nowUs), "step");
+    return this.plan();
+  }
+
+  /** Views of the plan of the last step. */
+  plan(): StepPlan {
+    const { memory } = this.core;
+    const { buffer } = memory;
+    const header = new Uint32Array(buffer, this.#plan, PLAN_HEADER_WORDS);
+    const rows = header[PlanHeader.rows];
+    const totalTokens = header[PlanHeader.totalTokens];
+    const view = (word: number, length: number): Uint32Array => new Uint32Array(buffer, header[word], length);
+    return {
+      stepId: header[PlanHeader.stepId],
+      rows,
+      decodeRows: header[PlanHeader.decodeRows],
+      samplingRows: header[PlanHeader.samplingRows],
+      totalTokens,
+      transferCount: header[PlanHeader.transferCount],
+      running: header[PlanHeader.running],
+      waiting: header[PlanHeader.waiting],
+      freeBlocks: header[PlanHeader.freeBlocks],
+      evictableBlocks: header[PlanHeader.evictableBlocks],
+      requests: view(PlanHeader.requests, rows),
+      sequences: view(PlanHeader.sequences, rows),
+      phases: view(PlanHeader.phases, rows),
+      newTokens: view(PlanHeader.newTokens, rows),
+      computedBefore: view(PlanHeader.computedBefore, rows),
+      layerLo: view(PlanHeader.layerLo, rows),
+      layerHi: view(PlanHeader.layerHi, rows),
+      tokenStart: view(PlanHeader.tokenStart, rows + 1),
+      tokens: view(PlanHeader.tokens, totalTokens),
+      slots: view(PlanHeader.slots, totalTokens),
+      tableStart: view(PlanHeader.tableStart, rows),
+      tableCount: view(PlanHeader.tableCount, rows),
+      tables: view(PlanHeader.tables, header[PlanHeader.tableWords]),
+      transfers: view(PlanHeader.transfers, header[PlanHeader.transferCount] * TRANSFER_WORDS),
+      memory,
+    };
+  }
+
+  /** Enters the results of the step in flight. Throws UNKNOWN_STEP, INVALID_TIME, INVALID_TOKEN; then nothing has changed. */
+  commit(stepId: number, nowUs: number, results: CommitResults): void {
+    requireTime("nowUs", nowUs);
+    const { samplingRows } = this.#counts();
+    const { tokens, finished } = results;
+    if (tokens?.length !== samplingRows) {
+      throw invalidArgument("tokens", tokens, `one token for each of ${samplingRows} sampling rows`);
+    }
+    if (finished !== undefined && finished.length !== samplingRows) {
+      throw invalidArgument("finished", finished, `one flag for each of ${samplingRows} sampling rows`);
+    }
+    const { memory, exports } = this.core;
+    const region = new Uint32Array(memory.buffer, this.#results, 2 * this.maxRunning);
+    if (!(tokens instanceof Uint32Array)) {
+      for (let i = 0; i < samplingRows; i++) {
+        const token = tokens[i];
+        if (!Number.isInteger(token) || token < 0 || token > 0xffffffff) {
+          throw invalidTokenAt("tokens", i, token, "a token id below the vocabulary size");
+        }
+      }
+    }
+    region.set(tokens);
+    for (let i = 0; i < samplingRows; i++) region[this.maxRunning + i] = finished?.[i] ? 1 : 0;
+    this.core.call(() => exports.schedulerCommit(this.pointer, stepId, nowUs), `commit(step ${stepId})`);
+  }
+
+  /** Takes back the step in flight: it was not executed. Preemptions stand, admissions do not. Throws UNKNOWN_STEP. */
+  abandon(stepId: number): void {
+    this.core.call(() => this.core.exports.schedulerAbandon(this.pointer, stepId), `abandon(step ${stepId})`);
+  }
+
+  /** Ends a request; if the step in flight computes it, its blocks are freed when that step ends. Throws UNKNOWN_REQUEST. */
+  abort(request: RequestId): void {
+    if (!Number.isInteger(request) || request < 0 || request > 0x7fffffff) {
+      throw invalidArgument("request", request, "a request from submit");
+    }
+    this.core.call(() => this.core.exports.requestAbort(this.pointer, request), `abort(request ${request})`);
+  }
+
+  /** What the last step and its commit did to requests. Copies. */
+  outcomes(): Outcome[] {
+    const { buffer } = this.core.memory;
+    const header = new Uint32Array(buffer, this.#plan, PLAN_HEADER_WORDS);
+    const count = header[PlanHeader.outcomeCount];
+    const words = new Int32Array(buffer, header[PlanHeader.outcomes], count * OUTCOME_WORDS);
+    const outcomes: Outcome[] = [];
+    for (let at = 0; at < words.length; at += OUTCOME_WORDS) {
+      const [request, kind, code, generated, cachedTokens, preemptions] = words.subarray(at, at + 6);
+      outcomes.push({
+        request,
+        kind: OUTCOME_KINDS[kind] ?? "rejected",
+        code: (STATUS_CODES as Record<number, string>)[code],
+        generated,
+        cachedTokens,
+        preemptions,
+      });
+    }
+    return outcomes;
+  }
+
+  /** Requests running, waiting, and still to arrive. */
+  get running(): number {
+    return this.core.exports.schedulerRunning(this.pointer);
+  }
+  get waiting(): number {
+    return this.core.exports.schedulerWaiting(this.pointer);
+  }
+  get arriving(): number {
+    return this.core.exports.schedulerArriving(this.pointer);
+  }
+
+  /** Earliest time at which a step may differ without a new submission: the next arrival, or Infinity. */
+  nextWakeUs(): number {
+    return this.core.exports.schedulerNextWakeUs(this.pointer);
+  }
+
+  /** Where a request stands, or "ended". */
+  state(request: RequestId): "arriving" | "waiting" | "running" | "ended" {
+    const states = ["ended", "arriving", "waiting", "running"] as const;
+    return states[this.core.exports.requestState(this.pointer, request)];
+  }
+
+  /** Tokens of a live request whose K and V exist; -1 when it has ended. */
+  computed(request: RequestId): number {
+    return this.core.exports.requestComputed(this.pointer, request);
+  }
+
+  /** Tokens a live request has generated; -1 when it has ended. */
+  generated(request: RequestId): number {
+    return this.core.exports.requestGenerated(this.pointer, request);
+  }
+
+  /** Full check of scheduler and cache; throws CORRUPT. */
+  validate(): void {
+    this.core.call(() => this.core.exports.schedulerValidateAll(this.pointer), "scheduler");
+  }
+
+  #counts(): { samplingRows: number } {
+    const header = new Uint32Array(this.core.memory.buffer, this.#plan, PLAN_HEADER_WORDS);
+    return { samplingRows: header[PlanHeader.samplingRows] };
+  }
+
+  /** Names the argument that made the core refuse a submission. */
+  #explainRefusal(error: unknown, options: RequestOptions, count: number): unknown {
+    if (!(error instanceof QuartermasterError)) return error;
+    const { maxSequenceTokens, blocks, blockSize } = this.cache;
+    const total = count + options.maxNewTokens;
+    const explain = (argument: string, value: unknown, range: string): QuartermasterError =>
+      new QuartermasterError(error.code, `${argument} is ${String(value)}; allowed: ${range}`, { argument, value, range });
+    switch (error.code) {
+      case "EMPTY_PROMPT":
+        return explain("tokens.length", count, "at least 1");
+      case "TOO_LONG":
+        return explain("tokens.length + maxNewTokens", total, `at most ${maxSequenceTokens}`);
+      case "POOL_TOO_SMALL":
+        return explain("tokens.length + maxNewTokens", total, `at most ${blocks * blockSize + 1}: the pool has ${blocks} blocks`);
+      case "DUPLICATE_ID":
+        return explain("id", options.id, "an id that no live request has");
+      case "INVALID_TOKEN":
+        return explain("tokens", Math.max(...Array.from(options.tokens)), "token ids below the vocabulary size");
+      default:
+        return error;
+    }
+  }
+}
+
+function requestId(id: number | bigint | undefined): bigint {
+  if (id === undefined) return 0n;
+  const valid = typeof id === "bigint" ? id >= 1n && id < MAX_U64 : Number.isSafeInteger(id) && id >= 1;
+  if (!valid) throw invalidArgument("id", id, "an integer from 1 to 2^64 - 2");
+  return BigInt(id);
+}
+
+function requireTime(argument: string, us: unknown): number {
+  if (typeof us !== "number" || !(us >= 0 && us < Infinity)) {
+    throw new QuartermasterError("INVALID_TIME", `${argument} is ${String(us)}; allowed: finite microseconds >= 0`, {
+      argument,
+      value: us,
+      range: "finite microseconds >= 0",
+    });
+  }
+  return us;
+}
