@@ -26,6 +26,7 @@ export const STATUS_CODES = {
   [-20]: "QUEUE_TIMEOUT",
   [-21]: "BAD_SNAPSHOT",
   [-22]: "CORRUPT",
+  [-23]: "COPIES_PENDING",
 } as const;
 
 export type StatusCode = (typeof STATUS_CODES)[keyof typeof STATUS_CODES];

@@ -147,7 +147,7 @@ export class KvCache {
 
   /**
    * Records tokens whose K and V have been written to the slots behind the sequence's length.
-   * Throws NOT_RESERVED, UNKNOWN_SEQUENCE.
+   * Throws NOT_RESERVED, COPIES_PENDING (settle the copies first), UNKNOWN_SEQUENCE.
    */
   append(sequence: SequenceId, tokens: ArrayLike<number>): void {
     const count = this.writeInput("tokens", tokens);

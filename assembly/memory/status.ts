@@ -75,3 +75,6 @@ export type Status = i32;
 /** `validate` found a broken invariant; the low bits of the companion word say which. */
 // @ts-ignore: decorator
 @inline export const CORRUPT: Status = -22;
+/** The sequence's last block is the target of a copy that has not been settled. */
+// @ts-ignore: decorator
+@inline export const COPIES_PENDING: Status = -23;

@@ -12,6 +12,7 @@
  * 3. A refused call changes nothing.
  */
 import {
+  COPIES_PENDING,
   INVALID_ARGUMENT,
   NOT_RESERVED,
   OK,
@@ -180,7 +181,7 @@ function publishFull(kv: KvCache, sequence: Sequence, table: usize): void {
   sequence.published = full;
 }
 
-/** Records `count` tokens whose K and V have been written to the reserved slots. */
+/** Records `count` tokens whose K and V have been written to the reserved slots; pending copies must be settled first. */
 export function append(kv: KvCache, handle: u32, tokensPtr: usize, count: u32): Status {
   if (!isOpen(kv, handle)) return UNKNOWN_SEQUENCE;
   const sequence = sequenceOf(kv, handle);
@@ -189,6 +190,9 @@ export function append(kv: KvCache, handle: u32, tokensPtr: usize, count: u32): 
   if (<u64>length + <u64>count > <u64>sequence.blockCount << kv.blockShift) return NOT_RESERVED;
   if (count > 0 && tailIsShared(kv, sequence, table)) return NOT_RESERVED;
   const mask = kv.blockSize - 1;
+  if (kv.copyCount != 0 && (length & mask) != 0) {
+    if (copyPending(kv, load<u32>(table + (<usize>(length >> kv.blockShift) << 2)))) return COPIES_PENDING;
+  }
   let from = tokensPtr;
   let at = length;
   const end = length + count;
@@ -208,22 +212,21 @@ export function append(kv: KvCache, handle: u32, tokensPtr: usize, count: u32): 
   return OK;
 }
 
-/** Releases the blocks from `keep` on, the last one first. */
-function releaseFrom(kv: KvCache, sequence: Sequence, table: usize, keep: u32): void {
-  for (let i = sequence.blockCount; i > keep; i--) release(kv, load<u32>(table + (<usize>(i - 1) << 2)));
-  sequence.blockCount = keep;
+/** Whether table entries `from` to `end` contain a block. */
+function holds(table: usize, from: u32, end: u32, id: BlockId): bool {
+  for (let i = from; i < end; i++) if (load<u32>(table + (<usize>i << 2)) == id) return true;
+  return false;
 }
 
 /**
- * Drops the pending copies whose target the sequence is about to give back. Their sources go before the sequence's own
- * blocks do, which keeps every evictable block in front of its ancestors.
+ * Drops the pending copies whose target loses its last holder when table entries from `keep` on are given back. Their
+ * sources go before the sequence's own blocks do, which keeps every evictable block in front of its ancestors.
  */
-function dropCopies(kv: KvCache, handle: u32, keep: u32): void {
-  const lastKept = tableOf(kv, handle & SLOT_MASK) + (<usize>keep << 2) - 4;
+function dropCopies(kv: KvCache, sequence: Sequence, table: usize, keep: u32): void {
   let kept: u32 = 0;
   for (let i: u32 = 0; i < kv.copyCount; i++) {
     const copy = copyAt(kv, i);
-    if (copy.sequence == handle && (keep == 0 || load<u32>(lastKept) != copy.target)) {
+    if (block(kv, copy.target).refs == 1 && holds(table, keep, sequence.blockCount, copy.target)) {
       release(kv, copy.source);
       continue;
     }
@@ -233,13 +236,19 @@ function dropCopies(kv: KvCache, handle: u32, keep: u32): void {
   kv.copyCount = kept;
 }
 
+/** Releases the blocks from `keep` on, the last one first. */
+function releaseFrom(kv: KvCache, sequence: Sequence, table: usize, keep: u32): void {
+  if (kv.copyCount != 0) dropCopies(kv, sequence, table, keep);
+  for (let i = sequence.blockCount; i > keep; i--) release(kv, load<u32>(table + (<usize>(i - 1) << 2)));
+  sequence.blockCount = keep;
+}
+
 /** Forgets the tokens from `length` on (rejected drafts) and gives back every block that is no longer needed. */
 export function truncate(kv: KvCache, handle: u32, length: u32): Status {
   if (!isOpen(kv, handle)) return UNKNOWN_SEQUENCE;
   const sequence = sequenceOf(kv, handle);
   if (length > sequence.length) return INVALID_ARGUMENT;
   const keep = blocksFor(kv, length);
-  if (kv.copyCount != 0) dropCopies(kv, handle, keep);
   if (keep < sequence.blockCount) releaseFrom(kv, sequence, tableOf(kv, handle & SLOT_MASK), keep);
   sequence.length = length;
   sequence.published = min(sequence.published, length >> kv.blockShift);
@@ -278,7 +287,6 @@ export function close(kv: KvCache, handle: u32): Status {
   if (!isOpen(kv, handle)) return UNKNOWN_SEQUENCE;
   const slot = handle & SLOT_MASK;
   const sequence = sequenceAt(kv, slot);
-  if (kv.copyCount != 0) dropCopies(kv, handle, 0);
   releaseFrom(kv, sequence, tableOf(kv, slot), 0);
   sequence.open = 0;
   sequence.length = 0;
@@ -295,27 +303,28 @@ export function settleCopies(kv: KvCache): void {
   kv.copyCount = 0;
 }
 
-/** The pending copies were not run: each sequence that still has the target gets its shared tail back. */
+/** The pending copies were not run: every sequence that writes to a target gets its shared tail back. */
 export function revertCopies(kv: KvCache): void {
   for (let i = kv.copyCount; i > 0; i--) {
-    const copy = copyAt(kv, i - 1);
-    const entry = pendingEntry(kv, copy.sequence, copy.target);
-    if (entry == 0) {
-      release(kv, copy.source);
-      continue;
+    const source = copyAt(kv, i - 1).source;
+    const target = copyAt(kv, i - 1).target;
+    for (let slot: u32 = 0; slot < kv.maxSequences; slot++) {
+      const sequence = sequenceAt(kv, slot);
+      const tail = sequence.length >> kv.blockShift;
+      if (sequence.open == 0 || tail >= sequence.blockCount) continue;
+      const entry = tableOf(kv, slot) + (<usize>tail << 2);
+      if (load<u32>(entry) != target) continue;
+      store<u32>(entry, source);
+      reference(kv, source);
+      release(kv, target);
     }
-    store<u32>(entry, copy.source);
-    release(kv, copy.target);
+    release(kv, source);
   }
   kv.copyCount = 0;
 }
 
-/** Address of the table entry that holds `target` as the tail of an open sequence, or 0. */
-function pendingEntry(kv: KvCache, handle: u32, target: BlockId): usize {
-  if (!isOpen(kv, handle)) return 0;
-  const sequence = sequenceOf(kv, handle);
-  const index = sequence.length >> kv.blockShift;
-  if (index >= sequence.blockCount) return 0;
-  const entry = tableOf(kv, handle & SLOT_MASK) + (<usize>index << 2);
-  return load<u32>(entry) == target ? entry : 0;
+/** Whether a copy into this block has not been settled yet. */
+function copyPending(kv: KvCache, id: BlockId): bool {
+  for (let i: u32 = 0; i < kv.copyCount; i++) if (copyAt(kv, i).target == id) return true;
+  return false;
 }

@@ -1,7 +1,6 @@
 /** Writes the plan's rows out and records outcomes. */
-import { KvCache, SLOT_MASK, tableOf } from "../paging/layout";
+import { KvCache, NONE, SLOT_MASK, tableOf } from "../paging/layout";
 import { sequenceOf } from "../paging/sequences";
-import { NONE } from "../paging/layout";
 import { knownTokens, Request, request, Scheduler } from "./layout";
 import { OutcomeKind, outcomeAt, Phase, setWord, StepPlan, word } from "./plan-layout";
 import { handleOf } from "./requests";
@@ -35,7 +34,8 @@ function writeSlots(kv: KvCache, table: usize, position: u32, count: u32, out: u
 @inline
 function phaseOf(r: Request, computed: u32, tokens: u32): Phase {
   if (computed + tokens < knownTokens(r)) return Phase.PrefillChunk;
-  return r.generated > 0 && tokens == 1 ? Phase.Decode : Phase.LastChunk;
+  // A request admitted again with one token to compute comes behind the chunks: its row is a chunk like theirs.
+  return r.generated > 0 && tokens == 1 && r.admittedNow == 0 ? Phase.Decode : Phase.LastChunk;
 }
 
 /** Drops the rows of preempted requests and fills every section from the rows that stay. */

@@ -1,0 +1,250 @@
+/**
+ * MapCache: block pool, prefix index and block tables written the way JavaScript invites one to: Map, Set and arrays.
+ *
+ * It decides exactly what the core decides (same blocks reused, same eviction order), so it is both the model of the
+ * property tests and the peer of the benches. A prefix is named by interning (name of its parent, its tokens), which
+ * cannot collide.
+ */
+
+export interface MapBlock {
+  refs: number;
+  /** Name of the prefix that ends here, 0 while not cached. */
+  name: number;
+}
+
+export interface MapSequence {
+  namespace: number;
+  private: boolean;
+  tokens: number[];
+  blocks: MapBlock[];
+  published: number;
+}
+
+export class MapCache {
+  readonly blocks: number;
+  readonly blockSize: number;
+  readonly maxSequences: number;
+  readonly maxSequenceTokens: number;
+  readonly prefixCache: boolean;
+  free: number;
+  open = 0;
+  evictions = 0;
+  duplicates = 0;
+  /** Least recently used first: a Set keeps insertion order. */
+  readonly evictable = new Set<MapBlock>();
+  readonly cached = new Map<number, MapBlock>();
+  pendingCopies: { source: MapBlock; target: MapBlock }[] = [];
+  readonly sequences = new Set<MapSequence>();
+  readonly #names = new Map<string, number>();
+
+  constructor(options: {
+    blocks: number;
+    blockSize: number;
+    maxSequences: number;
+    maxSequenceTokens: number;
+    prefixCache?: boolean;
+  }) {
+    this.blocks = options.blocks;
+    this.blockSize = options.blockSize;
+    this.maxSequences = options.maxSequences;
+    this.maxSequenceTokens = options.maxSequenceTokens;
+    this.prefixCache = options.prefixCache ?? true;
+    this.free = options.blocks;
+  }
+
+  get available(): number {
+    return this.free + this.evictable.size;
+  }
+
+  blocksFor(tokens: number): number {
+    return Math.ceil(tokens / this.blockSize);
+  }
+
+  /** Cached tokens of a prompt, its last token never counted. */
+  match(tokens: ArrayLike<number>, namespace: number): MapBlock[] {
+    const hits: MapBlock[] = [];
+    if (!this.prefixCache) return hits;
+    let name = -1 - namespace;
+    const limit = Math.floor((tokens.length - 1) / this.blockSize);
+    for (let i = 0; i < limit; i++) {
+      const next = this.#names.get(this.#nameKey(name, tokens, i));
+      const block = next === undefined ? undefined : this.cached.get(next);
+      if (block === undefined) break;
+      hits.push(block);
+      name = block.name;
+    }
+    return hits;
+  }
+
+  openSequence(tokens: ArrayLike<number>, namespace = 0, isPrivate = false): MapSequence | undefined {
+    if (this.open === this.maxSequences) return undefined;
+    this.open += 1;
+    const blocks = isPrivate ? [] : this.match(tokens, namespace);
+    for (const block of blocks) this.#reference(block);
+    const sequence = {
+      namespace,
+      private: isPrivate,
+      tokens: Array.prototype.slice.call(tokens, 0, blocks.length * this.blockSize) as number[],
+      blocks,
+      published: blocks.length,
+    };
+    this.sequences.add(sequence);
+    return sequence;
+  }
+
+  reserve(sequence: MapSequence, count: number): boolean {
+    const needed = this.blocksFor(sequence.tokens.length + count);
+    const added = Math.max(0, needed - sequence.blocks.length);
+    const shared = count > 0 && this.#tailIsShared(sequence);
+    if (added + (shared ? 1 : 0) > this.available) return false;
+    if (shared) {
+      const index = Math.floor(sequence.tokens.length / this.blockSize);
+      const source = sequence.blocks[index];
+      const target = this.#take();
+      sequence.blocks[index] = target;
+      this.pendingCopies.push({ source, target });
+    }
+    for (let i = 0; i < added; i++) sequence.blocks.push(this.#take());
+    return true;
+  }
+
+  /** "OK", or why it is refused. */
+  append(sequence: MapSequence, tokens: ArrayLike<number>): "OK" | "NOT_RESERVED" | "COPIES_PENDING" {
+    const end = sequence.tokens.length + tokens.length;
+    if (end > sequence.blocks.length * this.blockSize) return "NOT_RESERVED";
+    if (tokens.length > 0 && this.#tailIsShared(sequence)) return "NOT_RESERVED";
+    const tail = sequence.blocks[Math.floor(sequence.tokens.length / this.blockSize)];
+    const partial = sequence.tokens.length % this.blockSize !== 0;
+    if (partial && this.pendingCopies.some(({ target }) => target === tail)) return "COPIES_PENDING";
+    for (let i = 0; i < tokens.length; i++) sequence.tokens.push(tokens[i]);
+    if (this.prefixCache && !sequence.private) this.#publish(sequence);
+    return "OK";
+  }
+
+  truncate(sequence: MapSequence, length: number): void {
+    this.#releaseFrom(sequence, this.blocksFor(length));
+    sequence.tokens.length = length;
+    sequence.published = Math.min(sequence.published, Math.floor(length / this.blockSize));
+  }
+
+  /** Gives back reserved blocks from table entry `keep` on. */
+  unreserve(sequence: MapSequence, keep: number): void {
+    this.#releaseFrom(sequence, keep);
+  }
+
+  fork(sequence: MapSequence): MapSequence | undefined {
+    if (this.open === this.maxSequences) return undefined;
+    this.open += 1;
+    const blocks = sequence.blocks.slice(0, this.blocksFor(sequence.tokens.length));
+    for (const block of blocks) this.#reference(block);
+    const twin = { ...sequence, tokens: sequence.tokens.slice(), blocks };
+    this.sequences.add(twin);
+    return twin;
+  }
+
+  close(sequence: MapSequence): void {
+    this.truncate(sequence, 0);
+    this.sequences.delete(sequence);
+    this.open -= 1;
+  }
+
+  settleCopies(): void {
+    for (const { source } of this.pendingCopies) this.#release(source);
+    this.pendingCopies = [];
+  }
+
+  revertCopies(): void {
+    for (const { source, target } of this.pendingCopies.reverse()) {
+      for (const sequence of this.sequences) {
+        const tail = Math.floor(sequence.tokens.length / this.blockSize);
+        if (sequence.blocks[tail] !== target) continue;
+        sequence.blocks[tail] = source;
+        this.#reference(source);
+        this.#release(target);
+      }
+      this.#release(source);
+    }
+    this.pendingCopies = [];
+  }
+
+  forget(): number {
+    const forgotten = this.evictable.size;
+    for (const block of this.evictable) this.#uncache(block);
+    this.evictable.clear();
+    this.free += forgotten;
+    return forgotten;
+  }
+
+  #nameKey(parent: number, tokens: ArrayLike<number>, index: number): string {
+    let key = String(parent);
+    const end = (index + 1) * this.blockSize;
+    for (let i = index * this.blockSize; i < end; i++) key += `,${tokens[i]}`;
+    return key;
+  }
+
+  #publish(sequence: MapSequence): void {
+    const full = Math.floor(sequence.tokens.length / this.blockSize);
+    for (let i = sequence.published; i < full; i++) {
+      const parent = i === 0 ? -1 - sequence.namespace : sequence.blocks[i - 1].name;
+      const key = this.#nameKey(parent, sequence.tokens, i);
+      let name = this.#names.get(key);
+      if (name === undefined) this.#names.set(key, (name = this.#names.size + 1));
+      const existing = this.cached.get(name);
+      if (existing !== undefined) {
+        this.duplicates += 1;
+        this.#reference(existing);
+        this.#release(sequence.blocks[i]);
+        sequence.blocks[i] = existing;
+      } else {
+        sequence.blocks[i].name = name;
+        this.cached.set(name, sequence.blocks[i]);
+      }
+    }
+    sequence.published = Math.max(full, sequence.published);
+  }
+
+  #tailIsShared(sequence: MapSequence): boolean {
+    if (sequence.tokens.length % this.blockSize === 0) return false;
+    const tail = sequence.blocks[Math.floor(sequence.tokens.length / this.blockSize)];
+    return tail.refs > 1 || tail.name !== 0;
+  }
+
+  /** Gives blocks back from table entry `keep` on, after the sources of copies that nobody needs any more. */
+  #releaseFrom(sequence: MapSequence, keep: number): void {
+    const dropped = sequence.blocks.slice(keep);
+    this.pendingCopies = this.pendingCopies.filter(({ source, target }) => {
+      if (target.refs > 1 || !dropped.includes(target)) return true;
+      this.#release(source);
+      return false;
+    });
+    while (sequence.blocks.length > keep) this.#release(sequence.blocks.pop()!);
+  }
+
+  #take(): MapBlock {
+    if (this.free > 0) this.free -= 1;
+    else {
+      const victim = this.evictable.values().next().value!;
+      this.evictable.delete(victim);
+      this.#uncache(victim);
+      this.evictions += 1;
+    }
+    return { refs: 1, name: 0 };
+  }
+
+  #uncache(block: MapBlock): void {
+    this.cached.delete(block.name);
+    block.name = 0;
+  }
+
+  #reference(block: MapBlock): void {
+    if (block.refs === 0) this.evictable.delete(block);
+    block.refs += 1;
+  }
+
+  #release(block: MapBlock): void {
+    block.refs -= 1;
+    if (block.refs > 0) return;
+    if (block.name !== 0) this.evictable.add(block);
+    else this.free += 1;
+  }
+}

@@ -1,0 +1,281 @@
+/**
+ * MapScheduler: the step of assembly/scheduling/step.ts over a MapCache, with objects and arrays.
+ *
+ * Same decisions in the same order: the model of the property tests and the peer of the benches.
+ */
+import { MapCache, type MapSequence } from "./map-cache.js";
+
+export interface MapRequest {
+  readonly id: number;
+  readonly tokens: number[];
+  readonly promptTokens: number;
+  readonly maxNewTokens: number;
+  readonly namespace: number;
+  readonly priority: number;
+  readonly arrivalUs: number;
+  order: number;
+  rank: number;
+  sequence: MapSequence | undefined;
+  preemptions: number;
+  admittedNow: boolean;
+  aborted: boolean;
+  ended: boolean;
+}
+
+export interface MapRow {
+  request: MapRequest;
+  phase: number;
+  newTokens: number;
+  computedBefore: number;
+  keepBlocks: number;
+  tokens: number[];
+  /** Index of each new token's block in the request's table, and its offset in the block. */
+  positions: number[];
+}
+
+export interface MapPlan {
+  stepId: number;
+  rows: MapRow[];
+  preempted: MapRequest[];
+}
+
+export interface MapSchedulerOptions {
+  cache: MapCache;
+  maxRunning: number;
+  maxBatchTokens: number;
+  maxChunkTokens: number;
+  watermarkBlocks: number;
+  policy: "fcfs" | "priority" | "shortest-first";
+}
+
+export class MapScheduler {
+  readonly #options: MapSchedulerOptions;
+  readonly #cache: MapCache;
+  readonly arriving: MapRequest[] = [];
+  readonly waiting: MapRequest[] = [];
+  running: MapRequest[] = [];
+  plan: MapPlan | undefined;
+  #submitted = 0;
+  #order = 0;
+  #stepId = 0;
+  #nowUs = 0;
+
+  constructor(options: MapSchedulerOptions) {
+    this.#options = options;
+    this.#cache = options.cache;
+  }
+
+  submit(init: {
+    tokens: number[];
+    maxNewTokens: number;
+    namespace?: number;
+    priority?: number;
+    arrivalUs?: number;
+  }): MapRequest {
+    const request: MapRequest = {
+      id: this.#submitted++,
+      tokens: init.tokens.slice(),
+      promptTokens: init.tokens.length,
+      maxNewTokens: init.maxNewTokens,
+      namespace: init.namespace ?? 0,
+      priority: init.priority ?? 0,
+      arrivalUs: init.arrivalUs ?? 0,
+      order: 0,
+      rank: 0,
+      sequence: undefined,
+      preemptions: 0,
+      admittedNow: false,
+      aborted: false,
+      ended: false,
+    };
+    if (request.arrivalUs > this.#nowUs) {
+      request.order = ++this.#order;
+      this.arriving.push(request);
+    } else {
+      this.#arrive(request);
+    }
+    return request;
+  }
+
+  step(nowUs: number): MapPlan {
+    this.#nowUs = nowUs;
+    const plan: MapPlan = { stepId: ++this.#stepId, rows: [], preempted: [] };
+    this.arriving.sort((a, b) => a.arrivalUs - b.arrivalUs || a.order - b.order);
+    while (this.arriving.length > 0 && this.arriving[0].arrivalUs <= nowUs) this.#arrive(this.arriving.shift()!);
+
+    let budget = this.#options.maxBatchTokens;
+    const staged = new Map<MapRequest, { tokens: number; keepBlocks: number }>();
+    for (const request of this.running.slice()) {
+      if (budget === 0) break;
+      if (request.sequence === undefined || !this.#decodes(request)) continue;
+      const keepBlocks = request.sequence.blocks.length;
+      while (request.sequence !== undefined && !this.#cache.reserve(request.sequence, 1)) {
+        const victim = this.#lastServed();
+        if (staged.delete(victim)) budget += 1;
+        this.#preempt(victim, plan);
+      }
+      if (request.sequence === undefined) continue;
+      staged.set(request, { tokens: 1, keepBlocks });
+      budget -= 1;
+    }
+    for (const request of this.running) {
+      if (budget === 0) break;
+      if (staged.has(request) || this.#decodes(request)) continue;
+      const tokens = Math.min(this.#chunk(budget), this.#remaining(request));
+      staged.set(request, { tokens, keepBlocks: request.sequence!.blocks.length });
+      budget -= tokens;
+    }
+    if (plan.preempted.length === 0) {
+      while (budget > 0 && this.running.length < this.#options.maxRunning && this.#cache.available > 0) {
+        const request = this.waiting[0];
+        if (request === undefined || !this.#admit(request)) break;
+        const tokens = Math.min(this.#chunk(budget), this.#remaining(request));
+        staged.set(request, { tokens, keepBlocks: 0 });
+        budget -= tokens;
+      }
+    }
+    for (const [request, row] of staged) plan.rows.push(this.#row(request, row.tokens, row.keepBlocks));
+    this.plan = plan;
+    return plan;
+  }
+
+  /** `sampled`: one token a sampling row; `finished`: whether the request ends with it. */
+  commit(sampled: ArrayLike<number>, finished: ArrayLike<number | boolean>): void {
+    this.#cache.settleCopies();
+    let sample = 0;
+    for (const row of this.plan!.rows) {
+      const { request } = row;
+      request.admittedNow = false;
+      this.#cache.append(request.sequence!, row.tokens);
+      if (row.phase === 0) continue;
+      if (!request.aborted) {
+        request.tokens.push(sampled[sample]);
+        if (finished[sample] || request.tokens.length === request.promptTokens + request.maxNewTokens) this.#end(request);
+      }
+      sample += 1;
+    }
+    this.#sweep();
+    this.plan = undefined;
+  }
+
+  abandon(): void {
+    this.#cache.revertCopies();
+    for (const { request, keepBlocks } of this.plan!.rows.reverse()) {
+      const admitted = request.admittedNow;
+      request.admittedNow = false;
+      if (!admitted) this.#cache.unreserve(request.sequence!, keepBlocks);
+      else if (!request.aborted) this.#requeue(request);
+    }
+    this.#sweep();
+    this.plan = undefined;
+  }
+
+  abort(request: MapRequest): void {
+    if (this.plan?.rows.some((row) => row.request === request)) {
+      request.aborted = true;
+      return;
+    }
+    for (const list of [this.arriving, this.waiting, this.running]) {
+      const at = list.indexOf(request);
+      if (at >= 0) list.splice(at, 1);
+    }
+    this.#end(request);
+  }
+
+  #arrive(request: MapRequest): void {
+    request.order = ++this.#order;
+    request.rank = this.#options.policy === "shortest-first" ? Math.min(request.tokens.length, 2 ** 20 - 1) : 0;
+    this.#enqueue(request);
+  }
+
+  #enqueue(request: MapRequest): void {
+    const fcfs = this.#options.policy === "fcfs";
+    const before = (a: MapRequest, b: MapRequest): number =>
+      (fcfs ? 0 : a.priority - b.priority) || a.rank - b.rank || a.order - b.order;
+    let at = this.waiting.length;
+    while (at > 0 && before(request, this.waiting[at - 1]) < 0) at -= 1;
+    this.waiting.splice(at, 0, request);
+  }
+
+  #requeue(request: MapRequest): void {
+    this.#cache.close(request.sequence!);
+    request.sequence = undefined;
+    this.running.splice(this.running.indexOf(request), 1);
+    this.#enqueue(request);
+  }
+
+  #remaining(request: MapRequest): number {
+    return request.tokens.length - request.sequence!.tokens.length;
+  }
+
+  #decodes(request: MapRequest): boolean {
+    return request.tokens.length > request.promptTokens && this.#remaining(request) === 1;
+  }
+
+  #chunk(budget: number): number {
+    const { maxChunkTokens } = this.#options;
+    return maxChunkTokens === 0 ? budget : Math.min(budget, maxChunkTokens);
+  }
+
+  #lastServed(): MapRequest {
+    let last = this.running[this.running.length - 1];
+    if (this.#options.policy === "fcfs") return last;
+    for (let i = this.running.length - 1; i >= 0; i--) {
+      if (this.running[i].priority > last.priority) last = this.running[i];
+    }
+    return last;
+  }
+
+  #preempt(request: MapRequest, plan: MapPlan): void {
+    request.preemptions += 1;
+    plan.preempted.push(request);
+    this.#requeue(request);
+  }
+
+  #admit(request: MapRequest): boolean {
+    const cache = this.#cache;
+    const target = request.tokens.length;
+    const sequence = cache.openSequence(request.tokens, request.namespace);
+    if (sequence === undefined) return false;
+    const needed = cache.blocksFor(target) - sequence.blocks.length;
+    const margin = this.running.length === 0 ? 0 : this.#options.watermarkBlocks;
+    if (needed + margin > cache.available || !cache.reserve(sequence, target - sequence.tokens.length)) {
+      cache.close(sequence);
+      return false;
+    }
+    this.waiting.shift();
+    request.sequence = sequence;
+    request.admittedNow = true;
+    this.running.push(request);
+    return true;
+  }
+
+  #row(request: MapRequest, newTokens: number, keepBlocks: number): MapRow {
+    const computedBefore = request.sequence!.tokens.length;
+    const last = computedBefore + newTokens === request.tokens.length;
+    const decode = last && newTokens === 1 && request.tokens.length > request.promptTokens && !request.admittedNow;
+    const positions: number[] = [];
+    for (let i = computedBefore; i < computedBefore + newTokens; i++) positions.push(i);
+    return {
+      request,
+      phase: decode ? 1 : last ? 2 : 0,
+      newTokens,
+      computedBefore,
+      keepBlocks,
+      tokens: request.tokens.slice(computedBefore, computedBefore + newTokens),
+      positions,
+    };
+  }
+
+  #end(request: MapRequest): void {
+    request.ended = true;
+    if (request.sequence !== undefined) this.#cache.close(request.sequence);
+    request.sequence = undefined;
+  }
+
+  /** Ends what was aborted in flight and drops what has ended. */
+  #sweep(): void {
+    for (const request of this.running) if (request.aborted && !request.ended) this.#end(request);
+    this.running = this.running.filter((request) => !request.ended);
+  }
+}

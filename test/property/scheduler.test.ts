@@ -1,0 +1,237 @@
+/** The request table and the whole step against a scheduler written with objects and arrays: equal plans, always. */
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import fc from "fast-check";
+import { MapCache } from "../../bench/peer/map-cache.js";
+import { MapScheduler, type MapRequest } from "../../bench/peer/map-scheduler.js";
+import { type Build, Core, type PolicyName, QuartermasterError, type RequestId, type Scheduler } from "../../bindings/main.js";
+import { Random } from "../support/random.js";
+
+const VOCAB = 7;
+const CACHE = { blocks: 20, blockSize: 4, maxSequences: 8, maxSequenceTokens: 64 };
+
+class Harness {
+  readonly model: MapScheduler;
+  readonly real = new Map<MapRequest, RequestId>();
+  readonly modelOf = new Map<RequestId, MapRequest>();
+  nowUs = 0;
+  submitted = 0;
+  finished = 0;
+  aborted = 0;
+
+  constructor(
+    readonly scheduler: Scheduler,
+    readonly cache: MapCache,
+    options: { maxRunning: number; maxBatchTokens: number; maxChunkTokens: number; watermarkBlocks: number; policy: PolicyName },
+    readonly random: Random,
+  ) {
+    this.model = new MapScheduler({ cache, ...options });
+  }
+
+  submit(): void {
+    const { random, scheduler, model } = this;
+    const length = 1 + random.below(24);
+    const tokens = Array.from({ length }, (_, i) => (random.below(15) === 0 ? random.below(VOCAB) : i % VOCAB));
+    const options = {
+      tokens,
+      maxNewTokens: 1 + random.below(20),
+      namespace: random.below(2),
+      priority: random.below(3),
+      arrivalUs: random.below(3) === 0 ? this.nowUs + random.below(40) : 0,
+    };
+    let handle: RequestId;
+    try {
+      handle = scheduler.submit(options);
+    } catch (error) {
+      assert.ok(error instanceof QuartermasterError);
+      assert.ok(["OUT_OF_REQUESTS", "OUT_OF_TOKENS"].includes(error.code), error.code);
+      return;
+    }
+    const request = model.submit(options);
+    this.submitted += 1;
+    this.real.set(request, handle);
+    this.modelOf.set(handle, request);
+  }
+
+  abortOne(): void {
+    const { random, scheduler, model } = this;
+    const live = [...this.real.keys()];
+    if (live.length === 0) return;
+    const request = random.pick(live);
+    scheduler.abort(this.real.get(request)!);
+    model.abort(request);
+    this.aborted += 1;
+    this.forget(request);
+    assert.throws(() => scheduler.abort(this.#dead), { code: "UNKNOWN_REQUEST" });
+  }
+
+  #dead = 0;
+
+  forget(request: MapRequest): void {
+    this.#dead = this.real.get(request)!;
+    this.modelOf.delete(this.real.get(request)!);
+    this.real.delete(request);
+  }
+
+  /** One step, with something happening between step and commit now and then. */
+  step(): void {
+    const { scheduler, model, random, cache } = this;
+    this.nowUs += random.below(12);
+    const plan = scheduler.step(this.nowUs);
+    const expected = model.step(this.nowUs);
+    assert.equal(plan.rows, expected.rows.length);
+    assert.throws(() => scheduler.step(this.nowUs), { code: "STEP_IN_FLIGHT" });
+    let start = 0;
+    expected.rows.forEach((row, i) => {
+      assert.equal(this.modelOf.get(plan.requests[i]), row.request);
+      assert.equal(plan.phases[i], row.phase);
+      assert.equal(plan.newTokens[i], row.newTokens);
+      assert.equal(plan.computedBefore[i], row.computedBefore);
+      assert.equal(plan.tokenStart[i], start);
+      assert.deepEqual([...plan.tokens.subarray(start, start + row.newTokens)], row.tokens);
+      const table = plan.tables.subarray(plan.tableStart[i], plan.tableStart[i] + plan.tableCount[i]);
+      assert.equal(table.length, row.request.sequence!.blocks.length);
+      row.positions.forEach((position, k) => {
+        const slot = table[Math.floor(position / cache.blockSize)] * cache.blockSize + (position % cache.blockSize);
+        assert.equal(plan.slots[start + k], slot);
+      });
+      start += row.newTokens;
+    });
+    assert.equal(plan.totalTokens, start);
+    assert.ok(plan.phases.subarray(0, plan.decodeRows).every((phase) => phase === 1), "decode rows first");
+    assert.ok(plan.phases.subarray(plan.decodeRows).every((phase) => phase !== 1), "decode rows first");
+    const preempted = scheduler.outcomes().filter((outcome) => outcome.kind === "preempted");
+    assert.deepEqual(
+      preempted.map((outcome) => this.modelOf.get(outcome.request)),
+      expected.preempted,
+    );
+    this.noBlockIsWrittenTwice(plan.slots);
+
+    if (random.below(6) === 0) this.abortOne();
+    if (random.below(8) === 0) this.submit();
+    if (random.below(6) === 0) {
+      scheduler.abandon(plan.stepId);
+      model.abandon();
+    } else {
+      this.commit(plan.stepId, plan.samplingRows);
+    }
+  }
+
+  commit(stepId: number, samplingRows: number): void {
+    const { scheduler, model, random } = this;
+    const tokens = Array.from({ length: samplingRows }, () => random.below(VOCAB));
+    const finished = tokens.map(() => random.below(12) === 0);
+    assert.throws(() => scheduler.commit(stepId + 1, this.nowUs, { tokens, finished }), { code: "UNKNOWN_STEP" });
+    if (samplingRows > 0) {
+      const wrong = tokens.map(() => VOCAB);
+      assert.throws(() => scheduler.commit(stepId, this.nowUs, { tokens: wrong }), { code: "INVALID_TOKEN" });
+    }
+    scheduler.commit(stepId, this.nowUs, { tokens, finished });
+    model.commit(tokens, finished);
+    for (const outcome of scheduler.outcomes()) {
+      if (outcome.kind !== "finished") continue;
+      const request = this.modelOf.get(outcome.request)!;
+      assert.ok(request.ended, "finished in both");
+      assert.equal(outcome.generated, request.tokens.length - request.promptTokens);
+      assert.equal(outcome.preemptions, request.preemptions);
+      this.finished += 1;
+      this.forget(request);
+    }
+  }
+
+  noBlockIsWrittenTwice(slots: Uint32Array): void {
+    assert.equal(new Set(slots).size, slots.length, "two tokens of a step never share a slot");
+  }
+
+  compare(): void {
+    const { scheduler, model, cache } = this;
+    scheduler.validate();
+    assert.equal(scheduler.waiting, model.waiting.length);
+    assert.equal(scheduler.running, model.running.length);
+    assert.equal(scheduler.arriving, model.arriving.length);
+    assert.equal(scheduler.cache.available, cache.available);
+    assert.equal(scheduler.cache.stats().cached, cache.cached.size);
+  }
+}
+
+async function start(build: Build, seed: number, prefixCache = true): Promise<Harness> {
+  const random = new Random(seed);
+  const maxRunning = 1 + random.below(8);
+  const options = {
+    maxRunning,
+    maxBatchTokens: maxRunning + random.below(24),
+    maxChunkTokens: random.below(3) === 0 ? 1 + random.below(6) : 0,
+    watermarkBlocks: random.below(4),
+    policy: random.pick(["fcfs", "priority", "shortest-first"] as const),
+  };
+  const core = await Core.create({ build, seed: seed >>> 0 });
+  const cache = core.kvCache({ ...CACHE, prefixCache });
+  const scheduler = core.scheduler({ cache, vocabSize: VOCAB, maxRequests: 24, tokenCapacity: 20 * 256, ...options });
+  return new Harness(scheduler, new MapCache({ ...CACHE, prefixCache }), options, random);
+}
+
+function drain(harness: Harness): void {
+  harness.nowUs += 100;
+  for (let i = 0; i < 4000 && harness.real.size > 0; i++) {
+    const plan = harness.scheduler.step(harness.nowUs++);
+    harness.model.step(harness.nowUs - 1);
+    harness.commit(plan.stepId, plan.samplingRows);
+  }
+  assert.equal(harness.real.size, 0, "every accepted request ends");
+  assert.equal(harness.scheduler.cache.available, CACHE.blocks, "and gives every block back");
+  assert.equal(harness.finished + harness.aborted, harness.submitted);
+}
+
+async function run(build: Build, runs: number, prefixCache = true): Promise<void> {
+  await fc.assert(
+    fc.asyncProperty(fc.integer(), fc.integer({ min: 1, max: 600 }), async (seed, operations) => {
+      const harness = await start(build, seed, prefixCache);
+      for (let i = 0; i < operations; i++) {
+        const choice = harness.random.below(10);
+        if (choice < 3) harness.submit();
+        else if (choice === 3) harness.abortOne();
+        else harness.step();
+        harness.compare();
+      }
+      drain(harness);
+    }),
+    { numRuns: runs },
+  );
+}
+
+test("100,000 random submits, steps, commits, abandons and aborts equal the model, validated after each", () =>
+  run("core", 400));
+test("the scalar build plans the same", () => run("core-scalar", 30));
+test("the threads build plans the same", () => run("core-threads", 30));
+test("the debug build checks itself after each call and finds nothing", () => run("debug", 10));
+test("without the prefix cache", () => run("core", 30, false));
+
+test("snapshot at a step boundary, restore in another build: identical bytes after the same steps", async () => {
+  await fc.assert(
+    fc.asyncProperty(fc.integer(), async (seed) => {
+      const harness = await start("core", seed);
+      for (let i = 0; i < 60; i++) (harness.random.below(3) === 0 ? harness.submit() : harness.step());
+      const restored = await Core.restore(harness.scheduler.core.snapshot(), { build: "core-threads" });
+      const operate = (scheduler: Scheduler): void => {
+        const random = new Random(seed + 1);
+        for (let i = 0; i < 80; i++) {
+          if (random.below(3) === 0) {
+            const tokens = Array.from({ length: 1 + random.below(20) }, (_, at) => at % VOCAB);
+            try {
+              scheduler.submit({ tokens, maxNewTokens: 1 + random.below(9) });
+            } catch (error) {
+              assert.ok(error instanceof QuartermasterError);
+            }
+          }
+          const plan = scheduler.step(1000 + i);
+          const sampled = Array.from({ length: plan.samplingRows }, () => random.below(VOCAB));
+          scheduler.commit(plan.stepId, 1000 + i, { tokens: sampled });
+        }
+      };
+      operate(harness.scheduler);
+      operate(restored.schedulers[0]);
+      assert.deepEqual(restored.snapshot(), harness.scheduler.core.snapshot());
+    }),
+    { numRuns: 20 },
+  );
+});
