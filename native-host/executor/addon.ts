@@ -1,0 +1,254 @@
+/**
+ * The native addon: its typed face and how it is found.
+ *
+ * The addon is a Node-API library over the C ABI of native-host/include/quartermaster_host.h. It is optional: where it
+ * was not built, `loadAddon` says why and the wasm kernels take over. Refusals are Errors with a string `code`:
+ * INVALID_ARGUMENT, OUT_OF_MEMORY, BAD_BATCH, BAD_TENSOR, MISSING_TENSOR, UNSUPPORTED, IO, BUSY, CLOSED.
+ *
+ * Threading: a model belongs to the thread that created it. `run` computes on other threads and never blocks the event
+ * loop. The core's memory is read in place while a run is in flight: do not step, commit or grow it until the promise
+ * settles.
+ */
+import { createRequire } from "node:module";
+import process from "node:process";
+import { fileURLToPath } from "node:url";
+
+/** Version of the interface below; an addon of another version is refused. */
+export const ADDON_ABI_VERSION = 1;
+
+/** u32 words of one sampling record. */
+export const SAMPLING_WORDS = 12;
+
+export type NumberType = "f32" | "f16" | "bf16";
+export type Isa = "portable" | "avx2" | "avx512";
+
+/** A weight as it lies in a safetensors file, row-major [out, in]. */
+export interface NativeTensor {
+  /** Name as in Hugging Face files: "model.layers.0.self_attn.q_proj.weight". */
+  name: string;
+  /** Index into the list of files. */
+  file: number;
+  /** Bytes from the start of the file, a multiple of the element size. */
+  offset: number;
+  bytes: number;
+  dtype: NumberType;
+  shape: number[];
+}
+
+export type NativeRopeScaling =
+  | { type: "none" }
+  | { type: "linear"; factor: number }
+  | {
+      type: "llama3";
+      factor: number;
+      lowFreqFactor: number;
+      highFreqFactor: number;
+      originalMaxPositions: number;
+    };
+
+export interface NativeModelConfig {
+  layers: number;
+  hidden: number;
+  /** Query heads, a multiple of kvHeads. */
+  heads: number;
+  kvHeads: number;
+  /** Even, at most 512. */
+  headDim: number;
+  intermediate: number;
+  vocab: number;
+  rmsEps: number;
+  ropeTheta: number;
+  /** half: a dimension is paired with the one headDim / 2 away; interleaved: with its neighbour. */
+  ropeLayout: "half" | "interleaved";
+  ropeScaling: NativeRopeScaling;
+  /** q, k and v projections have a bias (Qwen2). */
+  attentionBias: boolean;
+  /** The embedding table is the output projection; no lm_head.weight. */
+  tiedEmbeddings: boolean;
+  /** A token sees itself and the slidingWindow - 1 tokens before it; 0 sees all. */
+  slidingWindow: number;
+  maxSequenceTokens: number;
+  /** KV blocks to hold, and tokens a block. */
+  blocks: number;
+  blockSize: number;
+  kvType: NumberType;
+  /** Threads of a forward pass; 0 is the number of cores, at most 8. */
+  threads: number;
+  isa: "auto" | Isa;
+}
+
+/** A plan's batch: counts, and byte offsets into the attached core memory (meaning of each array: bindings/plan.ts). */
+export interface NativeBatch {
+  /** Counts. */
+  rows: number;
+  totalTokens: number;
+  samplingRows: number;
+  transferCount: number;
+  /** Byte offsets, each a multiple of 4. */
+  phases: number;
+  newTokens: number;
+  computedBefore: number;
+  tokenStart: number;
+  tokens: number;
+  slots: number;
+  tableStart: number;
+  tableCount: number;
+  tables: number;
+  transfers: number;
+}
+
+export interface NativeModel {
+  /** Gives the core's whole memory, plain or shared, as a view. Call again after it has grown. */
+  attach(memory: Uint8Array): void;
+  /**
+   * Runs one batch. A refused batch has changed nothing.
+   * @param sampling SAMPLING_WORDS u32 a sampling row: temperature, topK, topP, minP, repetition penalty, seed low and
+   *   high, position of the draw, start and count of the row's tokens in `history`, 0, 0 (floats by bit pattern)
+   * @param history token ids that repetition penalties read
+   * @param tokensOut one token id a sampling row
+   * @param logitsOut [samplingRows][vocab], or null
+   */
+  run(
+    batch: NativeBatch,
+    sampling: Uint32Array,
+    history: Uint32Array,
+    tokensOut: Uint32Array,
+    logitsOut: Float32Array | null,
+  ): Promise<void>;
+  readonly isa: Isa;
+  readonly threads: number;
+  /** Bytes of the KV pool; pages are taken from the system when first written. */
+  readonly kvBytes: number;
+  /** Bytes of the weights, which stay in their memory-mapped files. */
+  readonly weightBytes: number;
+  /** Frees the model; may be repeated. Throws BUSY while a run is in flight. */
+  close(): void;
+}
+
+/** "reference" is the plain implementation the others are tested against. */
+export type KernelIsa = "auto" | Isa | "reference";
+
+/** Shape of a KV pool: [block][layer][K, V][kvHead][blockSize][headDim] of kvType. */
+export interface NativeKvShape {
+  blocks: number;
+  layers: number;
+  kvHeads: number;
+  headDim: number;
+  blockSize: number;
+  kvType: NumberType;
+}
+
+/** Single kernels on the calling thread, for tests and benches. Weights and KV pools are bytes, numbers as stored. */
+export interface NativeKernels {
+  /** out[i] = table[tokens[i]]; table is [vocab][width]. */
+  embed(
+    isa: KernelIsa,
+    table: Uint8Array,
+    dtype: NumberType,
+    width: number,
+    tokens: Uint32Array,
+    out: Float32Array,
+  ): void;
+  /** out[r] = x[r] / sqrt(mean(x[r]^2) + eps) * weight, rows of `width`. */
+  rmsnorm(
+    isa: KernelIsa,
+    x: Float32Array,
+    weight: Uint8Array,
+    dtype: NumberType,
+    width: number,
+    eps: number,
+    out: Float32Array,
+  ): void;
+  /** out[t][o] = sum over k of x[t][k] * weight[o][k] (+ bias[o]); x is [tokens][inputs], weight [outputs][inputs]. */
+  matmul(
+    isa: KernelIsa,
+    x: Float32Array,
+    weight: Uint8Array,
+    dtype: NumberType,
+    inputs: number,
+    bias: Uint8Array | null,
+    out: Float32Array,
+  ): void;
+  /** Rotates x, [positions.length][heads][headDim], in place. */
+  rope(
+    isa: KernelIsa,
+    x: Float32Array,
+    positions: Uint32Array,
+    heads: number,
+    headDim: number,
+    theta: number,
+    layout: "half" | "interleaved",
+    scaling: NativeRopeScaling,
+  ): void;
+  /** Writes k and v, [slots.length][kvHeads][headDim], to their slots of one layer. */
+  kvWrite(
+    isa: KernelIsa,
+    kv: Uint8Array,
+    shape: NativeKvShape,
+    layer: number,
+    slots: Uint32Array,
+    k: Float32Array,
+    v: Float32Array,
+  ): void;
+  /** Causal attention of queries [tokens][heads][headDim] at positions firstPosition, firstPosition + 1, ... of one sequence. */
+  attention(
+    isa: KernelIsa,
+    kv: Uint8Array,
+    shape: NativeKvShape,
+    layer: number,
+    table: Uint32Array,
+    firstPosition: number,
+    heads: number,
+    window: number,
+    q: Float32Array,
+    out: Float32Array,
+  ): void;
+  /** gate = gate / (1 + exp(-gate)) * up. */
+  swiglu(isa: KernelIsa, gate: Float32Array, up: Float32Array): void;
+  /** Picks a token from one row of logits; `record` is one sampling record. */
+  sample(logits: Float32Array, record: Uint32Array, history: Uint32Array): number;
+  /** Bytes a second that one thread copies (reads plus writes) between buffers of `bytes` bytes. */
+  copyBandwidth(bytes: number): number;
+  /** Multiply-adds (2 operations each) a second of one thread on registers alone: the ceiling of matmul. */
+  peakFlops(isa: KernelIsa): number;
+}
+
+export interface Addon {
+  abiVersion(): number;
+  /** Instruction sets this machine can run, slowest first. */
+  isa(): Isa[];
+  createModel(config: NativeModelConfig, files: string[], tensors: NativeTensor[]): NativeModel;
+  kernels: NativeKernels;
+}
+
+let loaded: { addon: Addon } | { reason: string } | undefined;
+
+/**
+ * Loads the addon once. QUARTERMASTER_ADDON names another file, or "off" to do without.
+ * @returns the addon, or one sentence on why there is none
+ */
+export function loadAddon(): { addon: Addon } | { reason: string } {
+  loaded ??= load();
+  return loaded;
+}
+
+function load(): { addon: Addon } | { reason: string } {
+  const override = process.env.QUARTERMASTER_ADDON;
+  if (override === "off") return { reason: "the native addon is turned off (QUARTERMASTER_ADDON=off)" };
+  // From dist/native-host/executor/ to build/native/ of the same package.
+  const path =
+    override ?? fileURLToPath(new URL("../../../build/native/quartermaster.node", import.meta.url));
+  let addon: Addon;
+  try {
+    addon = createRequire(import.meta.url)(path) as Addon;
+  } catch (error) {
+    const cause = error instanceof Error ? error.message.split("\n")[0] : String(error);
+    return { reason: `the native addon could not be loaded: ${cause}` };
+  }
+  if (addon.abiVersion() !== ADDON_ABI_VERSION) {
+    return {
+      reason: `the native addon has interface ${addon.abiVersion()}, this package needs ${ADDON_ABI_VERSION}: rebuild it`,
+    };
+  }
+  return { addon };
+}
