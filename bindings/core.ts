@@ -42,7 +42,8 @@ export async function loadModule(build: Build = "core"): Promise<WebAssembly.Mod
     return WebAssembly.compile(await readFile(url));
   }
   const response = await fetch(url);
-  if (!response.ok) throw new QuartermasterError("UNSUPPORTED", `cannot load ${url}: HTTP ${response.status}`);
+  if (!response.ok)
+    throw new QuartermasterError("UNSUPPORTED", `cannot load ${url}: HTTP ${response.status}`);
   return WebAssembly.compile(await response.arrayBuffer());
 }
 
@@ -65,7 +66,10 @@ export class Core {
     this.memory = memory;
     this.exports = exports;
     if (exports.abiVersion() !== ABI_VERSION) {
-      throw new QuartermasterError("UNSUPPORTED", `module has ABI ${exports.abiVersion()}, binding ${ABI_VERSION}`);
+      throw new QuartermasterError(
+        "UNSUPPORTED",
+        `module has ABI ${exports.abiVersion()}, binding ${ABI_VERSION}`,
+      );
     }
   }
 
@@ -135,7 +139,12 @@ export class Core {
   kvCache(options: KvCacheOptions): KvCache {
     const { exports } = this;
     const shape = KvCache.shape(options);
-    const bytes = exports.kvCacheBytes(shape.blocks, shape.blockSize, shape.maxSequences, shape.maxSequenceTokens);
+    const bytes = exports.kvCacheBytes(
+      shape.blocks,
+      shape.blockSize,
+      shape.maxSequences,
+      shape.maxSequenceTokens,
+    );
     this.#makeRoom(bytes, "kvCache");
     this.call(
       () =>
@@ -222,7 +231,9 @@ export class Core {
       result = run();
     } catch (error) {
       this.#poison = error;
-      throw new QuartermasterError("POISONED", `${what}: the core trapped on a broken invariant`, { cause: error });
+      throw new QuartermasterError("POISONED", `${what}: the core trapped on a broken invariant`, {
+        cause: error,
+      });
     }
     if (result < 0) throw statusError(result, what);
     return result;
@@ -231,7 +242,10 @@ export class Core {
   /** Address of at least `bytes` bytes for the arguments of one call. */
   scratch(bytes: number): number {
     if (bytes > this.#scratchBytes) {
-      throw new QuartermasterError("OUT_OF_MEMORY", `${bytes} bytes of scratch asked for, ${this.#scratchBytes} there`);
+      throw new QuartermasterError(
+        "OUT_OF_MEMORY",
+        `${bytes} bytes of scratch asked for, ${this.#scratchBytes} there`,
+      );
     }
     return this.#scratchPointer;
   }
@@ -262,11 +276,15 @@ export class Core {
     try {
       this.memory.grow(Math.ceil(missing / PAGE));
     } catch (error) {
-      throw new QuartermasterError("OUT_OF_MEMORY", `${what} needs ${bytes} bytes: the memory cannot grow to ${needed}`, {
-        argument: what,
-        value: bytes,
-        cause: error,
-      });
+      throw new QuartermasterError(
+        "OUT_OF_MEMORY",
+        `${what} needs ${bytes} bytes: the memory cannot grow to ${needed}`,
+        {
+          argument: what,
+          value: bytes,
+          cause: error,
+        },
+      );
     }
     this.call(() => this.exports.coreExtend(), what);
   }

@@ -105,7 +105,8 @@ export class Engine {
     this.#nowUs = options.nowUs ?? (() => performance.now() * 1000);
     const { blocks, blockSize } = options.executor.describe();
     const { cache } = options.scheduler;
-    if (cache.blocks > blocks) throw invalidArgument("cache.blocks", cache.blocks, `at most the executor's ${blocks}`);
+    if (cache.blocks > blocks)
+      throw invalidArgument("cache.blocks", cache.blocks, `at most the executor's ${blocks}`);
     if (cache.blockSize !== blockSize) {
       throw invalidArgument("cache.blockSize", cache.blockSize, `the executor's ${blockSize}`);
     }
@@ -237,7 +238,10 @@ export class Engine {
     if (wakeUs < Infinity) {
       await this.#sleep((wakeUs - this.#nowUs()) / 1000);
     } else if (this.scheduler.running === 0 && this.scheduler.waiting > 0) {
-      const error = new QuartermasterError("OUT_OF_BLOCKS", "blocks held outside the scheduler leave no room to admit anything");
+      const error = new QuartermasterError(
+        "OUT_OF_BLOCKS",
+        "blocks held outside the scheduler leave no room to admit anything",
+      );
       for (const live of [...this.#live.values()]) this.#fail(live, error);
     }
   }
@@ -260,7 +264,11 @@ export class Engine {
       if (outcome.kind === "preempted") preempted += 1;
       if (outcome.kind !== "rejected") continue;
       const live = this.#live.get(outcome.request);
-      if (live) this.#end(live, new QuartermasterError(outcome.code ?? "REJECTED", `request ${outcome.request} was rejected`));
+      if (live)
+        this.#end(
+          live,
+          new QuartermasterError(outcome.code ?? "REJECTED", `request ${outcome.request} was rejected`),
+        );
     }
     return preempted;
   }
@@ -339,7 +347,11 @@ export class Engine {
   }
 }
 
-const ABORTED_CONTEXT: RowContext = { sampling: resolveSampling({}), tokens: new Uint32Array(0), generated: 0 };
+const ABORTED_CONTEXT: RowContext = {
+  sampling: resolveSampling({}),
+  tokens: new Uint32Array(0),
+  generated: 0,
+};
 
 function summarise(plan: StepPlan): Omit<StepReport, "startUs" | "endUs" | "preempted"> {
   return {

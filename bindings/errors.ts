@@ -32,7 +32,8 @@ export const STATUS_CODES = {
 export type StatusCode = (typeof STATUS_CODES)[keyof typeof STATUS_CODES];
 
 /** Codes that only the host side raises. */
-export type HostCode = "POISONED" | "CLOSED" | "ABORTED" | "EXECUTOR_FAILED" | "UNSUPPORTED" | "UNKNOWN_STATUS";
+export type HostCode =
+  "POISONED" | "CLOSED" | "ABORTED" | "EXECUTOR_FAILED" | "UNSUPPORTED" | "UNKNOWN_STATUS";
 
 export interface ErrorDetails {
   /** Name of the offending argument. */
@@ -62,7 +63,8 @@ export class QuartermasterError extends Error {
 
 /** Prints a value for a message: short, and never throwing. */
 export function show(value: unknown): string {
-  if (typeof value === "string") return JSON.stringify(value.length > 40 ? `${value.slice(0, 40)}...` : value);
+  if (typeof value === "string")
+    return JSON.stringify(value.length > 40 ? `${value.slice(0, 40)}...` : value);
   if (typeof value === "bigint") return `${value}n`;
   if (ArrayBuffer.isView(value)) return `${value.constructor.name}(${(value as Uint8Array).length})`;
   if (typeof value === "object" && value !== null) return value.constructor?.name ?? "object";

@@ -102,7 +102,8 @@ export class KvCache {
 
   /** Checks options and fills in defaults. */
   static shape(options: KvCacheOptions): Required<KvCacheOptions> {
-    if (typeof options !== "object" || options === null) throw invalidArgument("options", options, "an object");
+    if (typeof options !== "object" || options === null)
+      throw invalidArgument("options", options, "an object");
     const shape = {
       blocks: requireInteger("blocks", options.blocks, 1, 2 ** 27),
       blockSize: requireInteger("blockSize", options.blockSize ?? 16, 1, 256),
@@ -248,11 +249,15 @@ export class KvCache {
     const count = tokens?.length;
     if (typeof count !== "number") throw invalidArgument(argument, tokens, "an array of token ids");
     if (count > this.maxSequenceTokens) {
-      throw new QuartermasterError("TOO_LONG", `${argument} has ${count} tokens; allowed: 0 to ${this.maxSequenceTokens}`, {
-        argument,
-        value: count,
-        range: `0 to ${this.maxSequenceTokens} tokens`,
-      });
+      throw new QuartermasterError(
+        "TOO_LONG",
+        `${argument} has ${count} tokens; allowed: 0 to ${this.maxSequenceTokens}`,
+        {
+          argument,
+          value: count,
+          range: `0 to ${this.maxSequenceTokens} tokens`,
+        },
+      );
     }
     if (!(tokens instanceof Uint32Array)) {
       for (let i = 0; i < count; i++) {
@@ -280,7 +285,11 @@ export class KvCache {
   }
 
   #unknown(sequence: SequenceId): QuartermasterError {
-    return statusError(-7, `sequence ${sequence} is not open`, { argument: "sequence", value: sequence, range: "an open sequence" });
+    return statusError(-7, `sequence ${sequence} is not open`, {
+      argument: "sequence",
+      value: sequence,
+      range: "an open sequence",
+    });
   }
 
   #onSequence(what: string, sequence: SequenceId, run: (kv: number) => number): number {
@@ -296,10 +305,19 @@ export class KvCache {
   }
 }
 
-export function invalidTokenAt(argument: string, index: number, token: unknown, range: string): QuartermasterError {
-  return new QuartermasterError("INVALID_TOKEN", `${argument}[${index}] is ${String(token)}; allowed: ${range}`, {
-    argument: `${argument}[${index}]`,
-    value: token,
-    range,
-  });
+export function invalidTokenAt(
+  argument: string,
+  index: number,
+  token: unknown,
+  range: string,
+): QuartermasterError {
+  return new QuartermasterError(
+    "INVALID_TOKEN",
+    `${argument}[${index}] is ${String(token)}; allowed: ${range}`,
+    {
+      argument: `${argument}[${index}]`,
+      value: token,
+      range,
+    },
+  );
 }

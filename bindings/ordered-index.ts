@@ -29,7 +29,13 @@ export interface OrderedIndexExports {
   orderedIndexNodesFor(entries: number, nodeBytes: number, valueBytes: number): number;
   orderedIndexBytes(nodes: number, nodeBytes: number, valueBytes: number): number;
   orderedIndexCreate(nodes: number, nodeBytes: number, valueBytes: number): number;
-  orderedIndexSet(index: number, keyLow: number, keyHigh: number, valueLow: number, valueHigh: number): number;
+  orderedIndexSet(
+    index: number,
+    keyLow: number,
+    keyHigh: number,
+    valueLow: number,
+    valueHigh: number,
+  ): number;
   orderedIndexSet64(index: number, key: bigint, value: bigint): number;
   orderedIndexFind(index: number, keyLow: number, keyHigh: number): number;
   orderedIndexFind64(index: number, key: bigint): number;
@@ -77,11 +83,13 @@ export class OrderedIndex {
 
   /** Checks options and fills in defaults. */
   static shape(options: OrderedIndexOptions): Required<OrderedIndexOptions> {
-    if (typeof options !== "object" || options === null) throw invalidArgument("options", options, "an object");
+    if (typeof options !== "object" || options === null)
+      throw invalidArgument("options", options, "an object");
     const valueBytes = options.valueBytes ?? 8;
     if (valueBytes !== 4 && valueBytes !== 8) throw invalidArgument("valueBytes", valueBytes, "4 or 8");
     const nodeBytes = requireInteger("nodeBytes", options.nodeBytes ?? 1024, 128, 4096);
-    if (nodeBytes % 64 !== 0) throw invalidArgument("nodeBytes", nodeBytes, "a multiple of 64 from 128 to 4096");
+    if (nodeBytes % 64 !== 0)
+      throw invalidArgument("nodeBytes", nodeBytes, "a multiple of 64 from 128 to 4096");
     return { capacity: requireInteger("capacity", options.capacity, 1, 2 ** 27), valueBytes, nodeBytes };
   }
 
@@ -98,7 +106,12 @@ export class OrderedIndex {
   set(key: bigint, value: bigint): boolean {
     const checkedKey = this.#key(key);
     const checkedValue = this.#value(value);
-    return this.core.call(() => this.core.exports.orderedIndexSet64(this.pointer, checkedKey, checkedValue), "set") === 1;
+    return (
+      this.core.call(
+        () => this.core.exports.orderedIndexSet64(this.pointer, checkedKey, checkedValue),
+        "set",
+      ) === 1
+    );
   }
 
   /** As `get`, without BigInt: the low 32 bits of the value, or undefined. */
@@ -110,27 +123,40 @@ export class OrderedIndex {
   /** As `set`, without BigInt: key and value as two u32 halves each. */
   setHalves(keyLow: number, keyHigh: number, valueLow: number, valueHigh = 0): boolean {
     const { exports } = this.core;
-    return this.core.call(() => exports.orderedIndexSet(this.pointer, keyLow, keyHigh, valueLow, valueHigh), "set") === 1;
+    return (
+      this.core.call(
+        () => exports.orderedIndexSet(this.pointer, keyLow, keyHigh, valueLow, valueHigh),
+        "set",
+      ) === 1
+    );
   }
 
   /** Removes a key; returns whether it was there. */
   delete(key: bigint): boolean {
     const checkedKey = this.#key(key);
-    return this.core.call(() => this.core.exports.orderedIndexDelete64(this.pointer, checkedKey), "delete") === 1;
+    return (
+      this.core.call(() => this.core.exports.orderedIndexDelete64(this.pointer, checkedKey), "delete") === 1
+    );
   }
 
   /** Stores `value` if the key's value is `expected`; returns whether it was. Throws NOT_FOUND. */
   compareExchange(key: bigint, expected: bigint, value: bigint): boolean {
     const { exports } = this.core;
     const [k, e, v] = [this.#key(key), this.#value(expected), this.#value(value)];
-    return this.core.call(() => exports.orderedIndexCompareExchange64(this.pointer, k, e, v), "compareExchange") === 1;
+    return (
+      this.core.call(
+        () => exports.orderedIndexCompareExchange64(this.pointer, k, e, v),
+        "compareExchange",
+      ) === 1
+    );
   }
 
   /** Adds to a value, modulo its width; returns the value before. Throws NOT_FOUND. */
   fetchAdd(key: bigint, delta: bigint): bigint {
     const checkedKey = this.#key(key);
     const at = this.core.exports.orderedIndexAdd64(this.pointer, checkedKey, BigInt.asUintN(64, delta)) >>> 0;
-    if (at === 0) throw statusError(-19, `key ${key}`, { argument: "key", value: key, range: "a key in the index" });
+    if (at === 0)
+      throw statusError(-19, `key ${key}`, { argument: "key", value: key, range: "a key in the index" });
     return BigInt.asUintN(this.valueBytes * 8, this.#valueAt(at) - delta);
   }
 
@@ -152,7 +178,8 @@ export class OrderedIndex {
 
   /** Enters many. Throws at the first key that cannot be entered (INVALID_ARGUMENT, OUT_OF_MEMORY); those before it are in. */
   setMany(keys: BigUint64Array, values: BigUint64Array): void {
-    if (keys.length !== values.length) throw invalidArgument("values", values, `${keys.length} values, one for each key`);
+    if (keys.length !== values.length)
+      throw invalidArgument("values", values, `${keys.length} values, one for each key`);
     this.#inBatches(keys.length, (from, count, at) => {
       const { exports, memory } = this.core;
       const valuesAt = at + BATCH * 8;
@@ -188,7 +215,7 @@ export class OrderedIndex {
   /** Entries with lowest <= key <= highest, in key order, read in batches: entries changed meanwhile may or may not show. */
   *range(lowest: bigint, highest: bigint): Generator<[key: bigint, value: bigint]> {
     const last = clamp(highest);
-    for (let next = clamp(lowest); next <= last; ) {
+    for (let next = clamp(lowest); next <= last;) {
       const { exports, memory } = this.core;
       this.core.requireUsable();
       const at = this.core.scratch(BATCH * 16);

@@ -136,7 +136,9 @@ export class Scheduler {
   }
 
   /** Checks options and fills in defaults. */
-  static shape(options: SchedulerOptions): Required<Omit<SchedulerOptions, "cache" | "policy">> & { policy: number } {
+  static shape(
+    options: SchedulerOptions,
+  ): Required<Omit<SchedulerOptions, "cache" | "policy">> & { policy: number } {
     const { cache } = options;
     const maxBatchTokens = requireInteger("maxBatchTokens", options.maxBatchTokens ?? 2048, 1, 2 ** 22);
     const mostRunning = Math.min(cache.maxSequences, maxBatchTokens);
@@ -152,7 +154,12 @@ export class Scheduler {
     return {
       vocabSize: requireInteger("vocabSize", options.vocabSize, 1, 2 ** 32 - 1),
       maxRequests,
-      maxRunning: requireInteger("maxRunning", options.maxRunning ?? Math.min(256, mostRunning), 1, mostRunning),
+      maxRunning: requireInteger(
+        "maxRunning",
+        options.maxRunning ?? Math.min(256, mostRunning),
+        1,
+        mostRunning,
+      ),
       maxBatchTokens,
       maxChunkTokens: requireInteger("maxChunkTokens", options.maxChunkTokens ?? 0, 0, 2 ** 22),
       watermarkBlocks: requireInteger(
@@ -351,18 +358,30 @@ export class Scheduler {
     const { maxSequenceTokens, blocks, blockSize } = this.cache;
     const total = count + options.maxNewTokens;
     const explain = (argument: string, value: unknown, range: string): QuartermasterError =>
-      new QuartermasterError(error.code, `${argument} is ${String(value)}; allowed: ${range}`, { argument, value, range });
+      new QuartermasterError(error.code, `${argument} is ${String(value)}; allowed: ${range}`, {
+        argument,
+        value,
+        range,
+      });
     switch (error.code) {
       case "EMPTY_PROMPT":
         return explain("tokens.length", count, "at least 1");
       case "TOO_LONG":
         return explain("tokens.length + maxNewTokens", total, `at most ${maxSequenceTokens}`);
       case "POOL_TOO_SMALL":
-        return explain("tokens.length + maxNewTokens", total, `at most ${blocks * blockSize + 1}: the pool has ${blocks} blocks`);
+        return explain(
+          "tokens.length + maxNewTokens",
+          total,
+          `at most ${blocks * blockSize + 1}: the pool has ${blocks} blocks`,
+        );
       case "DUPLICATE_ID":
         return explain("id", options.id, "an id that no live request has");
       case "INVALID_TOKEN":
-        return explain("tokens", Math.max(...Array.from(options.tokens)), "token ids below the vocabulary size");
+        return explain(
+          "tokens",
+          Math.max(...Array.from(options.tokens)),
+          "token ids below the vocabulary size",
+        );
       default:
         return error;
     }
@@ -378,11 +397,15 @@ function requestId(id: number | bigint | undefined): bigint {
 
 function requireTime(argument: string, us: unknown): number {
   if (typeof us !== "number" || !(us >= 0 && us < Infinity)) {
-    throw new QuartermasterError("INVALID_TIME", `${argument} is ${String(us)}; allowed: finite microseconds >= 0`, {
-      argument,
-      value: us,
-      range: "finite microseconds >= 0",
-    });
+    throw new QuartermasterError(
+      "INVALID_TIME",
+      `${argument} is ${String(us)}; allowed: finite microseconds >= 0`,
+      {
+        argument,
+        value: us,
+        range: "finite microseconds >= 0",
+      },
+    );
   }
   return us;
 }

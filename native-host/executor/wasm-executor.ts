@@ -1,0 +1,141 @@
+/** WasmExecutor: runs plans on the wasm kernels, on the calling thread. Works in Node, Deno and browsers. */
+import { requireInteger } from "../../bindings/errors.js";
+import type { Executor, ExecutorDescription, RowContext, StepResult } from "../../bindings/executor.js";
+import { Phase, type StepPlan, TRANSFER_WORDS } from "../../bindings/plan.js";
+import type { ModelConfig } from "./model-config.js";
+import type { ModelSource } from "./model-source.js";
+import type { TensorLocation } from "./safetensors.js";
+import { sampleRow } from "./sampling.js";
+import { MAX_TOKENS, WasmModel } from "./wasm-model.js";
+
+export interface ExecutorOptions {
+  /** KV blocks to hold, >= 1. */
+  blocks: number;
+  /** Tokens a block, a power of two from 1 to 256. Default 16. */
+  blockSize?: number;
+  /** Longest sequence, at most the model's. Default: the model's. */
+  maxSequenceTokens?: number;
+  /** Whether results carry the logits of the sampling rows. Default false. */
+  returnLogits?: boolean;
+}
+
+/** Checks the options against the model. */
+export function executorShape(config: ModelConfig, options: ExecutorOptions): Required<ExecutorOptions> {
+  return {
+    blocks: requireInteger("blocks", options.blocks, 1, 2 ** 27),
+    blockSize: requireInteger("blockSize", options.blockSize ?? 16, 1, 256),
+    maxSequenceTokens: requireInteger(
+      "maxSequenceTokens",
+      options.maxSequenceTokens ?? config.maxPositions,
+      1,
+      config.maxPositions,
+    ),
+    returnLogits: options.returnLogits ?? false,
+  };
+}
+
+/** Loads the package's kernel module: from disk in Node and Deno, by fetch in a browser. */
+async function loadKernels(): Promise<WebAssembly.Module> {
+  const url = new URL("../../../build/kernels.wasm", import.meta.url);
+  if (url.protocol === "file:") {
+    const { readFile } = await import("node:fs/promises");
+    return WebAssembly.compile(await readFile(url));
+  }
+  return WebAssembly.compile(await (await fetch(url)).arrayBuffer());
+}
+
+export class WasmExecutor implements Executor {
+  readonly #model: WasmModel;
+  readonly #returnLogits: boolean;
+
+  private constructor(model: WasmModel, returnLogits: boolean) {
+    this.#model = model;
+    this.#returnLogits = returnLogits;
+  }
+
+  static async load(
+    source: ModelSource,
+    config: ModelConfig,
+    tensors: ReadonlyMap<string, TensorLocation>,
+    options: ExecutorOptions,
+  ): Promise<WasmExecutor> {
+    const shape = executorShape(config, options);
+    return new WasmExecutor(
+      await WasmModel.load(await loadKernels(), source, config, tensors, shape),
+      shape.returnLogits,
+    );
+  }
+
+  describe(): ExecutorDescription {
+    const { config, blockBytes, blocks, blockSize, maxSequenceTokens } = this.#model;
+    const { layers, kvHeads, headDim, vocab } = config;
+    return {
+      backend: "wasm",
+      layers,
+      kvHeads,
+      headDim,
+      blockBytes,
+      blocks,
+      blockSize,
+      vocabSize: vocab,
+      maxSequenceTokens,
+    };
+  }
+
+  async run(plan: StepPlan, context: (row: number) => RowContext): Promise<StepResult> {
+    const model = this.#model;
+    for (let i = 0; i < plan.transferCount; i++) {
+      const at = i * TRANSFER_WORDS;
+      model.copyBlock(plan.transfers[at + 2], plan.transfers[at + 4], plan.transfers[at + 5]);
+    }
+    model.setTables(plan.tables);
+    const sampled = new Uint32Array(plan.samplingRows);
+    const vocab = model.config.vocab;
+    const logits = this.#returnLogits ? new Float32Array(plan.samplingRows * vocab) : undefined;
+    let samples = 0;
+    for (let from = 0; from < plan.totalTokens; from += MAX_TOKENS) {
+      if (from > 0) await breathe();
+      const end = Math.min(from + MAX_TOKENS, plan.totalTokens);
+      for (const row of this.#compute(plan, from, end)) {
+        const rowLogits = model.logits(plan.tokenStart[row + 1] - 1 - from);
+        logits?.set(rowLogits, samples * vocab);
+        const { sampling, tokens, generated } = context(row);
+        sampled[samples++] = sampleRow(rowLogits, sampling, tokens, generated);
+      }
+    }
+    return logits ? { tokens: sampled, logits } : { tokens: sampled };
+  }
+
+  /** Computes tokens `from` to `end` of the plan; returns the rows that sample after one of them. */
+  #compute(plan: StepPlan, from: number, end: number): number[] {
+    const positions = new Uint32Array(end - from);
+    const tableStart = new Uint32Array(end - from);
+    const sampling: number[] = [];
+    let row = 0;
+    while (plan.tokenStart[row + 1] <= from) row += 1;
+    for (let token = from; token < end; token++) {
+      while (plan.tokenStart[row + 1] <= token) row += 1;
+      positions[token - from] = plan.computedBefore[row] + token - plan.tokenStart[row];
+      tableStart[token - from] = plan.tableStart[row];
+      if (token + 1 === plan.tokenStart[row + 1] && plan.phases[row] !== Phase.PrefillChunk)
+        sampling.push(row);
+    }
+    this.#model.computeTokens(
+      plan.tokens.subarray(from, end),
+      positions,
+      plan.slots.subarray(from, end),
+      tableStart,
+    );
+    return sampling;
+  }
+
+  async close(): Promise<void> {}
+}
+
+/** Lets timers and input in between two parts of a long step. */
+function breathe(): Promise<void> {
+  return new Promise((resolve) => {
+    if (typeof setImmediate === "function") setImmediate(resolve);
+    else setTimeout(resolve, 0);
+  });
+}

@@ -1,0 +1,380 @@
+/**
+ * WasmModel: weights, KV pool and forward pass in the memory of the wasm kernels.
+ *
+ *   weights, as stored in the files | rope tables | KV pool [block][layer][2][kvHead][blockSize][headDim] f32 |
+ *   tables of the step | activations of up to MAX_TOKENS tokens
+ *
+ * Weights are streamed from the files to their place: they are never held twice.
+ */
+import { QuartermasterError } from "../../bindings/errors.js";
+import { kvElementsPerToken, type ModelConfig, ropeFrequencies, type WeightType } from "./model-config.js";
+import type { ModelSource } from "./model-source.js";
+import type { TensorLocation } from "./safetensors.js";
+
+export interface KernelExports {
+  embed(table: number, type: number, ids: number, n: number, hidden: number, out: number): void;
+  rmsNorm(x: number, weight: number, n: number, hidden: number, eps: number, out: number): void;
+  matmul(
+    x: number,
+    w: number,
+    type: number,
+    bias: number,
+    n: number,
+    rows: number,
+    columns: number,
+    out: number,
+  ): void;
+  rope(
+    x: number,
+    positions: number,
+    n: number,
+    heads: number,
+    headDim: number,
+    cosTable: number,
+    sinTable: number,
+    interleaved: number,
+  ): void;
+  writeKv(
+    k: number,
+    v: number,
+    slots: number,
+    n: number,
+    kvHeads: number,
+    headDim: number,
+    blockShift: number,
+    layerBase: number,
+    blockBytes: number,
+  ): void;
+  attention(
+    q: number,
+    positions: number,
+    tableOf: number,
+    n: number,
+    heads: number,
+    kvHeads: number,
+    headDim: number,
+    blockShift: number,
+    layerBase: number,
+    blockBytes: number,
+    window: number,
+    scores: number,
+    out: number,
+  ): void;
+  swiglu(gate: number, up: number, count: number): void;
+  addTo(x: number, y: number, count: number): void;
+  toF32(from: number, type: number, count: number, to: number): void;
+}
+
+/** Tokens computed together; the activations' memory is sized for it. */
+export const MAX_TOKENS = 128;
+
+const TYPES: Readonly<Record<WeightType, number>> = { f32: 0, f16: 1, bf16: 2 };
+const PAGE = 65536;
+const READ_BYTES = 4 * 2 ** 20;
+
+interface Weight {
+  readonly pointer: number;
+  readonly type: number;
+}
+
+interface Layer {
+  readonly inputNorm: number;
+  readonly postNorm: number;
+  readonly q: Weight;
+  readonly k: Weight;
+  readonly v: Weight;
+  readonly o: Weight;
+  readonly gate: Weight;
+  readonly up: Weight;
+  readonly down: Weight;
+  readonly biases: { q: number; k: number; v: number };
+}
+
+export interface WasmModelOptions {
+  blocks: number;
+  blockSize: number;
+  maxSequenceTokens: number;
+}
+
+export class WasmModel {
+  readonly config: ModelConfig;
+  readonly blocks: number;
+  readonly blockSize: number;
+  readonly blockBytes: number;
+  readonly maxSequenceTokens: number;
+  readonly #memory: WebAssembly.Memory;
+  readonly #kernels: KernelExports;
+  readonly #layers: Layer[] = [];
+  #embedding!: Weight;
+  #head!: Weight;
+  #finalNorm!: number;
+  #cos!: number;
+  #sin!: number;
+  #kv!: number;
+  #top = 64;
+  // Activations and inputs of up to MAX_TOKENS tokens.
+  #ids!: number;
+  #positions!: number;
+  #slots!: number;
+  #tableOf!: number;
+  #x!: number;
+  #normed!: number;
+  #q!: number;
+  #k!: number;
+  #v!: number;
+  #attended!: number;
+  #gate!: number;
+  #up!: number;
+  #scores!: number;
+  #logits!: number;
+  #tables = 0;
+  #tableWords = 0;
+
+  private constructor(
+    config: ModelConfig,
+    options: WasmModelOptions,
+    memory: WebAssembly.Memory,
+    kernels: KernelExports,
+  ) {
+    this.config = config;
+    this.blocks = options.blocks;
+    this.blockSize = options.blockSize;
+    this.maxSequenceTokens = options.maxSequenceTokens;
+    this.blockBytes = kvElementsPerToken(config) * options.blockSize * 4;
+    this.#memory = memory;
+    this.#kernels = kernels;
+  }
+
+  /** Streams the weights in and sets up the KV pool. Throws OUT_OF_MEMORY when all of it does not fit 4 GiB. */
+  static async load(
+    module: WebAssembly.Module,
+    source: ModelSource,
+    config: ModelConfig,
+    tensors: ReadonlyMap<string, TensorLocation>,
+    options: WasmModelOptions,
+  ): Promise<WasmModel> {
+    const memory = new WebAssembly.Memory({ initial: 1, maximum: 65536 });
+    const instance = await WebAssembly.instantiate(module, { env: { memory } });
+    const model = new WasmModel(config, options, memory, instance.exports as unknown as KernelExports);
+    await model.#loadWeights(source, tensors);
+    model.#makeRopeTables();
+    model.#kv = model.#take(model.blockBytes * options.blocks, "KV pool");
+    model.#makeScratch();
+    return model;
+  }
+
+  #take(bytes: number, what: string): number {
+    const pointer = this.#top;
+    const end = pointer + Math.ceil(bytes / 64) * 64;
+    const missing = end - this.#memory.buffer.byteLength;
+    if (missing > 0) {
+      try {
+        this.#memory.grow(Math.ceil(missing / PAGE));
+      } catch (error) {
+        throw new QuartermasterError(
+          "OUT_OF_MEMORY",
+          `${what} of ${bytes} bytes does not fit the wasm kernels' memory`,
+          {
+            argument: what,
+            value: bytes,
+            cause: error,
+          },
+        );
+      }
+    }
+    this.#top = end;
+    return pointer;
+  }
+
+  async #loadWeights(source: ModelSource, tensors: ReadonlyMap<string, TensorLocation>): Promise<void> {
+    const load = async (name: string): Promise<Weight> => {
+      const tensor = tensors.get(name)!;
+      const pointer = this.#take(tensor.bytes, name);
+      for (let done = 0; done < tensor.bytes; done += READ_BYTES) {
+        const bytes = Math.min(READ_BYTES, tensor.bytes - done);
+        await source.read(
+          tensor.file,
+          tensor.offset + done,
+          new Uint8Array(this.#memory.buffer, pointer + done, bytes),
+        );
+      }
+      return { pointer, type: TYPES[tensor.type] };
+    };
+    /** Norms and biases are few: kept as f32. */
+    const loadVector = async (name: string): Promise<number> => {
+      const { pointer, type } = await load(name);
+      const length = tensors.get(name)!.shape[0];
+      if (type === TYPES.f32) return pointer;
+      const wide = this.#take(length * 4, name);
+      this.#kernels.toF32(pointer, type, length, wide);
+      return wide;
+    };
+    this.#embedding = await load("model.embed_tokens.weight");
+    for (let i = 0; i < this.config.layers; i++) {
+      const at = `model.layers.${i}`;
+      const biased = this.config.attentionBias;
+      this.#layers.push({
+        inputNorm: await loadVector(`${at}.input_layernorm.weight`),
+        postNorm: await loadVector(`${at}.post_attention_layernorm.weight`),
+        q: await load(`${at}.self_attn.q_proj.weight`),
+        k: await load(`${at}.self_attn.k_proj.weight`),
+        v: await load(`${at}.self_attn.v_proj.weight`),
+        o: await load(`${at}.self_attn.o_proj.weight`),
+        gate: await load(`${at}.mlp.gate_proj.weight`),
+        up: await load(`${at}.mlp.up_proj.weight`),
+        down: await load(`${at}.mlp.down_proj.weight`),
+        biases: {
+          q: biased ? await loadVector(`${at}.self_attn.q_proj.bias`) : 0,
+          k: biased ? await loadVector(`${at}.self_attn.k_proj.bias`) : 0,
+          v: biased ? await loadVector(`${at}.self_attn.v_proj.bias`) : 0,
+        },
+      });
+    }
+    this.#finalNorm = await loadVector("model.norm.weight");
+    this.#head = this.config.tiedEmbeddings ? this.#embedding : await load("lm_head.weight");
+  }
+
+  #makeRopeTables(): void {
+    const frequencies = ropeFrequencies(this.config);
+    const length = this.maxSequenceTokens * frequencies.length;
+    this.#cos = this.#take(length * 4, "rope table");
+    this.#sin = this.#take(length * 4, "rope table");
+    const cos = new Float32Array(this.#memory.buffer, this.#cos, length);
+    const sin = new Float32Array(this.#memory.buffer, this.#sin, length);
+    for (let position = 0, at = 0; position < this.maxSequenceTokens; position++) {
+      for (const frequency of frequencies) {
+        cos[at] = Math.cos(position * frequency);
+        sin[at++] = Math.sin(position * frequency);
+      }
+    }
+  }
+
+  #makeScratch(): void {
+    const { hidden, heads, kvHeads, headDim, intermediate, vocab } = this.config;
+    const perToken = (width: number): number => this.#take(MAX_TOKENS * width * 4, "activations");
+    this.#ids = perToken(1);
+    this.#positions = perToken(1);
+    this.#slots = perToken(1);
+    this.#tableOf = perToken(1);
+    this.#x = perToken(hidden);
+    this.#normed = perToken(Math.max(hidden, heads * headDim));
+    this.#q = perToken(heads * headDim);
+    this.#k = perToken(kvHeads * headDim);
+    this.#v = perToken(kvHeads * headDim);
+    this.#attended = perToken(heads * headDim);
+    this.#gate = perToken(intermediate);
+    this.#up = perToken(intermediate);
+    this.#scores = this.#take((this.maxSequenceTokens + 4) * 4, "activations");
+    this.#logits = this.#take(vocab * 4, "activations");
+  }
+
+  /** Copies the first tokens of a block to another one, in every layer and head. */
+  copyBlock(source: number, target: number, tokens: number): void {
+    const bytes = new Uint8Array(this.#memory.buffer);
+    const headBytes = this.config.headDim * 4;
+    const plane = headBytes * this.blockSize;
+    const planes = this.blockBytes / plane;
+    for (let i = 0; i < planes; i++) {
+      const from = this.#kv + source * this.blockBytes + i * plane;
+      bytes.copyWithin(this.#kv + target * this.blockBytes + i * plane, from, from + tokens * headBytes);
+    }
+  }
+
+  /** Copies the block tables of a step in; `computeTokens` names rows of it by index. */
+  setTables(tables: Uint32Array): void {
+    if (tables.length > this.#tableWords) {
+      this.#tableWords = tables.length;
+      this.#tables = this.#take(tables.length * 4, "block tables");
+    }
+    new Uint32Array(this.#memory.buffer, this.#tables, tables.length).set(tables);
+  }
+
+  /**
+   * Computes up to MAX_TOKENS tokens through all layers, writing their K and V. `tableStart`: index of each token's
+   * first block id in the tables. Hidden states stay for `logits`.
+   */
+  computeTokens(
+    ids: ArrayLike<number>,
+    positions: ArrayLike<number>,
+    slots: ArrayLike<number>,
+    tableStart: ArrayLike<number>,
+  ): void {
+    const n = ids.length;
+    const { buffer } = this.#memory;
+    const put = (pointer: number, values: ArrayLike<number>): void =>
+      new Uint32Array(buffer, pointer, n).set(values);
+    put(this.#ids, ids);
+    put(this.#positions, positions);
+    put(this.#slots, slots);
+    const tableOf = new Uint32Array(buffer, this.#tableOf, n);
+    for (let i = 0; i < n; i++) tableOf[i] = this.#tables + tableStart[i] * 4;
+    this.#kernels.embed(
+      this.#embedding.pointer,
+      this.#embedding.type,
+      this.#ids,
+      n,
+      this.config.hidden,
+      this.#x,
+    );
+    this.#layers.forEach((layer, i) => this.#computeLayer(layer, i, n));
+  }
+
+  #computeLayer(layer: Layer, index: number, n: number): void {
+    const { hidden, heads, kvHeads, headDim, intermediate, rmsEps, slidingWindow } = this.config;
+    const kernels = this.#kernels;
+    const shift = Math.log2(this.blockSize);
+    const interleaved = this.config.ropeLayout === "interleaved" ? 1 : 0;
+    const layerBase = this.#kv + index * 2 * kvHeads * this.blockSize * headDim * 4;
+    const project = (x: number, w: Weight, bias: number, rows: number, columns: number, out: number): void =>
+      kernels.matmul(x, w.pointer, w.type, bias, n, rows, columns, out);
+
+    kernels.rmsNorm(this.#x, layer.inputNorm, n, hidden, rmsEps, this.#normed);
+    project(this.#normed, layer.q, layer.biases.q, heads * headDim, hidden, this.#q);
+    project(this.#normed, layer.k, layer.biases.k, kvHeads * headDim, hidden, this.#k);
+    project(this.#normed, layer.v, layer.biases.v, kvHeads * headDim, hidden, this.#v);
+    kernels.rope(this.#q, this.#positions, n, heads, headDim, this.#cos, this.#sin, interleaved);
+    kernels.rope(this.#k, this.#positions, n, kvHeads, headDim, this.#cos, this.#sin, interleaved);
+    kernels.writeKv(this.#k, this.#v, this.#slots, n, kvHeads, headDim, shift, layerBase, this.blockBytes);
+    kernels.attention(
+      this.#q,
+      this.#positions,
+      this.#tableOf,
+      n,
+      heads,
+      kvHeads,
+      headDim,
+      shift,
+      layerBase,
+      this.blockBytes,
+      slidingWindow,
+      this.#scores,
+      this.#attended,
+    );
+    project(this.#attended, layer.o, 0, hidden, heads * headDim, this.#normed);
+    kernels.addTo(this.#x, this.#normed, n * hidden);
+
+    kernels.rmsNorm(this.#x, layer.postNorm, n, hidden, rmsEps, this.#normed);
+    project(this.#normed, layer.gate, 0, intermediate, hidden, this.#gate);
+    project(this.#normed, layer.up, 0, intermediate, hidden, this.#up);
+    kernels.swiglu(this.#gate, this.#up, n * intermediate);
+    project(this.#gate, layer.down, 0, hidden, intermediate, this.#normed);
+    kernels.addTo(this.#x, this.#normed, n * hidden);
+  }
+
+  /** Logits [vocab] after the `i`-th token computed last: a view until the next call. */
+  logits(i: number): Float32Array {
+    const { hidden, vocab, rmsEps } = this.config;
+    this.#kernels.rmsNorm(this.#x + i * hidden * 4, this.#finalNorm, 1, hidden, rmsEps, this.#normed);
+    this.#kernels.matmul(
+      this.#normed,
+      this.#head.pointer,
+      this.#head.type,
+      0,
+      1,
+      vocab,
+      hidden,
+      this.#logits,
+    );
+    return new Float32Array(this.#memory.buffer, this.#logits, vocab);
+  }
+}
