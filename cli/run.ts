@@ -1,0 +1,212 @@
+/** quartermaster run: serves a workload through the scheduler and an executor, and reports. */
+import { readFile, writeFile } from "node:fs/promises";
+import { fileURLToPath } from "node:url";
+import { parseArgs } from "node:util";
+import type { Build } from "../bindings/core.js";
+import { Core } from "../bindings/core.js";
+import { Engine, type StepReport } from "../bindings/engine.js";
+import { POLICIES } from "../bindings/scheduler.js";
+import { BACKENDS, openModel } from "../native-host/executor/main.js";
+import { timelinePlot, type TimelineSample } from "../sim/plot.js";
+import { formatReport, LatencyRecorder, type RunReport } from "../sim/report.js";
+import { readTrace } from "../sim/traces.js";
+import { applyTrace, readPrompts, type WorkloadRequest } from "../sim/workload.js";
+import { choice, integer, positive } from "./options.js";
+import { Progress } from "./progress.js";
+
+export const RUN_HELP = `quartermaster run [options]
+
+Serves a workload on a model with paged KV, prefix sharing and continuous batching, then reports. Without options:
+the embedded model and its workload.
+
+Model and workload
+  --model DIR            Hugging Face directory: Llama, Mistral or Qwen2 (default: the embedded tiny-retrieval)
+  --prompts FILE         JSON lines {"prompt", "answer"?, "maxNewTokens"?, "arrivalUs"?}, or a JSON file like the
+                         embedded model's test_prompts.json (default: that)
+  --trace FILE           arrival times from a Mooncake or Azure trace instead of seeded bursts
+  --speed X              replay the trace X times as fast (default 1)
+  --requests N           requests of the embedded workload, 190 to 10000 (default 240)
+  --seed N               seed of the workload and of the core (default 1)
+
+Cache and scheduler
+  --blocks N             KV blocks (default 160)
+  --block-size N         tokens a block, a power of two (default 16)
+  --max-batch-tokens N   token budget of a step (default 256)
+  --max-running N        requests running at a time (default 32)
+  --policy NAME          ${POLICIES.join(", ")} (default priority)
+  --no-prefix-cache      never reuse blocks
+
+Execution
+  --backend NAME         cpu (native addon), wasm, or auto (default: native where it was built)
+  --build NAME           core, core-threads, core-scalar, debug (default core)
+  --threads N            threads of the native kernels (default: cores)
+
+Output
+  --plot FILE            write an SVG timeline of blocks, batches and cache hits
+  --json                 print one JSON object on standard output`;
+
+const EMBEDDED = fileURLToPath(new URL("../../native-host/models/tiny-retrieval", import.meta.url));
+
+const OPTIONS = {
+  model: { type: "string" },
+  prompts: { type: "string" },
+  trace: { type: "string" },
+  speed: { type: "string" },
+  requests: { type: "string" },
+  seed: { type: "string" },
+  blocks: { type: "string" },
+  "block-size": { type: "string" },
+  "max-batch-tokens": { type: "string" },
+  "max-running": { type: "string" },
+  policy: { type: "string" },
+  "no-prefix-cache": { type: "boolean" },
+  backend: { type: "string" },
+  build: { type: "string" },
+  threads: { type: "string" },
+  plot: { type: "string" },
+  json: { type: "boolean" },
+} as const;
+
+type Values = ReturnType<typeof parseRunArgs>;
+
+function parseRunArgs(args: string[]) {
+  return parseArgs({ args, options: OPTIONS }).values;
+}
+
+async function loadWorkload(values: Values): Promise<WorkloadRequest[]> {
+  const seed = integer("seed", values.seed, 1, 0, 2 ** 50);
+  const requests = integer("requests", values.requests, 240, 190, 10_000);
+  const text = await readFile(values.prompts ?? `${EMBEDDED}/test_prompts.json`, "utf8");
+  const workload = readPrompts(text, { seed, requests });
+  if (values.trace === undefined) return workload;
+  return applyTrace(workload, readTrace(await readFile(values.trace, "utf8")), positive("speed", values.speed, 1));
+}
+
+export interface Answer {
+  readonly request: WorkloadRequest;
+  readonly text: string;
+}
+
+/** Runs the workload and returns its report, the answers in order, and the timeline. */
+export async function serve(
+  values: Values,
+  workload: readonly WorkloadRequest[],
+): Promise<{ report: RunReport; answers: Answer[]; timeline: TimelineSample[]; note: string | undefined }> {
+  const blocks = integer("blocks", values.blocks, 160, 1, 2 ** 27);
+  const blockSize = integer("block-size", values["block-size"], 16, 1, 256);
+  const maxBatchTokens = integer("max-batch-tokens", values["max-batch-tokens"], 256, 1, 2 ** 22);
+  const maxRunning = Math.min(maxBatchTokens, integer("max-running", values["max-running"], 32, 1, 2 ** 20));
+  const build = choice<Build>("build", values.build, "core", ["core", "core-threads", "core-scalar", "debug"]);
+  const policy = choice("policy", values.policy, "priority", POLICIES);
+  const model = await openModel(values.model ?? EMBEDDED, {
+    blocks,
+    blockSize,
+    backend: choice("backend", values.backend, "auto", BACKENDS),
+    threads: integer("threads", values.threads, 0, 0, 64),
+  });
+  const { maxSequenceTokens, vocabSize, backend } = model.executor.describe();
+  const core = await Core.create({ build, seed: integer("seed", values.seed, 1, 0, 2 ** 50) });
+  const cache = core.kvCache({
+    blocks,
+    blockSize,
+    maxSequences: maxRunning,
+    maxSequenceTokens,
+    prefixCache: !values["no-prefix-cache"],
+  });
+  const scheduler = core.scheduler({
+    cache,
+    vocabSize,
+    maxRequests: workload.length,
+    maxRunning,
+    maxBatchTokens,
+    policy,
+    tokenCapacity: workload.length * maxSequenceTokens,
+  });
+
+  const timeline: TimelineSample[] = [];
+  const latency = new LatencyRecorder();
+  const progress = new Progress();
+  let preemptions = 0;
+  let peakBlocks = 0;
+  let finished = 0;
+  const startUs = performance.now() * 1000;
+  const onStep = (step: StepReport): void => {
+    const { hitTokens, queriedTokens } = cache.stats();
+    const usedBlocks = blocks - step.freeBlocks - step.evictableBlocks;
+    preemptions += step.preempted;
+    peakBlocks = Math.max(peakBlocks, usedBlocks);
+    timeline.push({
+      tUs: step.startUs - startUs,
+      usedBlocks,
+      evictableBlocks: step.evictableBlocks,
+      decodeTokens: step.decodeTokens,
+      prefillTokens: step.prefillTokens,
+      hitTokens,
+      queriedTokens,
+      preemptions: step.preempted,
+    });
+    const hitRate = queriedTokens === 0 ? 0 : hitTokens / queriedTokens;
+    progress.update(step, { tokens: latency.tokens, finished, requests: workload.length, usedBlocks, blocks, hitRate });
+  };
+  const engine = new Engine({
+    scheduler,
+    executor: model.executor,
+    eosTokenIds: model.config.eosTokenIds,
+    detokenizer: () => model.tokenizer.detokenizer(),
+    onStep,
+  });
+  const answer = async (request: WorkloadRequest): Promise<Answer> => {
+    const arrivalUs = startUs + request.arrivalUs;
+    let text = "";
+    const tokens = model.tokenizer.encode(request.text);
+    for await (const event of engine.generate({ tokens, maxNewTokens: request.maxNewTokens, arrivalUs })) {
+      text += event.text;
+      latency.token(request.id, arrivalUs, event.timeUs);
+    }
+    finished += 1;
+    return { request, text };
+  };
+  let answers: Answer[];
+  try {
+    answers = await Promise.all(workload.map(answer));
+  } finally {
+    progress.end();
+    await engine.close();
+  }
+  const seconds = (performance.now() * 1000 - startUs) / 1e6;
+  core.validate();
+  const judged = answers.filter(({ request }) => (request.golden ?? request.answer) !== undefined);
+  const { hitTokens, queriedTokens } = cache.stats();
+  const report: RunReport = {
+    requests: answers.length,
+    correct: judged.filter(({ request, text }) => text.startsWith((request.golden ?? request.answer)!)).length,
+    expected: judged.length,
+    tokensPerSecond: latency.tokens / seconds,
+    ttftMs: latency.ttftMs,
+    tbtMs: latency.tbtMs,
+    prefixHitRate: queriedTokens === 0 ? 0 : hitTokens / queriedTokens,
+    preemptions,
+    peakBlocks,
+    blocks,
+    backend,
+    build,
+  };
+  return { report, answers, timeline, note: model.fallbackReason };
+}
+
+export async function run(args: string[]): Promise<void> {
+  const values = parseRunArgs(args);
+  const workload = await loadWorkload(values);
+  const { report, timeline, note } = await serve(values, workload);
+  if (values.plot !== undefined) {
+    const title = `quartermaster: ${report.requests} requests, ${report.blocks} blocks, ${report.backend}`;
+    await writeFile(values.plot, timelinePlot(timeline, { title, blocks: report.blocks }));
+  }
+  if (values.json) {
+    console.log(JSON.stringify(report));
+    return;
+  }
+  if (note !== undefined) console.log(`wasm kernels: ${note}`);
+  console.log(formatReport(report));
+  if (values.plot !== undefined) console.log(`  timeline              ${values.plot}`);
+}

@@ -1,0 +1,180 @@
+/** NativeExecutor: runs plans on the addon's CPU kernels, which read the plan and the block tables in core memory. */
+import { invalidArgument, requireInteger } from "../../bindings/errors.js";
+import type { Executor, ExecutorDescription, RowContext, StepResult } from "../../bindings/executor.js";
+import { Phase, type StepPlan } from "../../bindings/plan.js";
+import { type Addon, type NativeModel, type NativeTensor, SAMPLING_WORDS } from "./addon.js";
+import { kvElementsPerToken, type ModelConfig } from "./model-config.js";
+import { modelFileError, type ModelSource } from "./model-source.js";
+import type { TensorLocation } from "./safetensors.js";
+import { type ExecutorOptions, executorShape } from "./wasm-executor.js";
+
+export interface NativeExecutorOptions extends ExecutorOptions {
+  /** Number type of the KV pool. Default "f32". */
+  kvType?: "f32" | "f16" | "bf16";
+  /** Threads of a forward pass; 0 (default) = the cores, at most 8. */
+  threads?: number;
+  /** Instruction set. Default "auto": the widest this machine has. */
+  isa?: "auto" | "portable" | "avx2" | "avx512";
+}
+
+const KV_TYPES = ["f32", "f16", "bf16"] as const;
+const ISAS = ["auto", "portable", "avx2", "avx512"] as const;
+
+export class NativeExecutor implements Executor {
+  readonly #model: NativeModel;
+  readonly #config: ModelConfig;
+  readonly #shape: Required<ExecutorOptions>;
+  readonly #kvType: "f32" | "f16" | "bf16";
+  #attached: ArrayBufferLike | undefined;
+  #attachedBytes = 0;
+
+  private constructor(
+    model: NativeModel,
+    config: ModelConfig,
+    shape: Required<ExecutorOptions>,
+    kvType: "f32" | "f16" | "bf16",
+  ) {
+    this.#model = model;
+    this.#config = config;
+    this.#shape = shape;
+    this.#kvType = kvType;
+  }
+
+  /** Memory-maps the weights of a directory. Throws what the addon refuses, with its code. */
+  static load(
+    addon: Addon,
+    source: ModelSource,
+    config: ModelConfig,
+    tensors: ReadonlyMap<string, TensorLocation>,
+    options: NativeExecutorOptions,
+  ): NativeExecutor {
+    const shape = executorShape(config, options);
+    const kvType = options.kvType ?? "f32";
+    const isa = options.isa ?? "auto";
+    if (!KV_TYPES.includes(kvType)) throw invalidArgument("kvType", kvType, KV_TYPES.join(", "));
+    if (!ISAS.includes(isa)) throw invalidArgument("isa", isa, ISAS.join(", "));
+    const threads = requireInteger("threads", options.threads ?? 0, 0, 64);
+    const files = [...new Set([...tensors.values()].map((tensor) => tensor.file))];
+    const located = [...tensors.values()].map(
+      ({ name, file, offset, bytes, type, shape: extents }): NativeTensor => ({
+        name,
+        file: files.indexOf(file),
+        offset,
+        bytes,
+        dtype: type,
+        shape: [...extents],
+      }),
+    );
+    const paths = files.map((file) => {
+      const path = source.path(file);
+      if (path === undefined) throw modelFileError(source.name, file, "is not on this machine: the native executor maps files");
+      return path;
+    });
+    const { blocks, blockSize, maxSequenceTokens } = shape;
+    const { architecture: _, maxPositions: __, eosTokenIds: ___, ropeScaling, ...numbers } = config;
+    const model = addon.createModel(
+      { ...numbers, ropeScaling, blocks, blockSize, maxSequenceTokens, kvType, threads, isa },
+      paths,
+      located,
+    );
+    return new NativeExecutor(model, config, shape, kvType);
+  }
+
+  describe(): ExecutorDescription {
+    const { layers, kvHeads, headDim, vocab } = this.#config;
+    const { blocks, blockSize, maxSequenceTokens } = this.#shape;
+    const elementBytes = this.#kvType === "f32" ? 4 : 2;
+    return {
+      backend: `cpu/${this.#model.isa}`,
+      layers,
+      kvHeads,
+      headDim,
+      blockBytes: kvElementsPerToken(this.#config) * blockSize * elementBytes,
+      blocks,
+      blockSize,
+      vocabSize: vocab,
+      maxSequenceTokens,
+    };
+  }
+
+  async run(plan: StepPlan, context: (row: number) => RowContext): Promise<StepResult> {
+    this.#attach(plan.memory);
+    const { sampling, history } = packSampling(plan, context);
+    const tokens = new Uint32Array(plan.samplingRows);
+    const logits = this.#shape.returnLogits ? new Float32Array(plan.samplingRows * this.#config.vocab) : null;
+    await this.#model.run(
+      {
+        rows: plan.rows,
+        totalTokens: plan.totalTokens,
+        samplingRows: plan.samplingRows,
+        transferCount: plan.transferCount,
+        phases: plan.phases.byteOffset,
+        newTokens: plan.newTokens.byteOffset,
+        computedBefore: plan.computedBefore.byteOffset,
+        tokenStart: plan.tokenStart.byteOffset,
+        tokens: plan.tokens.byteOffset,
+        slots: plan.slots.byteOffset,
+        tableStart: plan.tableStart.byteOffset,
+        tableCount: plan.tableCount.byteOffset,
+        tables: plan.tables.byteOffset,
+        transfers: plan.transfers.byteOffset,
+      },
+      sampling,
+      history,
+      tokens,
+      logits,
+    );
+    return logits ? { tokens, logits } : { tokens };
+  }
+
+  /** Gives the addon the core's memory; again when it has grown. */
+  #attach(memory: WebAssembly.Memory): void {
+    const { buffer } = memory;
+    if (this.#attached === buffer && this.#attachedBytes === buffer.byteLength) return;
+    this.#model.attach(new Uint8Array(buffer));
+    this.#attached = buffer;
+    this.#attachedBytes = buffer.byteLength;
+  }
+
+  async close(): Promise<void> {
+    this.#model.close();
+  }
+}
+
+/** The sampling records and token histories of a plan's sampling rows; histories only where a penalty reads them. */
+function packSampling(
+  plan: StepPlan,
+  context: (row: number) => RowContext,
+): { sampling: Uint32Array; history: Uint32Array } {
+  const words = new Uint32Array(plan.samplingRows * SAMPLING_WORDS);
+  const floats = new Float32Array(words.buffer);
+  const histories: Uint32Array[] = [];
+  let historyTokens = 0;
+  let at = 0;
+  for (let row = 0; row < plan.rows; row++) {
+    if (plan.phases[row] === Phase.PrefillChunk) continue;
+    const { sampling, tokens, generated } = context(row);
+    floats[at] = sampling.temperature;
+    words[at + 1] = sampling.topK;
+    floats[at + 2] = sampling.topP;
+    floats[at + 3] = sampling.minP;
+    floats[at + 4] = sampling.repetitionPenalty;
+    words[at + 5] = sampling.seed >>> 0;
+    words[at + 6] = Math.floor(sampling.seed / 2 ** 32);
+    words[at + 7] = generated;
+    if (sampling.repetitionPenalty !== 1) {
+      words[at + 8] = historyTokens;
+      words[at + 9] = tokens.length;
+      histories.push(tokens);
+      historyTokens += tokens.length;
+    }
+    at += SAMPLING_WORDS;
+  }
+  const history = new Uint32Array(historyTokens);
+  let offset = 0;
+  for (const tokens of histories) {
+    history.set(tokens, offset);
+    offset += tokens.length;
+  }
+  return { sampling: words, history };
+}
