@@ -140,7 +140,7 @@ export function nodesFor(entries: u32, nodeBytes: u32, valueBytes: u32): u32 {
   const leafCapacity = leafCapacityOf(nodeBytes, valueBytes);
   const promoted = <f64>entries / <f64>(1 << digitBitsOf(leafCapacity));
   // A leaf starts with a promoted key, or is more than half full together with its left neighbour.
-  const leaves = promoted + 6 * Math.sqrt(promoted) + (2 * <f64>entries) / <f64>leafCapacity + 2;
+  const leaves = promoted + 6 * sqrt<f64>(promoted) + (2 * <f64>entries) / <f64>leafCapacity + 2;
   return <u32>(leaves * 1.25) + 2 * MAX_LEVELS + 8;
 }
 

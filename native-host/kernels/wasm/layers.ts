@@ -29,7 +29,7 @@ export function rmsNorm(x: usize, weight: usize, n: u32, hidden: u32, eps: f64, 
       const value = <f64>load<f32>(from + (i << 2));
       sum += value * value;
     }
-    const scale = f32x4.splat(<f32>(1 / Math.sqrt(sum / <f64>hidden + eps)));
+    const scale = f32x4.splat(<f32>(1 / sqrt<f64>(sum / <f64>hidden + eps)));
     for (let i: usize = 0; i < <usize>hidden; i += 4) {
       const scaled = f32x4.mul(v128.load(from + (i << 2)), scale);
       v128.store(to + (i << 2), f32x4.mul(scaled, v128.load(weight + (i << 2))));
