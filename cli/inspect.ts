@@ -75,7 +75,10 @@ function print(report: {
     ["longest sequence", `${report.maxSequenceTokens} tokens`],
     ["KV a token", `${showBytes(report.kvBytesPerToken)} (f32)`],
     [`KV a block of ${report.blockSize}`, showBytes(report.blockBytes)],
-    [`blocks in ${showBytes(report.memory)}`, `${report.blocks.toLocaleString("en")} = ${report.tokens.toLocaleString("en")} tokens`],
+    [
+      `blocks in ${showBytes(report.memory)}`,
+      `${report.blocks.toLocaleString("en")} = ${report.tokens.toLocaleString("en")} tokens`,
+    ],
   ];
   const width = Math.max(...rows.map(([name]) => name.length));
   for (const [name, value] of rows) console.log(`${name.padEnd(width)}   ${value}`);

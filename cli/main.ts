@@ -37,7 +37,9 @@ async function main(args: string[]): Promise<number> {
     return 0;
   } catch (error) {
     const code = (error as { code?: unknown }).code;
-    const expected = error instanceof QuartermasterError || (typeof code === "string" && /^ERR_PARSE_ARGS|^E[A-Z]+$/.test(code));
+    const expected =
+      error instanceof QuartermasterError ||
+      (typeof code === "string" && /^ERR_PARSE_ARGS|^E[A-Z]+$/.test(code));
     console.error(expected ? `quartermaster ${name}: ${(error as Error).message}` : error);
     return expected ? 2 : 1;
   }

@@ -2,10 +2,17 @@
 import { invalidArgument } from "../bindings/errors.js";
 
 /** An integer option, or its default when not given. */
-export function integer(name: string, text: string | undefined, fallback: number, lowest: number, highest: number): number {
+export function integer(
+  name: string,
+  text: string | undefined,
+  fallback: number,
+  lowest: number,
+  highest: number,
+): number {
   if (text === undefined) return fallback;
   const value = /^\d+$/.test(text) ? Number(text) : NaN;
-  if (!(value >= lowest && value <= highest)) throw invalidArgument(`--${name}`, text, `an integer from ${lowest} to ${highest}`);
+  if (!(value >= lowest && value <= highest))
+    throw invalidArgument(`--${name}`, text, `an integer from ${lowest} to ${highest}`);
   return value;
 }
 
@@ -18,7 +25,12 @@ export function positive(name: string, text: string | undefined, fallback: numbe
 }
 
 /** One of a few names. */
-export function choice<T extends string>(name: string, text: string | undefined, fallback: T, known: readonly T[]): T {
+export function choice<T extends string>(
+  name: string,
+  text: string | undefined,
+  fallback: T,
+  known: readonly T[],
+): T {
   if (text === undefined) return fallback;
   if (!known.includes(text as T)) throw invalidArgument(`--${name}`, text, known.join(", "));
   return text as T;

@@ -79,7 +79,11 @@ async function loadWorkload(values: Values): Promise<WorkloadRequest[]> {
   const text = await readFile(values.prompts ?? `${EMBEDDED}/test_prompts.json`, "utf8");
   const workload = readPrompts(text, { seed, requests });
   if (values.trace === undefined) return workload;
-  return applyTrace(workload, readTrace(await readFile(values.trace, "utf8")), positive("speed", values.speed, 1));
+  return applyTrace(
+    workload,
+    readTrace(await readFile(values.trace, "utf8")),
+    positive("speed", values.speed, 1),
+  );
 }
 
 export interface Answer {
@@ -96,7 +100,12 @@ export async function serve(
   const blockSize = integer("block-size", values["block-size"], 16, 1, 256);
   const maxBatchTokens = integer("max-batch-tokens", values["max-batch-tokens"], 256, 1, 2 ** 22);
   const maxRunning = Math.min(maxBatchTokens, integer("max-running", values["max-running"], 32, 1, 2 ** 20));
-  const build = choice<Build>("build", values.build, "core", ["core", "core-threads", "core-scalar", "debug"]);
+  const build = choice<Build>("build", values.build, "core", [
+    "core",
+    "core-threads",
+    "core-scalar",
+    "debug",
+  ]);
   const policy = choice("policy", values.policy, "priority", POLICIES);
   const model = await openModel(values.model ?? EMBEDDED, {
     blocks,
@@ -146,7 +155,14 @@ export async function serve(
       preemptions: step.preempted,
     });
     const hitRate = queriedTokens === 0 ? 0 : hitTokens / queriedTokens;
-    progress.update(step, { tokens: latency.tokens, finished, requests: workload.length, usedBlocks, blocks, hitRate });
+    progress.update(step, {
+      tokens: latency.tokens,
+      finished,
+      requests: workload.length,
+      usedBlocks,
+      blocks,
+      hitRate,
+    });
   };
   const engine = new Engine({
     scheduler,
@@ -179,7 +195,8 @@ export async function serve(
   const { hitTokens, queriedTokens } = cache.stats();
   const report: RunReport = {
     requests: answers.length,
-    correct: judged.filter(({ request, text }) => text.startsWith((request.golden ?? request.answer)!)).length,
+    correct: judged.filter(({ request, text }) => text.startsWith((request.golden ?? request.answer)!))
+      .length,
     expected: judged.length,
     tokensPerSecond: latency.tokens / seconds,
     ttftMs: latency.ttftMs,

@@ -17,15 +17,21 @@ const ENTRIES = {
 
 function compile(target) {
   return new Promise((resolve, reject) => {
-    const child = spawn(process.execPath, [asc, ENTRIES[target], "--target", target], { cwd: root, stdio: "inherit" });
+    const child = spawn(process.execPath, [asc, ENTRIES[target], "--target", target], {
+      cwd: root,
+      stdio: "inherit",
+    });
     child.on("error", reject);
-    child.on("exit", (code) => (code === 0 ? resolve() : reject(new Error(`asc failed for target ${target}`))));
+    child.on("exit", (code) =>
+      code === 0 ? resolve() : reject(new Error(`asc failed for target ${target}`)),
+    );
   });
 }
 
 const targets = process.argv.length > 2 ? process.argv.slice(2) : Object.keys(ENTRIES);
 for (const target of targets) {
-  if (!(target in ENTRIES)) throw new Error(`unknown target "${target}"; known: ${Object.keys(ENTRIES).join(", ")}`);
+  if (!(target in ENTRIES))
+    throw new Error(`unknown target "${target}"; known: ${Object.keys(ENTRIES).join(", ")}`);
 }
 mkdirSync(join(root, "build"), { recursive: true });
 const pending = [...targets];

@@ -6,13 +6,22 @@ import { fileURLToPath, pathToFileURL } from "node:url";
 import binaryen from "binaryen";
 
 const { Features } = binaryen;
-const BASE = Features.MutableGlobals | Features.SignExt | Features.NontrappingFPToInt | Features.BulkMemory | Features.BulkMemoryOpt;
+const BASE =
+  Features.MutableGlobals |
+  Features.SignExt |
+  Features.NontrappingFPToInt |
+  Features.BulkMemory |
+  Features.BulkMemoryOpt;
 const CORE_BUDGET = 100 * 1024;
 
 /** What each module may be. */
 export const RULES = {
   "core.wasm": { shared: false, features: BASE | Features.SIMD128, budget: CORE_BUDGET },
-  "core-threads.wasm": { shared: true, features: BASE | Features.SIMD128 | Features.Atomics, budget: CORE_BUDGET },
+  "core-threads.wasm": {
+    shared: true,
+    features: BASE | Features.SIMD128 | Features.Atomics,
+    budget: CORE_BUDGET,
+  },
   "core-scalar.wasm": { shared: false, features: BASE, budget: CORE_BUDGET },
   "debug.wasm": { shared: false, features: BASE | Features.SIMD128, budget: Infinity },
   "kernels.wasm": { shared: false, features: BASE | Features.SIMD128, budget: CORE_BUDGET },

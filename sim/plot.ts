@@ -28,7 +28,8 @@ function ticks(low: number, high: number, count: number): number[] {
   const power = 10 ** Math.floor(Math.log10(raw));
   const step = [1, 2, 5, 10].map((factor) => factor * power).find((candidate) => candidate >= raw)!;
   const result: number[] = [];
-  for (let at = Math.ceil(low / step) * step; at <= high + step * 1e-9; at += step) result.push(Number(at.toPrecision(12)));
+  for (let at = Math.ceil(low / step) * step; at <= high + step * 1e-9; at += step)
+    result.push(Number(at.toPrecision(12)));
   return result;
 }
 
@@ -107,14 +108,20 @@ function thin(samples: readonly TimelineSample[], count: number): TimelineSample
   if (samples.length <= count) return [...samples];
   const size = samples.length / count;
   return Array.from({ length: count }, (_, i) => {
-    const bucket = samples.slice(Math.floor(i * size), Math.max(Math.floor((i + 1) * size), Math.floor(i * size) + 1));
+    const bucket = samples.slice(
+      Math.floor(i * size),
+      Math.max(Math.floor((i + 1) * size), Math.floor(i * size) + 1),
+    );
     const peak = bucket.reduce((best, sample) => (sample.usedBlocks > best.usedBlocks ? sample : best));
     return { ...peak, preemptions: bucket.reduce((sum, sample) => sum + sample.preemptions, 0) };
   });
 }
 
 /** KV blocks, batch composition and prefix hits over time. */
-export function timelinePlot(all: readonly TimelineSample[], meta: { title: string; blocks: number }): string {
+export function timelinePlot(
+  all: readonly TimelineSample[],
+  meta: { title: string; blocks: number },
+): string {
   const samples = thin(all, 600);
   const endMs = Math.max(1, (samples[samples.length - 1]?.tUs ?? 0) / 1000);
   const x = (ms: number): number => LEFT + ((WIDTH - LEFT - RIGHT) * ms) / endMs;
@@ -122,8 +129,18 @@ export function timelinePlot(all: readonly TimelineSample[], meta: { title: stri
   const blocks: Panel = { top: 70, height: 170, title: "KV blocks", highest: meta.blocks };
   const mostTokens = Math.max(1, ...samples.map((sample) => sample.decodeTokens + sample.prefillTokens));
   const batch: Panel = { top: 300, height: 130, title: "tokens a step", highest: mostTokens };
-  const hits: Panel = { top: 490, height: 100, title: "prompt tokens found in the cache, cumulative share", highest: 1 };
-  const stacked = (panel: Panel, low: (s: TimelineSample) => number, high: (s: TimelineSample) => number, color: string): string => {
+  const hits: Panel = {
+    top: 490,
+    height: 100,
+    title: "prompt tokens found in the cache, cumulative share",
+    highest: 1,
+  };
+  const stacked = (
+    panel: Panel,
+    low: (s: TimelineSample) => number,
+    high: (s: TimelineSample) => number,
+    color: string,
+  ): string => {
     const y = (value: number): number => panel.top + panel.height * (1 - value / panel.highest);
     return area(
       samples.map((sample) => [x(sample.tUs / 1000), y(low(sample)), y(high(sample))]),
@@ -138,11 +155,36 @@ export function timelinePlot(all: readonly TimelineSample[], meta: { title: stri
       return `<path d="M${at} ${blocks.top - 1} l-4 -6 h8 z" fill="#c92a2a"/>`;
     });
   return document(meta.title, 640, [
-    stacked(blocks, () => 0, (s) => s.usedBlocks, used),
-    stacked(blocks, (s) => s.usedBlocks, (s) => s.usedBlocks + s.evictableBlocks, cached),
-    stacked(batch, () => 0, (s) => s.decodeTokens, decode),
-    stacked(batch, (s) => s.decodeTokens, (s) => s.decodeTokens + s.prefillTokens, prefill),
-    stacked(hits, () => 0, (s) => (s.queriedTokens === 0 ? 0 : s.hitTokens / s.queriedTokens), hit),
+    stacked(
+      blocks,
+      () => 0,
+      (s) => s.usedBlocks,
+      used,
+    ),
+    stacked(
+      blocks,
+      (s) => s.usedBlocks,
+      (s) => s.usedBlocks + s.evictableBlocks,
+      cached,
+    ),
+    stacked(
+      batch,
+      () => 0,
+      (s) => s.decodeTokens,
+      decode,
+    ),
+    stacked(
+      batch,
+      (s) => s.decodeTokens,
+      (s) => s.decodeTokens + s.prefillTokens,
+      prefill,
+    ),
+    stacked(
+      hits,
+      () => 0,
+      (s) => (s.queriedTokens === 0 ? 0 : s.hitTokens / s.queriedTokens),
+      hit,
+    ),
     axes(blocks, xTicks, x),
     axes(batch, xTicks, x),
     axes(hits, xTicks, x),
@@ -184,7 +226,8 @@ export function linePlot(options: {
   const [lowY, highY] = [Math.min(logY ? Infinity : 0, ...ys), Math.max(...ys)];
   const top = 70;
   const height = 380;
-  const x = (value: number): number => LEFT + ((WIDTH - LEFT - RIGHT) * (toX(value) - lowX)) / (highX - lowX || 1);
+  const x = (value: number): number =>
+    LEFT + ((WIDTH - LEFT - RIGHT) * (toX(value) - lowX)) / (highX - lowX || 1);
   const y = (value: number): number => top + height * (1 - (toY(value) - lowY) / (highY - lowY || 1));
   const undo = (log: boolean) => (value: number) => (log ? 10 ** value : value);
   const body: string[] = [];
@@ -195,11 +238,15 @@ export function linePlot(options: {
     );
   }
   for (const tick of ticks(lowX, highX, 8).map(undo(logX))) {
-    body.push(`<text x="${x(tick).toFixed(1)}" y="${top + height + 16}" text-anchor="middle">${label(Number(tick.toPrecision(3)))}</text>`);
+    body.push(
+      `<text x="${x(tick).toFixed(1)}" y="${top + height + 16}" text-anchor="middle">${label(Number(tick.toPrecision(3)))}</text>`,
+    );
   }
   series.forEach((line, i) => {
     const path = line.points.map(([px, py]) => `${x(px).toFixed(1)},${y(py).toFixed(1)}`).join(" ");
-    body.push(`<polyline points="${path}" fill="none" stroke="${COLORS[i % COLORS.length]}" stroke-width="2"/>`);
+    body.push(
+      `<polyline points="${path}" fill="none" stroke="${COLORS[i % COLORS.length]}" stroke-width="2"/>`,
+    );
   });
   body.push(
     legend(

@@ -17,11 +17,15 @@ export interface TraceRow {
 }
 
 function lineError(line: number, field: string, value: unknown): QuartermasterError {
-  return new QuartermasterError("TRACE", `trace line ${line}: ${field} is ${String(value)}; allowed: a number >= 0`, {
-    argument: field,
-    value,
-    range: "a number >= 0",
-  });
+  return new QuartermasterError(
+    "TRACE",
+    `trace line ${line}: ${field} is ${String(value)}; allowed: a number >= 0`,
+    {
+      argument: field,
+      value,
+      range: "a number >= 0",
+    },
+  );
 }
 
 function requireCount(line: number, field: string, value: unknown): number {
@@ -48,7 +52,9 @@ export function readMooncakeTrace(text: string): TraceRow[] {
     try {
       json = JSON.parse(content) as Record<string, unknown>;
     } catch (error) {
-      throw new QuartermasterError("TRACE", `trace line ${line} is not JSON: ${(error as Error).message}`, { cause: error });
+      throw new QuartermasterError("TRACE", `trace line ${line} is not JSON: ${(error as Error).message}`, {
+        cause: error,
+      });
     }
     rows.push({
       arrivalUs: requireCount(line, "timestamp", json.timestamp) * 1000,
@@ -91,5 +97,8 @@ export function readTrace(text: string): TraceRow[] {
   const first = text.slice(0, 200).trimStart();
   if (first.startsWith("{")) return readMooncakeTrace(text);
   if (first.startsWith("TIMESTAMP")) return readAzureTrace(text);
-  throw new QuartermasterError("TRACE", "the trace is neither Mooncake JSON lines nor an Azure CSV with TIMESTAMP");
+  throw new QuartermasterError(
+    "TRACE",
+    "the trace is neither Mooncake JSON lines nor an Azure CSV with TIMESTAMP",
+  );
 }

@@ -66,7 +66,8 @@ function recordedDraft(prompt: RecordedPrompt, tail: number): Draft {
 /** A further question on a context: another key's value, asked of the whole context or of its beginning. */
 function furtherDraft(context: string, random: RandomStream, tail: number): Draft {
   const facts = factsOf(context);
-  const cut = !context.includes("#") && random.below(2) === 0 ? 12 + random.below(facts.length - 12) : facts.length;
+  const cut =
+    !context.includes("#") && random.below(2) === 0 ? 12 + random.below(facts.length - 12) : facts.length;
   const [key, answer] = facts[random.below(cut)];
   const text = (cut === facts.length ? context : cutContext(context, cut)) + `?${key}`;
   return { text, answer, golden: undefined, maxNewTokens: answer.length + tail };
@@ -76,7 +77,10 @@ function furtherDraft(context: string, random: RandomStream, tail: number): Draf
  * The workload of the embedded model: all recorded questions, further questions on the same contexts, bursts of
  * arrivals, mixed lengths of prompts and answers. Questions on one context arrive near each other.
  */
-export function buildWorkload(prompts: readonly RecordedPrompt[], options: WorkloadOptions = {}): WorkloadRequest[] {
+export function buildWorkload(
+  prompts: readonly RecordedPrompt[],
+  options: WorkloadOptions = {},
+): WorkloadRequest[] {
   const { requests = 240, seed = 1, meanIntervalUs = 8000, cv = 3 } = options;
   const random = new RandomStream(seed);
   const tail = (): number => Math.min(MAX_TAIL, Math.floor(random.gamma(0.7, 16)));
@@ -103,7 +107,11 @@ export function buildWorkload(prompts: readonly RecordedPrompt[], options: Workl
 }
 
 /** Takes arrival times from a trace, `speed` times as fast; a shorter trace is repeated end to end. */
-export function applyTrace(workload: readonly WorkloadRequest[], rows: readonly TraceRow[], speed = 1): WorkloadRequest[] {
+export function applyTrace(
+  workload: readonly WorkloadRequest[],
+  rows: readonly TraceRow[],
+  speed = 1,
+): WorkloadRequest[] {
   if (rows.length === 0) throw new QuartermasterError("TRACE", "the trace has no rows");
   const period = rows[rows.length - 1].arrivalUs + 1;
   return workload.map((request, i) => {

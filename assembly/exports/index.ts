@@ -27,7 +27,7 @@ function checked(index: usize, result: i32): i32 {
 // @ts-ignore: decorator
 @inline
 function join(low: u32, high: u32): u64 {
-  return ((<u64>high) << 32) | <u64>low;
+  return ((<u64>high) << 32) | (<u64>low);
 }
 
 function shapeValid(nodes: u32, nodeBytes: u32, valueBytes: u32): bool {
@@ -48,7 +48,9 @@ export function orderedIndexNodesFor(entries: u32, nodeBytes: u32, valueBytes: u
 
 /** Bytes of an index of this shape, or INVALID_ARGUMENT. */
 export function orderedIndexBytes(nodes: u32, nodeBytes: u32, valueBytes: u32): f64 {
-  return shapeValid(nodes, nodeBytes, valueBytes) ? <f64>indexRegionBytes(nodes, nodeBytes) : INVALID_ARGUMENT;
+  return shapeValid(nodes, nodeBytes, valueBytes)
+    ? <f64>indexRegionBytes(nodes, nodeBytes)
+    : INVALID_ARGUMENT;
 }
 
 /** Creates an index in a region of its own; afterwards it is the arena's last region. */
@@ -61,7 +63,13 @@ export function orderedIndexCreate(nodes: u32, nodeBytes: u32, valueBytes: u32):
 }
 
 /** 1 inserted, 0 overwritten. */
-export function orderedIndexSet(index: usize, keyLow: u32, keyHigh: u32, valueLow: u32, valueHigh: u32): Status {
+export function orderedIndexSet(
+  index: usize,
+  keyLow: u32,
+  keyHigh: u32,
+  valueLow: u32,
+  valueHigh: u32,
+): Status {
   return checked(index, indexPut(index, join(keyLow, keyHigh), join(valueLow, valueHigh)));
 }
 
@@ -103,8 +111,8 @@ export function orderedIndexAdd64(index: usize, key: u64, delta: u64): usize {
 export function orderedIndexGetMany(index: usize, keys: usize, count: u32, values: usize, found: usize): u32 {
   let hits: u32 = 0;
   for (let i: u32 = 0; i < count; i++) {
-    const at = indexFind(index, load<u64>(keys + (<usize>i << 3)));
-    store<u64>(values + (<usize>i << 3), at == 0 ? 0 : loadValue(changetype<Index>(index), at));
+    const at = indexFind(index, load<u64>(keys + ((<usize>i) << 3)));
+    store<u64>(values + ((<usize>i) << 3), at == 0 ? 0 : loadValue(changetype<Index>(index), at));
     store<u8>(found + <usize>i, <u8>u32(at != 0));
     hits += u32(at != 0);
   }
@@ -114,7 +122,8 @@ export function orderedIndexGetMany(index: usize, keys: usize, count: u32, value
 /** Enters `count` u64 keys and values; stops at the first refusal. Returns how many were entered. */
 export function orderedIndexSetMany(index: usize, keys: usize, values: usize, count: u32): u32 {
   for (let i: u32 = 0; i < count; i++) {
-    if (indexPut(index, load<u64>(keys + (<usize>i << 3)), load<u64>(values + (<usize>i << 3))) < 0) return i;
+    if (indexPut(index, load<u64>(keys + ((<usize>i) << 3)), load<u64>(values + ((<usize>i) << 3))) < 0)
+      return i;
   }
   return checked(index, <i32>count);
 }
@@ -122,7 +131,8 @@ export function orderedIndexSetMany(index: usize, keys: usize, values: usize, co
 /** Removes `count` u64 keys; returns how many were there. */
 export function orderedIndexDeleteMany(index: usize, keys: usize, count: u32): u32 {
   let removed: u32 = 0;
-  for (let i: u32 = 0; i < count; i++) removed += <u32>indexDelete(index, load<u64>(keys + (<usize>i << 3)));
+  for (let i: u32 = 0; i < count; i++)
+    removed += <u32>indexDelete(index, load<u64>(keys + ((<usize>i) << 3)));
   return checked(index, <i32>removed);
 }
 

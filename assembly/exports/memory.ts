@@ -25,7 +25,7 @@ export function abiVersion(): i32 {
 // @ts-ignore: decorator
 @inline
 function memoryBytes(): u64 {
-  return <u64>memory.size() << 16;
+  return (<u64>memory.size()) << 16;
 }
 
 /** Lays the arena over the whole memory. Call once, first, unless a snapshot is adopted. */

@@ -51,7 +51,8 @@ export function kvCacheCreate(
   prefixCache: u32,
   keyBits: u32,
 ): Status {
-  if (!kvShapeValid(blocks, blockSize, maxSequences, maxSequenceTokens) || keyBits > 64) return INVALID_ARGUMENT;
+  if (!kvShapeValid(blocks, blockSize, maxSequences, maxSequenceTokens) || keyBits > 64)
+    return INVALID_ARGUMENT;
   const bytes = kvBytes(blocks, blockSize, maxSequences, maxSequenceTokens);
   const kv = changetype<KvCache>(arenaTake(ARENA, RegionKind.KvCache, bytes));
   if (changetype<usize>(kv) == 0) return OUT_OF_MEMORY;
@@ -61,96 +62,115 @@ export function kvCacheCreate(
 }
 
 /** Opens a sequence on the cached part of `count` tokens in the input region. `flags`: 1 = never shared. */
-export function kvOpen(kv: KvCache, namespace: u32, count: u32, flags: u32): i32 {
+export function kvOpen(cache: usize, namespace: u32, count: u32, flags: u32): i32 {
+  const kv = changetype<KvCache>(cache);
   return checked(kv, open(kv, namespace, kv.input, count, flags & ~OWNED));
 }
 
 /** Cached tokens (whole blocks) that `count` tokens in the input region would hit now; changes nothing. */
-export function kvMatch(kv: KvCache, namespace: u32, count: u32): i32 {
+export function kvMatch(cache: usize, namespace: u32, count: u32): i32 {
+  const kv = changetype<KvCache>(cache);
   if (count > kv.maxSequenceTokens) return INVALID_ARGUMENT;
   if (kv.prefixCache == 0 || count < 2) return 0;
   const limit = (count - 1) >> kv.blockShift;
   return matchPrefix(kv, namespace, kv.input, limit, 0) << kv.blockShift;
 }
 
-export function kvReserve(kv: KvCache, handle: u32, count: u32): i32 {
+export function kvReserve(cache: usize, handle: u32, count: u32): i32 {
+  const kv = changetype<KvCache>(cache);
   if (owned(kv, handle)) return SEQUENCE_OWNED;
   return checked(kv, reserve(kv, handle, count));
 }
 
 /** Records `count` tokens from the input region as computed. */
-export function kvAppend(kv: KvCache, handle: u32, count: u32): Status {
+export function kvAppend(cache: usize, handle: u32, count: u32): Status {
+  const kv = changetype<KvCache>(cache);
   if (count > kv.maxSequenceTokens) return INVALID_ARGUMENT;
   if (owned(kv, handle)) return SEQUENCE_OWNED;
   return checked(kv, append(kv, handle, kv.input, count));
 }
 
-export function kvTruncate(kv: KvCache, handle: u32, length: u32): Status {
+export function kvTruncate(cache: usize, handle: u32, length: u32): Status {
+  const kv = changetype<KvCache>(cache);
   if (owned(kv, handle)) return SEQUENCE_OWNED;
   return checked(kv, truncate(kv, handle, length));
 }
 
-export function kvFork(kv: KvCache, handle: u32): i32 {
+export function kvFork(cache: usize, handle: u32): i32 {
+  const kv = changetype<KvCache>(cache);
   if (owned(kv, handle)) return SEQUENCE_OWNED;
   return checked(kv, fork(kv, handle));
 }
 
-export function kvClose(kv: KvCache, handle: u32): Status {
+export function kvClose(cache: usize, handle: u32): Status {
+  const kv = changetype<KvCache>(cache);
   if (owned(kv, handle)) return SEQUENCE_OWNED;
   return checked(kv, close(kv, handle));
 }
 
-export function kvSettleCopies(kv: KvCache): void {
+export function kvSettleCopies(cache: usize): void {
+  const kv = changetype<KvCache>(cache);
   settleCopies(kv);
   checked(kv, OK);
 }
 
-export function kvRevertCopies(kv: KvCache): void {
+export function kvRevertCopies(cache: usize): void {
+  const kv = changetype<KvCache>(cache);
   revertCopies(kv);
   checked(kv, OK);
 }
 
 /** Forgets every cached block that no sequence holds. */
-export function kvForget(kv: KvCache): i32 {
+export function kvForget(cache: usize): i32 {
+  const kv = changetype<KvCache>(cache);
   return checked(kv, <i32>forgetUnreferenced(kv));
 }
 
 /** Tokens of a sequence whose K and V exist, or -1 when the handle is not open. */
-export function kvLength(kv: KvCache, handle: u32): i32 {
+export function kvLength(cache: usize, handle: u32): i32 {
+  const kv = changetype<KvCache>(cache);
   return isOpen(kv, handle) ? <i32>sequenceOf(kv, handle).length : -1;
 }
 
 /** Block ids in a sequence's table, or -1. */
-export function kvTableCount(kv: KvCache, handle: u32): i32 {
+export function kvTableCount(cache: usize, handle: u32): i32 {
+  const kv = changetype<KvCache>(cache);
   return isOpen(kv, handle) ? <i32>sequenceOf(kv, handle).blockCount : -1;
 }
 
 /** Address of a sequence's table. */
-export function kvTable(kv: KvCache, handle: u32): usize {
+export function kvTable(cache: usize, handle: u32): usize {
+  const kv = changetype<KvCache>(cache);
   return tableOf(kv, handle & SLOT_MASK);
 }
 
-export function kvInput(kv: KvCache): usize {
+export function kvInput(cache: usize): usize {
+  const kv = changetype<KvCache>(cache);
   return kv.input;
 }
 
-export function kvCopies(kv: KvCache): usize {
+export function kvCopies(cache: usize): usize {
+  const kv = changetype<KvCache>(cache);
   return kv.copies;
 }
 
-export function kvCopyCount(kv: KvCache): u32 {
+export function kvCopyCount(cache: usize): u32 {
+  const kv = changetype<KvCache>(cache);
   return kv.copyCount;
 }
 
 /** Holders of a block, or NOT_FOUND for an id that the pool does not have. */
-export function kvReferences(kv: KvCache, id: u32): i32 {
+export function kvReferences(cache: usize, id: u32): i32 {
+  const kv = changetype<KvCache>(cache);
   return id < kv.blockCount ? <i32>block(kv, id).refs : NOT_FOUND;
 }
 
-export function kvAvailable(kv: KvCache): u32 {
+export function kvAvailable(cache: usize): u32 {
+  const kv = changetype<KvCache>(cache);
   return availableBlocks(kv);
 }
 
-export function kvValidateCache(kv: KvCache): Status {
+export function kvValidateCache(cache: usize): Status {
+  const kv = changetype<KvCache>(cache);
   return kvValidate(kv);
 }

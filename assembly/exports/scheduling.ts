@@ -24,19 +24,21 @@ function checked(s: Scheduler, result: i32): i32 {
 
 /** Bytes of a scheduler of this shape, or INVALID_ARGUMENT. */
 export function schedulerRegionBytes(
-  kv: KvCache,
+  cache: usize,
   maxRequests: u32,
   maxRunning: u32,
   maxBatchTokens: u32,
   tokenCapacity: u32,
 ): f64 {
-  if (!schedulerShapeValid(kv, maxRequests, maxRunning, maxBatchTokens, tokenCapacity)) return INVALID_ARGUMENT;
+  const kv = changetype<KvCache>(cache);
+  if (!schedulerShapeValid(kv, maxRequests, maxRunning, maxBatchTokens, tokenCapacity))
+    return INVALID_ARGUMENT;
   return <f64>schedulerBytes(kv, maxRequests, maxRunning, maxBatchTokens, tokenCapacity);
 }
 
 /** Creates a scheduler over `kv` in a region of its own; afterwards it is the arena's last region. */
 export function schedulerRegionCreate(
-  kv: KvCache,
+  cache: usize,
   maxRequests: u32,
   maxRunning: u32,
   maxBatchTokens: u32,
@@ -47,7 +49,9 @@ export function schedulerRegionCreate(
   tokenCapacity: u32,
   queueTimeoutUs: f64,
 ): Status {
-  if (!schedulerShapeValid(kv, maxRequests, maxRunning, maxBatchTokens, tokenCapacity)) return INVALID_ARGUMENT;
+  const kv = changetype<KvCache>(cache);
+  if (!schedulerShapeValid(kv, maxRequests, maxRunning, maxBatchTokens, tokenCapacity))
+    return INVALID_ARGUMENT;
   if (vocabSize == 0 || policy > <u32>Policy.ShortestFirst || !(queueTimeoutUs >= 0)) return INVALID_ARGUMENT;
   const bytes = schedulerBytes(kv, maxRequests, maxRunning, maxBatchTokens, tokenCapacity);
   const s = changetype<Scheduler>(arenaTake(ARENA, RegionKind.Scheduler, bytes));
@@ -71,7 +75,7 @@ export function schedulerRegionCreate(
 
 /** Submits the first `promptTokens` ids of the cache's input region. Returns a request handle. */
 export function requestSubmit(
-  s: Scheduler,
+  scheduler: usize,
   idLow: u32,
   idHigh: u32,
   promptTokens: u32,
@@ -80,6 +84,7 @@ export function requestSubmit(
   priority: u32,
   arrivalUs: f64,
 ): i32 {
+  const s = changetype<Scheduler>(scheduler);
   const id = ((<u64>idHigh) << 32) | idLow;
   if (promptTokens > s.kv.maxSequenceTokens) return TOO_LONG;
   const handle = submit(s, id, s.kv.input, promptTokens, maxNewTokens, namespace, priority, arrivalUs);
@@ -87,58 +92,71 @@ export function requestSubmit(
 }
 
 /** Plans a step at `nowUs`; the plan is at `schedulerPlan`. Returns the step's id. */
-export function schedulerStep(s: Scheduler, nowUs: f64): i32 {
+export function schedulerStep(scheduler: usize, nowUs: f64): i32 {
+  const s = changetype<Scheduler>(scheduler);
   return checked(s, step(s, nowUs));
 }
 
 /** Enters the results region for the step in flight. */
-export function schedulerCommit(s: Scheduler, stepId: u32, nowUs: f64): Status {
+export function schedulerCommit(scheduler: usize, stepId: u32, nowUs: f64): Status {
+  const s = changetype<Scheduler>(scheduler);
   return checked(s, commit(s, stepId, nowUs));
 }
 
 /** Takes the step in flight back. */
-export function schedulerAbandon(s: Scheduler, stepId: u32): Status {
+export function schedulerAbandon(scheduler: usize, stepId: u32): Status {
+  const s = changetype<Scheduler>(scheduler);
   return checked(s, abandon(s, stepId));
 }
 
-export function requestAbort(s: Scheduler, handle: u32): Status {
+export function requestAbort(scheduler: usize, handle: u32): Status {
+  const s = changetype<Scheduler>(scheduler);
   return checked(s, abort(s, handle));
 }
 
 /** Time of the next arrival, infinity if none: before it, an empty step stays empty unless something is submitted. */
-export function schedulerNextWakeUs(s: Scheduler): f64 {
+export function schedulerNextWakeUs(scheduler: usize): f64 {
+  const s = changetype<Scheduler>(scheduler);
   return nextArrivalUs(s);
 }
 
-export function schedulerPlan(s: Scheduler): usize {
+export function schedulerPlan(scheduler: usize): usize {
+  const s = changetype<Scheduler>(scheduler);
   return s.plan;
 }
 
-export function schedulerResults(s: Scheduler): usize {
+export function schedulerResults(scheduler: usize): usize {
+  const s = changetype<Scheduler>(scheduler);
   return s.results;
 }
 
-export function schedulerCache(s: Scheduler): usize {
+export function schedulerCache(scheduler: usize): usize {
+  const s = changetype<Scheduler>(scheduler);
   return changetype<usize>(s.kv);
 }
 
-export function schedulerMaxRunning(s: Scheduler): u32 {
+export function schedulerMaxRunning(scheduler: usize): u32 {
+  const s = changetype<Scheduler>(scheduler);
   return s.maxRunning;
 }
 
-export function schedulerRunning(s: Scheduler): u32 {
+export function schedulerRunning(scheduler: usize): u32 {
+  const s = changetype<Scheduler>(scheduler);
   return s.runningCount;
 }
 
-export function schedulerWaiting(s: Scheduler): u32 {
+export function schedulerWaiting(scheduler: usize): u32 {
+  const s = changetype<Scheduler>(scheduler);
   return s.waitingCount;
 }
 
-export function schedulerArriving(s: Scheduler): u32 {
+export function schedulerArriving(scheduler: usize): u32 {
+  const s = changetype<Scheduler>(scheduler);
   return s.arrivalCount;
 }
 
-export function schedulerStepInFlight(s: Scheduler): u32 {
+export function schedulerStepInFlight(scheduler: usize): u32 {
+  const s = changetype<Scheduler>(scheduler);
   return s.stepInFlight;
 }
 
@@ -149,23 +167,27 @@ function live(s: Scheduler, handle: u32): Request | null {
 }
 
 /** State of a live request (1 arriving, 2 waiting, 3 running), 0 when it has ended. */
-export function requestState(s: Scheduler, handle: u32): u32 {
+export function requestState(scheduler: usize, handle: u32): u32 {
+  const s = changetype<Scheduler>(scheduler);
   const r = live(s, handle);
   return r === null ? 0 : r.state;
 }
 
 /** Tokens of a live request whose K and V exist, or -1. */
-export function requestComputed(s: Scheduler, handle: u32): i32 {
+export function requestComputed(scheduler: usize, handle: u32): i32 {
+  const s = changetype<Scheduler>(scheduler);
   const r = live(s, handle);
   return r === null ? -1 : <i32>computedTokens(s, r);
 }
 
 /** Tokens a live request has generated, or -1. */
-export function requestGenerated(s: Scheduler, handle: u32): i32 {
+export function requestGenerated(scheduler: usize, handle: u32): i32 {
+  const s = changetype<Scheduler>(scheduler);
   const r = live(s, handle);
   return r === null ? -1 : <i32>r.generated;
 }
 
-export function schedulerValidateAll(s: Scheduler): Status {
+export function schedulerValidateAll(scheduler: usize): Status {
+  const s = changetype<Scheduler>(scheduler);
   return schedulerValidate(s);
 }

@@ -31,6 +31,7 @@
 // @ts-ignore: decorator
 @inline const HEADER_BYTES: usize = 128;
 
+
 @unmanaged
 export class Index {
   nodes: u32;
@@ -49,6 +50,7 @@ export class Index {
   fresh: u32;
   seed: u64;
 }
+
 
 @unmanaged
 export class Node {
@@ -84,7 +86,7 @@ export function head(index: Index, level: u32): u32 {
 // @ts-ignore: decorator
 @inline
 export function keyPtr(at: u32, slot: u32): usize {
-  return <usize>at + KEYS + (<usize>slot << 3);
+  return <usize>at + KEYS + ((<usize>slot) << 3);
 }
 
 // @ts-ignore: decorator
@@ -96,13 +98,13 @@ export function keyAt(at: u32, slot: u32): u64 {
 // @ts-ignore: decorator
 @inline
 export function childPtr(index: Index, at: u32, slot: u32): usize {
-  return <usize>at + KEYS + (<usize>index.innerCapacity << 3) + (<usize>slot << 2);
+  return <usize>at + KEYS + ((<usize>index.innerCapacity) << 3) + ((<usize>slot) << 2);
 }
 
 // @ts-ignore: decorator
 @inline
 export function valuePtr(index: Index, at: u32, slot: u32): usize {
-  return <usize>at + KEYS + (<usize>index.leafCapacity << 3) + <usize>slot * <usize>index.valueBytes;
+  return <usize>at + KEYS + ((<usize>index.leafCapacity) << 3) + <usize>slot * <usize>index.valueBytes;
 }
 
 // @ts-ignore: decorator

@@ -51,7 +51,13 @@ export function indexCreate(ptr: usize, nodeCapacity: u32, valueBytes: u32, seed
 }
 
 /** As `indexCreate`, with another node size: a multiple of 64, 128 to 4096. */
-export function indexCreateSized(ptr: usize, nodeCapacity: u32, nodeBytes: u32, valueBytes: u32, seed: u64): void {
+export function indexCreateSized(
+  ptr: usize,
+  nodeCapacity: u32,
+  nodeBytes: u32,
+  valueBytes: u32,
+  seed: u64,
+): void {
   layOut(changetype<Index>(ptr), nodeCapacity, nodeBytes, valueBytes, seed);
   indexClear(ptr);
 }
@@ -170,10 +176,24 @@ function insertAt(index: Index, at: u32, slot: u32, level: u32, key: u64, payloa
 }
 
 /** Copies `count` slots from one node to another of the same level; ranges of one node may overlap. */
-function copySlots(index: Index, level: u32, to: u32, toSlot: u32, from: u32, fromSlot: u32, count: u32): void {
+function copySlots(
+  index: Index,
+  level: u32,
+  to: u32,
+  toSlot: u32,
+  from: u32,
+  fromSlot: u32,
+  count: u32,
+): void {
   memory.copy(keyPtr(to, toSlot), keyPtr(from, fromSlot), (<usize>count) << 3);
-  if (level > 0) memory.copy(childPtr(index, to, toSlot), childPtr(index, from, fromSlot), (<usize>count) << 2);
-  else memory.copy(valuePtr(index, to, toSlot), valuePtr(index, from, fromSlot), <usize>count * <usize>index.valueBytes);
+  if (level > 0)
+    memory.copy(childPtr(index, to, toSlot), childPtr(index, from, fromSlot), (<usize>count) << 2);
+  else
+    memory.copy(
+      valuePtr(index, to, toSlot),
+      valuePtr(index, from, fromSlot),
+      <usize>count * <usize>index.valueBytes,
+    );
 }
 
 /** Puts `right` behind `at` on its level. */
@@ -218,7 +238,15 @@ function splitFull(index: Index, at: u32, level: u32, key: u64): u32 {
 }
 
 /** Moves everything behind `slot` to `right`, which starts with the new key. */
-function splitAtPromoted(index: Index, at: u32, slot: u32, level: u32, right: u32, key: u64, payload: u64): void {
+function splitAtPromoted(
+  index: Index,
+  at: u32,
+  slot: u32,
+  level: u32,
+  right: u32,
+  key: u64,
+  payload: u64,
+): void {
   const n = node(at);
   const moved = <u32>n.count - (slot + 1);
   insertAt(index, right, 0, level, key, payload);
@@ -260,7 +288,7 @@ export function indexPut(ptr: usize, key: u64, value: u64): Status {
     slot = rank(at, key);
   }
   insertAt(index, at, slot + 1, height, key, height > 0 ? <u64>below : value);
-  for (let level = height; level > 0; ) {
+  for (let level = height; level > 0;) {
     level -= 1;
     at = goRight(child, key);
     slot = rank(at, key);
@@ -362,7 +390,14 @@ export function indexSeek(ptr: usize, key: u64, outKeyPtr: usize, outValuePtr: u
 /**
  * Writes up to `limit` entries with lowest <= key <= highest, in order, as u64 keys and u64 values. Returns how many.
  */
-export function indexRange(ptr: usize, lowest: u64, highest: u64, limit: u32, keysPtr: usize, valuesPtr: usize): u32 {
+export function indexRange(
+  ptr: usize,
+  lowest: u64,
+  highest: u64,
+  limit: u32,
+  keysPtr: usize,
+  valuesPtr: usize,
+): u32 {
   const index = changetype<Index>(ptr);
   if (lowest == KEY_MIN) lowest = 1;
   let at = leafFor(index, lowest);
@@ -374,8 +409,8 @@ export function indexRange(ptr: usize, lowest: u64, highest: u64, limit: u32, ke
     for (; slot < count && written < limit; slot++) {
       const key = keyAt(at, slot);
       if (key > highest) return written;
-      store<u64>(keysPtr + (<usize>written << 3), key);
-      store<u64>(valuesPtr + (<usize>written << 3), loadValue(index, valuePtr(index, at, slot)));
+      store<u64>(keysPtr + ((<usize>written) << 3), key);
+      store<u64>(valuesPtr + ((<usize>written) << 3), loadValue(index, valuePtr(index, at, slot)));
       written += 1;
     }
     at = node(at).next;

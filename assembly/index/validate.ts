@@ -32,9 +32,11 @@ function validLevel(index: Index, level: u32): u32 {
   for (let at = head(index, level); at != 0; at = node(at).next) {
     const n = node(at);
     const count = <u32>n.count;
-    if (nodes == index.nodeCapacity || n.level != <u8>level || count == 0 || count > capacityOf(index, level)) return 0;
+    if (nodes == index.nodeCapacity || n.level != <u8>level || count == 0 || count > capacityOf(index, level))
+      return 0;
     if (n.nextHeader != (n.next == 0 ? KEY_MAX : keyAt(n.next, 0))) return 0;
-    if (nodes > 0 && heightOf(index, keyAt(at, 0)) <= level && leftCount + count <= capacityOf(index, level)) return 0;
+    if (nodes > 0 && heightOf(index, keyAt(at, 0)) <= level && leftCount + count <= capacityOf(index, level))
+      return 0;
     for (let slot: u32 = 0; slot < count; slot++) {
       const key = keyAt(at, slot);
       const first = nodes == 0 && slot == 0;

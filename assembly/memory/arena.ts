@@ -49,6 +49,7 @@ export const enum RegionKind {
   Scheduler = 4,
 }
 
+
 @unmanaged
 class Arena {
   magic: u64;
@@ -59,6 +60,7 @@ class Arena {
   seed: u64;
   random: u64;
 }
+
 
 @unmanaged
 class Region {
@@ -97,7 +99,8 @@ export function arenaCreate(base: usize, end: u64, seed: u64): Status {
 /** Checks the header of an arena that was copied in from a snapshot, and fits it to this memory's size. */
 export function arenaAdopt(base: usize, end: u64): Status {
   const arena = changetype<Arena>(base);
-  if (arena.magic != MAGIC || arena.abiVersion != ABI_VERSION || arena.regions > MAX_REGIONS) return BAD_SNAPSHOT;
+  if (arena.magic != MAGIC || arena.abiVersion != ABI_VERSION || arena.regions > MAX_REGIONS)
+    return BAD_SNAPSHOT;
   if (arena.top > end) return BAD_SNAPSHOT;
   const grown = arena.end;
   arena.end = end;

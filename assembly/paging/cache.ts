@@ -1,12 +1,5 @@
 /** Creation of a KvCache over its region. */
-import {
-  KvCache,
-  kvLayOut,
-  MAX_BLOCK_SIZE,
-  MAX_BLOCKS,
-  MAX_SEQUENCE_TOKENS,
-  MAX_SEQUENCES,
-} from "./layout";
+import { KvCache, kvLayOut, MAX_BLOCK_SIZE, MAX_BLOCKS, MAX_SEQUENCE_TOKENS, MAX_SEQUENCES } from "./layout";
 import { poolCreate } from "./pool";
 import { prefixCreate } from "./prefix";
 import { sequencesCreate } from "./sequences";

@@ -48,6 +48,7 @@ export type BlockId = u32;
 // @ts-ignore: decorator
 @inline export const MAX_GENERATION: u32 = 2047;
 
+
 @unmanaged
 export class KvCache {
   // Shape, fixed at creation.
@@ -88,6 +89,7 @@ export class KvCache {
   duplicates: u64;
 }
 
+
 @unmanaged
 export class Block {
   /** Neighbours in the free or the evictable list; meaningless while referenced. */
@@ -104,6 +106,7 @@ export class Block {
   /** Cached blocks whose parent this is. */
   children: u32;
 }
+
 
 @unmanaged
 export class Sequence {
@@ -236,6 +239,6 @@ export function kvLayOut(
   kv.copies = <u32>at;
   at += alignToLine(<usize>maxSequences * offsetof<Copy>());
   kv.keys = <u32>at;
-  at += alignToLine(<usize>MATCH_GROUP << 3);
+  at += alignToLine((<usize>MATCH_GROUP) << 3);
   kv.input = <u32>at;
 }

@@ -20,12 +20,12 @@ import { evictableToFree, isCached, isFirst, takeFree } from "./pool";
 // @ts-ignore: decorator
 @inline
 function bucketPtr(kv: KvCache, key: u64): usize {
-  return <usize>kv.buckets + ((<usize>key & <usize>kv.bucketMask) << 2);
+  return <usize>kv.buckets + (((<usize>key) & (<usize>kv.bucketMask)) << 2);
 }
 
 export function prefixCreate(kv: KvCache, seed: u64, keyBits: u32): void {
   kv.seed = seed;
-  kv.keyMask = keyBits >= 64 ? u64.MAX_VALUE : (<u64>1 << keyBits) - 1;
+  kv.keyMask = keyBits >= 64 ? u64.MAX_VALUE : ((<u64>1) << keyBits) - 1;
   memory.fill(kv.buckets, 0xff, (<usize>kv.bucketMask + 1) << 2);
 }
 
@@ -91,12 +91,12 @@ export function matchPrefix(kv: KvCache, namespace: u32, tokensPtr: usize, limit
     const group = min(limit - matched, MATCH_GROUP);
     for (let i: u32 = 0; i < group; i++) {
       key = extendKey(kv, key, at + <usize>i * blockBytes);
-      store<u64>(keys + (<usize>i << 3), key);
+      store<u64>(keys + ((<usize>i) << 3), key);
     }
     for (let i: u32 = 0; i < group; i++) {
-      const id = find(kv, load<u64>(keys + (<usize>i << 3)), parent, at);
+      const id = find(kv, load<u64>(keys + ((<usize>i) << 3)), parent, at);
       if (id == NONE) return matched;
-      if (out != 0) store<u32>(out + (<usize>matched << 2), id);
+      if (out != 0) store<u32>(out + ((<usize>matched) << 2), id);
       parent = id;
       matched += 1;
       at += blockBytes;
@@ -133,7 +133,8 @@ export function publish(kv: KvCache, id: BlockId, parent: u32): BlockId {
 function forget(kv: KvCache, id: BlockId, record: Block): void {
   assert(isCached(record) && record.children == 0);
   let link = bucketPtr(kv, record.key);
-  while (load<u32>(link) != id) link = changetype<usize>(block(kv, load<u32>(link))) + offsetof<Block>("chain");
+  while (load<u32>(link) != id)
+    link = changetype<usize>(block(kv, load<u32>(link))) + offsetof<Block>("chain");
   store<u32>(link, record.chain);
   if (!isFirst(record.parent)) block(kv, record.parent).children -= 1;
   record.parent = NONE;

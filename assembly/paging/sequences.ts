@@ -101,7 +101,7 @@ export function open(kv: KvCache, namespace: u32, tokensPtr: usize, count: u32, 
   const sequence = sequenceOf(kv, handle);
   const table = tableOf(kv, handle & SLOT_MASK);
   const matched = matchPrefix(kv, namespace, tokensPtr, (count - 1) >> kv.blockShift, table);
-  for (let i: u32 = 0; i < matched; i++) reference(kv, load<u32>(table + (<usize>i << 2)));
+  for (let i: u32 = 0; i < matched; i++) reference(kv, load<u32>(table + ((<usize>i) << 2)));
   sequence.length = matched << kv.blockShift;
   sequence.blockCount = matched;
   sequence.published = matched;
@@ -115,7 +115,7 @@ export function open(kv: KvCache, namespace: u32, tokensPtr: usize, count: u32, 
 @inline
 function tailIsShared(kv: KvCache, sequence: Sequence, table: usize): bool {
   if ((sequence.length & (kv.blockSize - 1)) == 0) return false;
-  const tail = block(kv, load<u32>(table + (<usize>(sequence.length >> kv.blockShift) << 2)));
+  const tail = block(kv, load<u32>(table + ((<usize>(sequence.length >> kv.blockShift)) << 2)));
   return tail.refs > 1 || isCached(tail);
 }
 
@@ -124,7 +124,7 @@ function tailIsShared(kv: KvCache, sequence: Sequence, table: usize): bool {
  * reference until the copy is settled, so that it is still there when the executor reads it.
  */
 function copyTail(kv: KvCache, handle: u32, sequence: Sequence, table: usize): void {
-  const entry = table + (<usize>(sequence.length >> kv.blockShift) << 2);
+  const entry = table + ((<usize>(sequence.length >> kv.blockShift)) << 2);
   const source = load<u32>(entry);
   const target = takeBlock(kv);
   const filled = sequence.length & (kv.blockSize - 1);
@@ -159,7 +159,8 @@ export function reserve(kv: KvCache, handle: u32, count: u32): i32 {
     if (kv.copyCount == kv.maxSequences) return OUT_OF_SEQUENCES;
     copyTail(kv, handle, sequence, table);
   }
-  for (let i: u32 = sequence.blockCount; i < needed; i++) store<u32>(table + (<usize>i << 2), takeBlock(kv));
+  for (let i: u32 = sequence.blockCount; i < needed; i++)
+    store<u32>(table + ((<usize>i) << 2), takeBlock(kv));
   sequence.blockCount += added;
   return <i32>added;
 }
@@ -168,7 +169,7 @@ export function reserve(kv: KvCache, handle: u32, count: u32): i32 {
 function publishFull(kv: KvCache, sequence: Sequence, table: usize): void {
   const full = sequence.length >> kv.blockShift;
   for (let i = sequence.published; i < full; i++) {
-    const entry = table + (<usize>i << 2);
+    const entry = table + ((<usize>i) << 2);
     const id = load<u32>(entry);
     const parent = i == 0 ? sequence.namespace | ROOT : load<u32>(entry - 4);
     const canonical = publish(kv, id, parent);
@@ -187,19 +188,19 @@ export function append(kv: KvCache, handle: u32, tokensPtr: usize, count: u32): 
   const sequence = sequenceOf(kv, handle);
   const table = tableOf(kv, handle & SLOT_MASK);
   const length = sequence.length;
-  if (<u64>length + <u64>count > <u64>sequence.blockCount << kv.blockShift) return NOT_RESERVED;
+  if (<u64>length + <u64>count > (<u64>sequence.blockCount) << kv.blockShift) return NOT_RESERVED;
   if (count > 0 && tailIsShared(kv, sequence, table)) return NOT_RESERVED;
   const mask = kv.blockSize - 1;
   if (kv.copyCount != 0 && (length & mask) != 0) {
-    if (copyPending(kv, load<u32>(table + (<usize>(length >> kv.blockShift) << 2)))) return COPIES_PENDING;
+    if (copyPending(kv, load<u32>(table + ((<usize>(length >> kv.blockShift)) << 2)))) return COPIES_PENDING;
   }
   let from = tokensPtr;
   let at = length;
   const end = length + count;
   while (at < end) {
     const run = min(end - at, kv.blockSize - (at & mask));
-    const id = load<u32>(table + (<usize>(at >> kv.blockShift) << 2));
-    const to = tokensOf(kv, id) + (<usize>(at & mask) << 2);
+    const id = load<u32>(table + ((<usize>(at >> kv.blockShift)) << 2));
+    const to = tokensOf(kv, id) + ((<usize>(at & mask)) << 2);
     if (run == 1) store<u32>(to, load<u32>(from));
     else memory.copy(to, from, (<usize>run) << 2);
     from += (<usize>run) << 2;
@@ -214,7 +215,7 @@ export function append(kv: KvCache, handle: u32, tokensPtr: usize, count: u32): 
 
 /** Whether table entries `from` to `end` contain a block. */
 function holds(table: usize, from: u32, end: u32, id: BlockId): bool {
-  for (let i = from; i < end; i++) if (load<u32>(table + (<usize>i << 2)) == id) return true;
+  for (let i = from; i < end; i++) if (load<u32>(table + ((<usize>i) << 2)) == id) return true;
   return false;
 }
 
@@ -230,7 +231,8 @@ function dropCopies(kv: KvCache, sequence: Sequence, table: usize, keep: u32): v
       release(kv, copy.source);
       continue;
     }
-    if (kept != i) memory.copy(changetype<usize>(copyAt(kv, kept)), changetype<usize>(copy), offsetof<Copy>());
+    if (kept != i)
+      memory.copy(changetype<usize>(copyAt(kv, kept)), changetype<usize>(copy), offsetof<Copy>());
     kept += 1;
   }
   kv.copyCount = kept;
@@ -239,7 +241,7 @@ function dropCopies(kv: KvCache, sequence: Sequence, table: usize, keep: u32): v
 /** Releases the blocks from `keep` on, the last one first. */
 function releaseFrom(kv: KvCache, sequence: Sequence, table: usize, keep: u32): void {
   if (kv.copyCount != 0) dropCopies(kv, sequence, table, keep);
-  for (let i = sequence.blockCount; i > keep; i--) release(kv, load<u32>(table + (<usize>(i - 1) << 2)));
+  for (let i = sequence.blockCount; i > keep; i--) release(kv, load<u32>(table + ((<usize>(i - 1)) << 2)));
   sequence.blockCount = keep;
 }
 
@@ -272,8 +274,8 @@ export function fork(kv: KvCache, handle: u32): i32 {
   const to = tableOf(kv, twin & SLOT_MASK);
   const held = blocksFor(kv, parent.length);
   for (let i: u32 = 0; i < held; i++) {
-    const id = load<u32>(from + (<usize>i << 2));
-    store<u32>(to + (<usize>i << 2), id);
+    const id = load<u32>(from + ((<usize>i) << 2));
+    store<u32>(to + ((<usize>i) << 2), id);
     reference(kv, id);
   }
   sequence.length = parent.length;
@@ -312,7 +314,7 @@ export function revertCopies(kv: KvCache): void {
       const sequence = sequenceAt(kv, slot);
       const tail = sequence.length >> kv.blockShift;
       if (sequence.open == 0 || tail >= sequence.blockCount) continue;
-      const entry = tableOf(kv, slot) + (<usize>tail << 2);
+      const entry = tableOf(kv, slot) + ((<usize>tail) << 2);
       if (load<u32>(entry) != target) continue;
       store<u32>(entry, source);
       reference(kv, source);

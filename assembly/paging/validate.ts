@@ -51,11 +51,11 @@ function validLists(kv: KvCache): bool {
 function validIndex(kv: KvCache): bool {
   let indexed: u32 = 0;
   for (let bucket: u32 = 0; bucket <= kv.bucketMask; bucket++) {
-    let id = load<u32>(<usize>kv.buckets + (<usize>bucket << 2));
+    let id = load<u32>(<usize>kv.buckets + ((<usize>bucket) << 2));
     while (id != NONE) {
       if (id >= kv.blockCount || indexed == kv.cachedCount) return false;
       const record = block(kv, id);
-      if (!isCached(record) || (<u32>record.key & kv.bucketMask) != bucket) return false;
+      if (!isCached(record) || ((<u32>record.key) & kv.bucketMask) != bucket) return false;
       if (!isFirst(record.parent) && !isCached(block(kv, record.parent))) return false;
       if (record.key != keyBehind(kv, record.parent, tokensOf(kv, id))) return false;
       indexed += 1;
@@ -81,11 +81,11 @@ function validSequence(kv: KvCache, sequence: Sequence, table: usize): bool {
   if (sequence.blockCount < blocksFor(kv, sequence.length)) return false;
   if (sequence.published > sequence.length >> kv.blockShift) return false;
   for (let i: u32 = 0; i < sequence.blockCount; i++) {
-    const id = load<u32>(table + (<usize>i << 2));
+    const id = load<u32>(table + ((<usize>i) << 2));
     if (id >= kv.blockCount) return false;
     const record = block(kv, id);
     if (i < sequence.published) {
-      const parent = i == 0 ? sequence.namespace | ROOT : load<u32>(table + (<usize>(i - 1) << 2));
+      const parent = i == 0 ? sequence.namespace | ROOT : load<u32>(table + ((<usize>(i - 1)) << 2));
       if (record.parent != parent) return false;
     } else if (i >= blocksFor(kv, sequence.length) && (record.refs != 1 || isCached(record))) {
       return false; // a reserved block somebody else can read
@@ -101,7 +101,7 @@ function shiftCounts(kv: KvCache, delta: i32): void {
     if (sequence.open == 0) continue;
     const table = tableOf(kv, slot);
     for (let i: u32 = 0; i < sequence.blockCount; i++) {
-      const record = block(kv, load<u32>(table + (<usize>i << 2)));
+      const record = block(kv, load<u32>(table + ((<usize>i) << 2)));
       record.refs = <u32>(<i32>record.refs + delta);
     }
   }

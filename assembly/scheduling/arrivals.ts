@@ -7,13 +7,13 @@ import { Request, request, Scheduler } from "./layout";
 // @ts-ignore: decorator
 @inline
 function at(s: Scheduler, index: u32): u32 {
-  return load<u32>(<usize>s.arrivals + (<usize>index << 2));
+  return load<u32>(<usize>s.arrivals + ((<usize>index) << 2));
 }
 
 // @ts-ignore: decorator
 @inline
 function put(s: Scheduler, index: u32, slot: u32): void {
-  store<u32>(<usize>s.arrivals + (<usize>index << 2), slot);
+  store<u32>(<usize>s.arrivals + ((<usize>index) << 2), slot);
   request(s, slot).heapIndex = index;
 }
 
@@ -40,7 +40,8 @@ function sink(s: Scheduler, index: u32, slot: u32): void {
   while (true) {
     let child: u32 = 2 * index + 1;
     if (child >= s.arrivalCount) break;
-    if (child + 1 < s.arrivalCount && before(request(s, at(s, child + 1)), request(s, at(s, child)))) child += 1;
+    if (child + 1 < s.arrivalCount && before(request(s, at(s, child + 1)), request(s, at(s, child))))
+      child += 1;
     if (!before(request(s, at(s, child)), r)) break;
     put(s, index, at(s, child));
     index = child;

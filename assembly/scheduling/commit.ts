@@ -36,9 +36,11 @@ export function commit(s: Scheduler, stepId: u32, nowUs: f64): Status {
     const tokens = word(plan.newTokens, row);
     r.planRow = 0;
     r.admittedNow = 0;
-    append(s.kv, r.sequence, <usize>plan.tokens + (<usize>word(plan.tokenStart, row) << 2), tokens);
+    append(s.kv, r.sequence, <usize>plan.tokens + ((<usize>word(plan.tokenStart, row)) << 2), tokens);
     if (word(plan.phases, row) != Phase.PrefillChunk) {
-      ended += u32(enterToken(s, plan, slot, r, word(s.results, sampled), word(s.results, s.maxRunning + sampled)));
+      ended += u32(
+        enterToken(s, plan, slot, r, word(s.results, sampled), word(s.results, s.maxRunning + sampled)),
+      );
       sampled += 1;
     }
   }

@@ -25,8 +25,8 @@ function writeSlots(kv: KvCache, table: usize, position: u32, count: u32, out: u
   const mask = kv.blockSize - 1;
   for (let i: u32 = 0; i < count; i++) {
     const at = position + i;
-    const id = load<u32>(table + (<usize>(at >> kv.blockShift) << 2));
-    store<u32>(out + (<usize>i << 2), (id << kv.blockShift) | (at & mask));
+    const id = load<u32>(table + ((<usize>(at >> kv.blockShift)) << 2));
+    store<u32>(out + ((<usize>i) << 2), (id << kv.blockShift) | (at & mask));
   }
 }
 
@@ -66,8 +66,8 @@ export function emitPlan(s: Scheduler, plan: StepPlan): void {
     setWord(plan.tokenStart, rows, start);
     setWord(plan.tableStart, rows, <u32>((table - <usize>kv.tables) >> 2));
     setWord(plan.tableCount, rows, sequence.blockCount);
-    readTokens(s, slot, computed, tokens, <usize>plan.tokens + (<usize>start << 2));
-    writeSlots(kv, table, computed, tokens, <usize>plan.slots + (<usize>start << 2));
+    readTokens(s, slot, computed, tokens, <usize>plan.tokens + ((<usize>start) << 2));
+    writeSlots(kv, table, computed, tokens, <usize>plan.slots + ((<usize>start) << 2));
     r.planRow = rows + 1;
     start += tokens;
     rows += 1;

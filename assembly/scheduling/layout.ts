@@ -48,6 +48,7 @@ export const enum State {
   Running = 3,
 }
 
+
 @unmanaged
 export class Scheduler {
   kv: KvCache;
@@ -97,6 +98,7 @@ export class Scheduler {
   finished: u64;
 }
 
+
 @unmanaged
 export class Request {
   /** Id given by the host; 0 = none. */
@@ -137,13 +139,13 @@ export function request(s: Scheduler, slot: u32): Request {
 // @ts-ignore: decorator
 @inline
 export function runningAt(s: Scheduler, index: u32): u32 {
-  return load<u32>(<usize>s.running + (<usize>index << 2));
+  return load<u32>(<usize>s.running + ((<usize>index) << 2));
 }
 
 // @ts-ignore: decorator
 @inline
 export function setRunning(s: Scheduler, index: u32, slot: u32): void {
-  store<u32>(<usize>s.running + (<usize>index << 2), slot);
+  store<u32>(<usize>s.running + ((<usize>index) << 2), slot);
 }
 
 /** Tokens of a request so far: prompt and generated. */

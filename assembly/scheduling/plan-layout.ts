@@ -53,6 +53,7 @@ export const enum OutcomeKind {
   Rejected = 3,
 }
 
+
 @unmanaged
 export class Outcome {
   request: u32;
@@ -129,13 +130,13 @@ export function planLayOut(
 // @ts-ignore: decorator
 @inline
 export function word(section: u32, index: u32): u32 {
-  return load<u32>(<usize>section + (<usize>index << 2));
+  return load<u32>(<usize>section + ((<usize>index) << 2));
 }
 
 // @ts-ignore: decorator
 @inline
 export function setWord(section: u32, index: u32, value: u32): void {
-  store<u32>(<usize>section + (<usize>index << 2), value);
+  store<u32>(<usize>section + ((<usize>index) << 2), value);
 }
 
 // @ts-ignore: decorator

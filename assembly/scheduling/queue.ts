@@ -50,6 +50,11 @@ export function dequeue(s: Scheduler, slot: u32): void {
 export function seekWaiting(s: Scheduler, key: u64): bool {
   const base = changetype<usize>(s);
   return (
-    indexSeek(s.waiting, key, base + offsetof<Scheduler>("foundKey"), base + offsetof<Scheduler>("foundValue")) == 1
+    indexSeek(
+      s.waiting,
+      key,
+      base + offsetof<Scheduler>("foundKey"),
+      base + offsetof<Scheduler>("foundValue"),
+    ) == 1
   );
 }

@@ -62,7 +62,7 @@ export function validTime(us: f64): bool {
 }
 
 function tokensBelow(ptr: usize, count: u32, limit: u32): bool {
-  for (let i: u32 = 0; i < count; i++) if (load<u32>(ptr + (<usize>i << 2)) >= limit) return false;
+  for (let i: u32 = 0; i < count; i++) if (load<u32>(ptr + ((<usize>i) << 2)) >= limit) return false;
   return true;
 }
 

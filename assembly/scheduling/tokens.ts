@@ -10,7 +10,7 @@ export function tokensCreate(s: Scheduler): void {
   s.freePageCount = s.pageCount;
   // Popped from the end: the first request gets the first pages.
   for (let i: u32 = 0; i < s.pageCount; i++) {
-    store<u32>(<usize>s.freePages + (<usize>i << 2), s.pageCount - 1 - i);
+    store<u32>(<usize>s.freePages + ((<usize>i) << 2), s.pageCount - 1 - i);
   }
 }
 
@@ -30,23 +30,26 @@ function row(s: Scheduler, slot: u32): usize {
 // @ts-ignore: decorator
 @inline
 export function tokenPtr(s: Scheduler, slot: u32, position: u32): usize {
-  const page = load<u32>(row(s, slot) + (<usize>(position >> PAGE_SHIFT) << 2));
-  return <usize>s.pages + (((<usize>page << PAGE_SHIFT) + <usize>(position & (PAGE_TOKENS - 1))) << 2);
+  const page = load<u32>(row(s, slot) + ((<usize>(position >> PAGE_SHIFT)) << 2));
+  return <usize>s.pages + ((((<usize>page) << PAGE_SHIFT) + <usize>(position & (PAGE_TOKENS - 1))) << 2);
 }
 
 /** Takes `count` pages; they must be free. */
 export function takePages(s: Scheduler, slot: u32, r: Request, count: u32): void {
   for (let i: u32 = 0; i < count; i++) {
     s.freePageCount -= 1;
-    store<u32>(row(s, slot) + (<usize>i << 2), load<u32>(<usize>s.freePages + (<usize>s.freePageCount << 2)));
+    store<u32>(
+      row(s, slot) + ((<usize>i) << 2),
+      load<u32>(<usize>s.freePages + ((<usize>s.freePageCount) << 2)),
+    );
   }
   r.pageCount = count;
 }
 
 export function givePages(s: Scheduler, slot: u32, r: Request): void {
   for (let i = r.pageCount; i > 0; i--) {
-    const page = load<u32>(row(s, slot) + (<usize>(i - 1) << 2));
-    store<u32>(<usize>s.freePages + (<usize>s.freePageCount << 2), page);
+    const page = load<u32>(row(s, slot) + ((<usize>(i - 1)) << 2));
+    store<u32>(<usize>s.freePages + ((<usize>s.freePageCount) << 2), page);
     s.freePageCount += 1;
   }
   r.pageCount = 0;

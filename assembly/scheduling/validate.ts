@@ -65,7 +65,8 @@ function validTable(s: Scheduler): bool {
     pages += r.pageCount;
   }
   let free: u32 = 0;
-  for (let slot = s.freeRequest; slot != NONE && free <= s.maxRequests; slot = request(s, slot).nextFree) free += 1;
+  for (let slot = s.freeRequest; slot != NONE && free <= s.maxRequests; slot = request(s, slot).nextFree)
+    free += 1;
   return (
     arriving == s.arrivalCount &&
     waiting == s.waitingCount &&

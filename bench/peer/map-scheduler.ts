@@ -101,7 +101,8 @@ export class MapScheduler {
     this.#nowUs = nowUs;
     const plan: MapPlan = { stepId: ++this.#stepId, rows: [], preempted: [] };
     this.arriving.sort((a, b) => a.arrivalUs - b.arrivalUs || a.order - b.order);
-    while (this.arriving.length > 0 && this.arriving[0].arrivalUs <= nowUs) this.#arrive(this.arriving.shift()!);
+    while (this.arriving.length > 0 && this.arriving[0].arrivalUs <= nowUs)
+      this.#arrive(this.arriving.shift()!);
 
     let budget = this.#options.maxBatchTokens;
     const staged = new Map<MapRequest, { tokens: number; keepBlocks: number }>();
@@ -150,7 +151,8 @@ export class MapScheduler {
       if (row.phase === 0) continue;
       if (!request.aborted) {
         request.tokens.push(sampled[sample]);
-        if (finished[sample] || request.tokens.length === request.promptTokens + request.maxNewTokens) this.#end(request);
+        if (finished[sample] || request.tokens.length === request.promptTokens + request.maxNewTokens)
+          this.#end(request);
       }
       sample += 1;
     }
@@ -184,7 +186,8 @@ export class MapScheduler {
 
   #arrive(request: MapRequest): void {
     request.order = ++this.#order;
-    request.rank = this.#options.policy === "shortest-first" ? Math.min(request.tokens.length, 2 ** 20 - 1) : 0;
+    request.rank =
+      this.#options.policy === "shortest-first" ? Math.min(request.tokens.length, 2 ** 20 - 1) : 0;
     this.#enqueue(request);
   }
 
@@ -253,7 +256,8 @@ export class MapScheduler {
   #row(request: MapRequest, newTokens: number, keepBlocks: number): MapRow {
     const computedBefore = request.sequence!.tokens.length;
     const last = computedBefore + newTokens === request.tokens.length;
-    const decode = last && newTokens === 1 && request.tokens.length > request.promptTokens && !request.admittedNow;
+    const decode =
+      last && newTokens === 1 && request.tokens.length > request.promptTokens && !request.admittedNow;
     const positions: number[] = [];
     for (let i = computedBefore; i < computedBefore + newTokens; i++) positions.push(i);
     return {

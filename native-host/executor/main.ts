@@ -46,7 +46,10 @@ export async function openModel(
     }
   }
   if (native && backend === "cpu") {
-    throw new QuartermasterError("UNSUPPORTED", `backend cpu: ${native.reason}`, { argument: "backend", value: backend });
+    throw new QuartermasterError("UNSUPPORTED", `backend cpu: ${native.reason}`, {
+      argument: "backend",
+      value: backend,
+    });
   }
   return { ...(await openWasmModel(source, options)), fallbackReason: native?.reason };
 }

@@ -67,7 +67,8 @@ export class NativeExecutor implements Executor {
     );
     const paths = files.map((file) => {
       const path = source.path(file);
-      if (path === undefined) throw modelFileError(source.name, file, "is not on this machine: the native executor maps files");
+      if (path === undefined)
+        throw modelFileError(source.name, file, "is not on this machine: the native executor maps files");
       return path;
     });
     const { blocks, blockSize, maxSequenceTokens } = shape;

@@ -21,7 +21,9 @@ class Harness {
 
   /** Prompts over few tokens with shared beginnings, so that prefixes and collisions are common. */
   tokens(count: number): number[] {
-    return Array.from({ length: count }, (_, i) => (this.random.below(12) === 0 ? this.random.below(3) : i % 3));
+    return Array.from({ length: count }, (_, i) =>
+      this.random.below(12) === 0 ? this.random.below(3) : i % 3,
+    );
   }
 
   refused(run: () => void, code: string): boolean {
@@ -47,7 +49,9 @@ class Harness {
         assert.equal(cache.match(tokens, namespace), model.match(tokens, namespace).length * model.blockSize);
         const opened = model.openSequence(tokens, namespace, isPrivate);
         if (opened === undefined) {
-          assert.ok(this.refused(() => cache.open({ tokens, namespace, private: isPrivate }), "OUT_OF_SEQUENCES"));
+          assert.ok(
+            this.refused(() => cache.open({ tokens, namespace, private: isPrivate }), "OUT_OF_SEQUENCES"),
+          );
         } else {
           pairs.push({ real: cache.open({ tokens, namespace, private: isPrivate }), model: opened });
         }
@@ -61,15 +65,23 @@ class Harness {
         const count = random.below(random.below(3) === 0 ? 14 : 4);
         if (pair.model.tokens.length + count > model.maxSequenceTokens) break;
         const reserved = model.reserve(pair.model, count);
-        assert.equal(this.refused(() => cache.reserve(pair.real, count), "OUT_OF_BLOCKS"), !reserved);
+        assert.equal(
+          this.refused(() => cache.reserve(pair.real, count), "OUT_OF_BLOCKS"),
+          !reserved,
+        );
         break;
       }
       case 7:
       case 8: {
         if (!pair) break;
-        const tokens = this.tokens(random.below(10)).map((token, i) => (pair.model.tokens.length + i) % 3 || token);
+        const tokens = this.tokens(random.below(10)).map(
+          (token, i) => (pair.model.tokens.length + i) % 3 || token,
+        );
         const appended = model.append(pair.model, tokens);
-        assert.equal(this.refused(() => cache.append(pair.real, tokens), appended), appended !== "OK");
+        assert.equal(
+          this.refused(() => cache.append(pair.real, tokens), appended),
+          appended !== "OK",
+        );
         break;
       }
       case 9: {
@@ -134,7 +146,11 @@ class Harness {
   }
 }
 
-async function run(build: Build, runs: number, shape: { keyBits?: number; prefixCache?: boolean }): Promise<void> {
+async function run(
+  build: Build,
+  runs: number,
+  shape: { keyBits?: number; prefixCache?: boolean },
+): Promise<void> {
   const options = { blocks: 24, blockSize: 4, maxSequences: 9, maxSequenceTokens: 48, ...shape };
   await fc.assert(
     fc.asyncProperty(fc.integer(), fc.integer({ min: 1, max: 1200 }), async (seed, operations) => {
@@ -148,12 +164,15 @@ async function run(build: Build, runs: number, shape: { keyBits?: number; prefix
   );
 }
 
-test("100,000 random operations on the cache equal the model, validated after each", () => run("core", 400, {}));
+test("100,000 random operations on the cache equal the model, validated after each", () =>
+  run("core", 400, {}));
 test("the scalar build takes the same decisions", () => run("core-scalar", 30, {}));
 test("the threads build takes the same decisions", () => run("core-threads", 30, {}));
 test("the debug build checks itself after each call and finds nothing", () => run("debug", 10, {}));
-test("with a 2-bit hash nearly everything collides and no wrong block is returned", () => run("core", 40, { keyBits: 2 }));
-test("with a 0-bit hash everything collides and no wrong block is returned", () => run("core", 20, { keyBits: 0 }));
+test("with a 2-bit hash nearly everything collides and no wrong block is returned", () =>
+  run("core", 40, { keyBits: 2 }));
+test("with a 0-bit hash everything collides and no wrong block is returned", () =>
+  run("core", 20, { keyBits: 0 }));
 test("without the prefix cache nothing is shared but forks", () => run("core", 20, { prefixCache: false }));
 
 test("snapshot in the middle, restore in another build: identical bytes after the same operations", async () => {

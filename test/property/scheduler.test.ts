@@ -4,7 +4,14 @@ import { test } from "node:test";
 import fc from "fast-check";
 import { MapCache } from "../../bench/peer/map-cache.js";
 import { MapScheduler, type MapRequest } from "../../bench/peer/map-scheduler.js";
-import { type Build, Core, type PolicyName, QuartermasterError, type RequestId, type Scheduler } from "../../bindings/main.js";
+import {
+  type Build,
+  Core,
+  type PolicyName,
+  QuartermasterError,
+  type RequestId,
+  type Scheduler,
+} from "../../bindings/main.js";
 import { Random } from "../support/random.js";
 
 const VOCAB = 7;
@@ -22,7 +29,13 @@ class Harness {
   constructor(
     readonly scheduler: Scheduler,
     readonly cache: MapCache,
-    options: { maxRunning: number; maxBatchTokens: number; maxChunkTokens: number; watermarkBlocks: number; policy: PolicyName },
+    options: {
+      maxRunning: number;
+      maxBatchTokens: number;
+      maxChunkTokens: number;
+      watermarkBlocks: number;
+      policy: PolicyName;
+    },
     readonly random: Random,
   ) {
     this.model = new MapScheduler({ cache, ...options });
@@ -31,7 +44,9 @@ class Harness {
   submit(): void {
     const { random, scheduler, model } = this;
     const length = 1 + random.below(24);
-    const tokens = Array.from({ length }, (_, i) => (random.below(15) === 0 ? random.below(VOCAB) : i % VOCAB));
+    const tokens = Array.from({ length }, (_, i) =>
+      random.below(15) === 0 ? random.below(VOCAB) : i % VOCAB,
+    );
     const options = {
       tokens,
       maxNewTokens: 1 + random.below(20),
@@ -92,14 +107,21 @@ class Harness {
       const table = plan.tables.subarray(plan.tableStart[i], plan.tableStart[i] + plan.tableCount[i]);
       assert.equal(table.length, row.request.sequence!.blocks.length);
       row.positions.forEach((position, k) => {
-        const slot = table[Math.floor(position / cache.blockSize)] * cache.blockSize + (position % cache.blockSize);
+        const slot =
+          table[Math.floor(position / cache.blockSize)] * cache.blockSize + (position % cache.blockSize);
         assert.equal(plan.slots[start + k], slot);
       });
       start += row.newTokens;
     });
     assert.equal(plan.totalTokens, start);
-    assert.ok(plan.phases.subarray(0, plan.decodeRows).every((phase) => phase === 1), "decode rows first");
-    assert.ok(plan.phases.subarray(plan.decodeRows).every((phase) => phase !== 1), "decode rows first");
+    assert.ok(
+      plan.phases.subarray(0, plan.decodeRows).every((phase) => phase === 1),
+      "decode rows first",
+    );
+    assert.ok(
+      plan.phases.subarray(plan.decodeRows).every((phase) => phase !== 1),
+      "decode rows first",
+    );
     const preempted = scheduler.outcomes().filter((outcome) => outcome.kind === "preempted");
     assert.deepEqual(
       preempted.map((outcome) => this.modelOf.get(outcome.request)),
@@ -121,7 +143,9 @@ class Harness {
     const { scheduler, model, random } = this;
     const tokens = Array.from({ length: samplingRows }, () => random.below(VOCAB));
     const finished = tokens.map(() => random.below(12) === 0);
-    assert.throws(() => scheduler.commit(stepId + 1, this.nowUs, { tokens, finished }), { code: "UNKNOWN_STEP" });
+    assert.throws(() => scheduler.commit(stepId + 1, this.nowUs, { tokens, finished }), {
+      code: "UNKNOWN_STEP",
+    });
     if (samplingRows > 0) {
       const wrong = tokens.map(() => VOCAB);
       assert.throws(() => scheduler.commit(stepId, this.nowUs, { tokens: wrong }), { code: "INVALID_TOKEN" });
@@ -166,7 +190,13 @@ async function start(build: Build, seed: number, prefixCache = true): Promise<Ha
   };
   const core = await Core.create({ build, seed: seed >>> 0 });
   const cache = core.kvCache({ ...CACHE, prefixCache });
-  const scheduler = core.scheduler({ cache, vocabSize: VOCAB, maxRequests: 24, tokenCapacity: 20 * 256, ...options });
+  const scheduler = core.scheduler({
+    cache,
+    vocabSize: VOCAB,
+    maxRequests: 24,
+    tokenCapacity: 20 * 256,
+    ...options,
+  });
   return new Harness(scheduler, new MapCache({ ...CACHE, prefixCache }), options, random);
 }
 
@@ -210,7 +240,7 @@ test("snapshot at a step boundary, restore in another build: identical bytes aft
   await fc.assert(
     fc.asyncProperty(fc.integer(), async (seed) => {
       const harness = await start("core", seed);
-      for (let i = 0; i < 60; i++) (harness.random.below(3) === 0 ? harness.submit() : harness.step());
+      for (let i = 0; i < 60; i++) harness.random.below(3) === 0 ? harness.submit() : harness.step();
       const restored = await Core.restore(harness.scheduler.core.snapshot(), { build: "core-threads" });
       const operate = (scheduler: Scheduler): void => {
         const random = new Random(seed + 1);

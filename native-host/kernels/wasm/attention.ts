@@ -25,7 +25,7 @@ export function writeKv(
   const planeBytes = (<usize>kvHeads * headBytes) << blockShift;
   const mask: u32 = (1 << blockShift) - 1;
   for (let token: u32 = 0; token < n; token++) {
-    const slot = load<u32>(slots + (<usize>token << 2));
+    const slot = load<u32>(slots + ((<usize>token) << 2));
     const target = layerBase + <usize>(slot >> blockShift) * blockBytes + <usize>(slot & mask) * headBytes;
     for (let head: u32 = 0; head < kvHeads; head++) {
       const from = (<usize>token * kvHeads + head) * headBytes;
@@ -40,7 +40,8 @@ export function writeKv(
 @inline
 function dot(a: usize, b: usize, bytes: usize): f32 {
   let sum = f32x4.splat(0);
-  for (let i: usize = 0; i < bytes; i += 16) sum = f32x4.add(sum, f32x4.mul(v128.load(a + i), v128.load(b + i)));
+  for (let i: usize = 0; i < bytes; i += 16)
+    sum = f32x4.add(sum, f32x4.mul(v128.load(a + i), v128.load(b + i)));
   return sumLanes(sum);
 }
 
@@ -84,8 +85,8 @@ export function attention(
   const group = heads / kvHeads;
   const scale: f32 = 1 / sqrt<f32>(<f32>headDim);
   for (let token: u32 = 0; token < n; token++) {
-    const position = load<u32>(positions + (<usize>token << 2));
-    const table = <usize>load<u32>(tableOf + (<usize>token << 2));
+    const position = load<u32>(positions + ((<usize>token) << 2));
+    const table = <usize>load<u32>(tableOf + ((<usize>token) << 2));
     const first: u32 = window != 0 && position + 1 > window ? position + 1 - window : 0;
     const count = position + 1 - first;
     for (let head: u32 = 0; head < heads; head++) {
@@ -94,17 +95,17 @@ export function attention(
       const headBase = layerBase + ((<usize>(head / group) * headBytes) << blockShift);
       for (let i: u32 = 0; i < count; i++) {
         const at = first + i;
-        const block = <usize>load<u32>(table + (<usize>(at >> blockShift) << 2));
+        const block = <usize>load<u32>(table + ((<usize>(at >> blockShift)) << 2));
         const key = headBase + block * blockBytes + <usize>(at & mask) * headBytes;
-        store<f32>(scores + (<usize>i << 2), dot(query, key, headBytes) * scale);
+        store<f32>(scores + ((<usize>i) << 2), dot(query, key, headBytes) * scale);
       }
       const inverse = softmax(scores, count);
       memory.fill(to, 0, headBytes);
       for (let i: u32 = 0; i < count; i++) {
         const at = first + i;
-        const block = <usize>load<u32>(table + (<usize>(at >> blockShift) << 2));
+        const block = <usize>load<u32>(table + ((<usize>(at >> blockShift)) << 2));
         const value = headBase + planeBytes + block * blockBytes + <usize>(at & mask) * headBytes;
-        const weight = f32x4.splat(load<f32>(scores + (<usize>i << 2)) * inverse);
+        const weight = f32x4.splat(load<f32>(scores + ((<usize>i) << 2)) * inverse);
         for (let d: usize = 0; d < headBytes; d += 16) {
           v128.store(to + d, f32x4.add(v128.load(to + d), f32x4.mul(weight, v128.load(value + d))));
         }

@@ -3,7 +3,7 @@ import { exp4, load4, WeightType } from "./math";
 
 function embedRows<T>(table: usize, ids: usize, n: u32, hidden: u32, out: usize): void {
   for (let token: u32 = 0; token < n; token++) {
-    const row = <usize>load<u32>(ids + (<usize>token << 2)) * hidden;
+    const row = <usize>load<u32>(ids + ((<usize>token) << 2)) * hidden;
     const to = out + ((<usize>token * hidden) << 2);
     for (let i: usize = 0; i < <usize>hidden; i += 4) v128.store(to + (i << 2), load4<T>(table, row + i));
   }
@@ -56,7 +56,7 @@ export function rope(
   const step: usize = interleaved != 0 ? 8 : 4;
   const distance: usize = interleaved != 0 ? 4 : (<usize>pairs) << 2;
   for (let token: u32 = 0; token < n; token++) {
-    const turn = (<usize>load<u32>(positions + (<usize>token << 2)) * pairs) << 2;
+    const turn = (<usize>load<u32>(positions + ((<usize>token) << 2)) * pairs) << 2;
     for (let head: u32 = 0; head < heads; head++) {
       const from = x + ((<usize>(token * heads + head) * headDim) << 2);
       for (let i: usize = 0; i < <usize>pairs; i++) {
@@ -92,7 +92,12 @@ export function addTo(x: usize, y: usize, count: u32): void {
 /** to[i] = from[i] converted to f32, `count` elements, a multiple of 4. */
 export function toF32(from: usize, type: WeightType, count: u32, to: usize): void {
   for (let i: usize = 0; i < <usize>count; i += 4) {
-    const value = type == WeightType.F32 ? load4<f32>(from, i) : type == WeightType.F16 ? load4<u16>(from, i) : load4<i16>(from, i);
+    const value =
+      type == WeightType.F32
+        ? load4<f32>(from, i)
+        : type == WeightType.F16
+          ? load4<u16>(from, i)
+          : load4<i16>(from, i);
     v128.store(to + (i << 2), value);
   }
 }

@@ -90,10 +90,10 @@ function product<T>(x: usize, w: usize, n: u32, rows: u32, columns: u32, out: us
     const from = x + <usize>token * xStride;
     const to = out + <usize>token * outStride;
     let row: u32 = 0;
-    for (; row + 2 <= rows; row += 2) tile4x2<T>(from, w, row, columns, to + (<usize>row << 2), outStride);
+    for (; row + 2 <= rows; row += 2) tile4x2<T>(from, w, row, columns, to + ((<usize>row) << 2), outStride);
     for (; row < rows; row++) {
       for (let t: usize = 0; t < 4; t++) {
-        store<f32>(to + t * outStride + (<usize>row << 2), dot<T>(from + t * xStride, w, row, columns));
+        store<f32>(to + t * outStride + ((<usize>row) << 2), dot<T>(from + t * xStride, w, row, columns));
       }
     }
   }
@@ -101,8 +101,8 @@ function product<T>(x: usize, w: usize, n: u32, rows: u32, columns: u32, out: us
     const from = x + <usize>token * xStride;
     const to = out + <usize>token * outStride;
     let row: u32 = 0;
-    for (; row + 4 <= rows; row += 4) tile1x4<T>(from, w, row, columns, to + (<usize>row << 2));
-    for (; row < rows; row++) store<f32>(to + (<usize>row << 2), dot<T>(from, w, row, columns));
+    for (; row + 4 <= rows; row += 4) tile1x4<T>(from, w, row, columns, to + ((<usize>row) << 2));
+    for (; row < rows; row++) store<f32>(to + ((<usize>row) << 2), dot<T>(from, w, row, columns));
   }
 }
 
