@@ -1,0 +1,35 @@
+// Checks of a batch before anything is touched.
+#ifndef QUARTERMASTER_CPU_BATCH_H
+#define QUARTERMASTER_CPU_BATCH_H
+
+#include <quartermaster_host.h>
+
+#include "model.h"
+
+namespace qm {
+
+enum Phase : uint32_t { PHASE_PREFILL_CHUNK, PHASE_DECODE, PHASE_LAST_CHUNK };
+
+// A transfer record: op, source tier, source block, target tier, target block, tokens, mark, 0.
+constexpr uint32_t TRANSFER_WORDS = 8;
+
+struct Transfer {
+  uint32_t op, sourceTier, source, targetTier, target, tokens, mark, reserved;
+};
+
+static inline Transfer transferAt(const qmh_batch& batch, uint32_t i) {
+  Transfer transfer;
+  memcpy(&transfer, batch.transfers + size_t{i} * TRANSFER_WORDS, sizeof transfer);
+  return transfer;
+}
+
+static inline bool samples(uint32_t phase) { return phase != PHASE_PREFILL_CHUNK; }
+
+// Throws Refusal (QMH_BAD_BATCH, or QMH_INVALID_ARGUMENT for sampling records) naming the first thing out of its limits.
+// Cost: one look at each row, token, slot, transfer and needed block id.
+void checkBatch(const Model& model, const qmh_batch& batch, const qmh_sampling* sampling, const uint32_t* history,
+                size_t historyCount);
+
+}  // namespace qm
+
+#endif  // QUARTERMASTER_CPU_BATCH_H

@@ -1,0 +1,68 @@
+// Kernels for any machine: four lanes in the compiler's own vector type (SSE2, NEON, or plain registers).
+//
+// No fused multiply-add is assumed and -ffp-contract=off forbids the compiler to invent one, so that the bits are the
+// same in every loop the compiler makes of this.
+#include "../kernels.h"
+
+namespace qm {
+namespace {
+
+struct Portable {
+  static constexpr uint32_t W = 4;
+  typedef float F __attribute__((vector_size(16)));
+  typedef int32_t I __attribute__((vector_size(16)));
+
+  static F load(const float* p) {
+    F v;
+    memcpy(&v, p, sizeof v);
+    return v;
+  }
+  template <class T>
+  static F load(const T* p) {
+    return F{toFloat(p[0]), toFloat(p[1]), toFloat(p[2]), toFloat(p[3])};
+  }
+  template <class T>
+  static void store(T* p, F v) {
+    for (uint32_t i = 0; i < W; i++) fromFloat(v[i], p + i);
+  }
+  static F set1(float x) { return F{x, x, x, x}; }
+  static F zero() { return F{}; }
+  static F add(F a, F b) { return a + b; }
+  static F sub(F a, F b) { return a - b; }
+  static F mul(F a, F b) { return a * b; }
+  static F div(F a, F b) { return a / b; }
+  static F fma(F a, F b, F c) { return a * b + c; }
+  static F max(F a, F b) { return a > b ? a : b; }
+  static F min(F a, F b) { return a < b ? a : b; }
+  // value * 2^n, n in the low bits of `shifted`.
+  static F addExponent(F value, F shifted) { return (F)((I)value + ((I)shifted << 23)); }
+  static F zeroBelow(F x, F limit, F value) { return x < limit ? zero() : value; }
+  static F keepLanes(F v, uint32_t from, uint32_t to, uint32_t base) {
+    for (uint32_t i = 0; i < W; i++) {
+      if (base + i < from || base + i >= to) v[i] = -__builtin_inff();
+    }
+    return v;
+  }
+  static float sum(F v) { return (v[0] + v[2]) + (v[1] + v[3]); }
+  static float largest(F v) {
+    const float a = v[0] > v[2] ? v[0] : v[2], b = v[1] > v[3] ? v[1] : v[3];
+    return a > b ? a : b;
+  }
+  static F reduce(const F (&v)[W]) { return F{sum(v[0]), sum(v[1]), sum(v[2]), sum(v[3])}; }
+};
+
+}  // namespace
+}  // namespace qm
+
+#include "vec_attention.h"
+#include "vec_matmul.h"
+
+namespace qm {
+
+const Kernels* portableKernels() {
+  using V = Portable;
+  static const Kernels kernels = {"portable", embed<V>, rmsnorm<V>, matmul<V>, rope<V>, kvWrite<V>, attend<V>, swiglu<V>, burn<V>};
+  return &kernels;
+}
+
+}  // namespace qm

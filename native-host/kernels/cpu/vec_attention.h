@@ -1,0 +1,163 @@
+// Paged attention over one vector type V: softmax(q K^T / sqrt(d)) V with a running maximum (arXiv 1805.02867), tile by
+// tile, as FlashAttention (arXiv 2205.14135) does; K and V are found through a block table (arXiv 2309.06180).
+//
+// Order       A query passes over tiles of 32 absolute positions in ascending order. Within a tile: scores by
+//             V::reduce; position p goes to partial sum p mod 4. Block size, chunking and the other queries of the call
+//             never enter, hence the same bits for a token however it was batched.
+// Sharing     A tile of K and V is fetched once for all queries and all heads of the group. f32 is read where it
+//             lies; f16 and bf16 tiles are widened into scratch once.
+// Masking     Positions outside a query's range repeat the nearest valid entry and get weight 0, so that nothing
+//             unwritten is ever read.
+#ifndef QUARTERMASTER_CPU_VEC_ATTENTION_H
+#define QUARTERMASTER_CPU_VEC_ATTENTION_H
+
+#include "vec_elementwise.h"
+
+namespace qm {
+namespace {
+
+// One tile's K and V rows as float, by position within the tile.
+struct Tile {
+  const float* k[ATTEND_TILE];
+  const float* v[ATTEND_TILE];
+};
+
+// Positions [from, to) of tile [start, start + 32) that some query of the call may see.
+template <class V, class T>
+inline void fetchTile(const AttendArgs& a, uint32_t start, uint32_t from, uint32_t to, Tile* tile) {
+  const KvShape& s = a.shape;
+  const uint32_t d = s.headDim;
+  const size_t toV = kvOffset(s, 0, 0, KV_V, 0);
+  float* wide = a.scratch;
+  for (uint32_t p = from; p < to; p++) {
+    const uint8_t* base = a.kv + kvOffset(s, a.table[p / s.blockSize], a.layer, KV_K, a.kvHead);
+    const T* k = reinterpret_cast<const T*>(base) + size_t{p % s.blockSize} * d;
+    const T* v = reinterpret_cast<const T*>(reinterpret_cast<const uint8_t*>(k) + toV);
+    if constexpr (sizeof(T) == sizeof(float)) {
+      tile->k[p - start] = k;
+      tile->v[p - start] = v;
+    } else {
+      float* wideV = wide + d;
+      forVectors<V>(d, [&](size_t i, uint32_t n) { storeLanes<V>(wide + i, n, loadLanes<V>(k + i, n)); });
+      forVectors<V>(d, [&](size_t i, uint32_t n) { storeLanes<V>(wideV + i, n, loadLanes<V>(v + i, n)); });
+      tile->k[p - start] = wide;
+      tile->v[p - start] = wideV;
+      wide += 2 * d;
+    }
+  }
+  for (uint32_t j = 0; j < from - start; j++) tile->k[j] = tile->k[from - start], tile->v[j] = tile->v[from - start];
+  for (uint32_t j = to - start; j < ATTEND_TILE; j++) tile->k[j] = tile->k[to - start - 1], tile->v[j] = tile->v[to - start - 1];
+}
+
+// scores[j] = q . k[j] * scale for W positions.
+template <class V>
+inline typename V::F scoreRow(const float* q, const float* const* k, uint32_t headDim, typename V::F scale) {
+  typename V::F acc[V::W];
+#pragma GCC unroll 16
+  for (uint32_t j = 0; j < V::W; j++) acc[j] = V::zero();
+  const auto step = [&](uint32_t i, uint32_t lanes) __attribute__((always_inline)) {
+    const typename V::F qs = loadLanes<V>(q + i, lanes);
+#pragma GCC unroll 16
+    for (uint32_t j = 0; j < V::W; j++) acc[j] = V::fma(qs, loadLanes<V>(k[j] + i, lanes), acc[j]);
+  };
+  uint32_t i = 0;
+  for (; i + V::W <= headDim; i += V::W) step(i, V::W);
+  if (i < headDim) step(i, headDim - i);
+  return V::mul(V::reduce(acc), scale);
+}
+
+// out = out * rescale + sum over positions of weights[j] * v[j].
+template <class V>
+inline void addValues(const float* weights, const float* const* v, uint32_t positions, uint32_t headDim, typename V::F rescale,
+                      float* out) {
+  const auto column = [&](size_t i, uint32_t lanes) __attribute__((always_inline)) {
+    typename V::F a0 = V::mul(loadLanes<V>(out + i, lanes), rescale);
+    typename V::F a1 = V::zero(), a2 = V::zero(), a3 = V::zero();
+    for (uint32_t j = 0; j < positions; j += 4) {
+      a0 = V::fma(V::set1(weights[j]), loadLanes<V>(v[j] + i, lanes), a0);
+      a1 = V::fma(V::set1(weights[j + 1]), loadLanes<V>(v[j + 1] + i, lanes), a1);
+      a2 = V::fma(V::set1(weights[j + 2]), loadLanes<V>(v[j + 2] + i, lanes), a2);
+      a3 = V::fma(V::set1(weights[j + 3]), loadLanes<V>(v[j + 3] + i, lanes), a3);
+    }
+    storeLanes<V>(out + i, lanes, V::add(V::add(a0, a1), V::add(a2, a3)));
+  };
+  forVectors<V>(headDim, column);
+}
+
+// What a query head carries from tile to tile, beside the unscaled sum in `out`.
+template <class V>
+struct Running {
+  float largest;
+  typename V::F total;
+};
+
+// One query head against positions [from, to) of the tile that starts at `start`.
+template <class V>
+inline void attendTile(const Tile& tile, uint32_t start, uint32_t from, uint32_t to, const float* q, uint32_t headDim,
+                       Running<V>* state, float* out) {
+  constexpr uint32_t GROUPS = ATTEND_TILE / V::W;
+  const uint32_t groups = (to - start + V::W - 1) / V::W;
+  const typename V::F scale = V::set1(1.0f / __builtin_sqrtf(static_cast<float>(headDim)));
+  typename V::F scores[GROUPS];
+  typename V::F most = V::set1(-__builtin_inff());
+  for (uint32_t g = 0; g < groups; g++) {
+    scores[g] = V::keepLanes(scoreRow<V>(q, tile.k + g * V::W, headDim, scale), from - start, to - start, g * V::W);
+    most = V::max(most, scores[g]);
+  }
+  const float tileLargest = V::largest(most);
+  const float largest = tileLargest > state->largest ? tileLargest : state->largest;
+  const typename V::F rescale = expV<V>(V::set1(state->largest - largest));
+  float weights[ATTEND_TILE];
+  typename V::F total = V::mul(state->total, rescale);
+  for (uint32_t g = 0; g < groups; g++) {
+    const typename V::F weight = expV<V>(V::sub(scores[g], V::set1(largest)));
+    total = V::add(total, weight);
+    V::store(weights + g * V::W, weight);
+  }
+  state->largest = largest;
+  state->total = total;
+  // W is a multiple of 4, and lanes past `to` have weight 0.
+  addValues<V>(weights, tile.v, (to - start + 3) / 4 * 4, headDim, rescale, out);
+}
+
+template <class V, class T>
+inline void attendTyped(const AttendArgs& a) {
+  const uint32_t d = a.shape.headDim, rows = a.queries * a.group;
+  constexpr uint32_t MOST = ATTEND_ROWS > MAX_GROUP ? ATTEND_ROWS : MAX_GROUP;
+  Running<V> states[MOST];
+  const auto qOf = [&](uint32_t r) { return a.q + r / a.group * a.qStride + size_t{r % a.group} * d; };
+  const auto outOf = [&](uint32_t r) { return a.out + r / a.group * a.outStride + size_t{r % a.group} * d; };
+  for (uint32_t r = 0; r < rows; r++) {
+    states[r] = {-__builtin_inff(), V::zero()};
+    float* out = outOf(r);
+    for (uint32_t i = 0; i < d; i++) out[i] = 0;
+  }
+  const auto firstSeen = [&](uint32_t position) { return a.window != 0 && position >= a.window ? position - a.window + 1 : 0; };
+  const uint32_t end = a.firstPosition + a.queries, begin = firstSeen(a.firstPosition);
+  for (uint32_t start = begin / ATTEND_TILE * ATTEND_TILE; start < end; start += ATTEND_TILE) {
+    const uint32_t tileEnd = start + ATTEND_TILE;
+    Tile tile;
+    fetchTile<V, T>(a, start, begin > start ? begin : start, end < tileEnd ? end : tileEnd, &tile);
+    for (uint32_t r = 0; r < rows; r++) {
+      const uint32_t position = a.firstPosition + r / a.group, first = firstSeen(position);
+      const uint32_t from = first > start ? first : start, to = position + 1 < tileEnd ? position + 1 : tileEnd;
+      if (from >= to) continue;
+      attendTile<V>(tile, start, from, to, qOf(r), d, &states[r], outOf(r));
+    }
+  }
+  for (uint32_t r = 0; r < rows; r++) {
+    float* out = outOf(r);
+    const typename V::F scale = V::set1(1.0f / V::sum(states[r].total));
+    forVectors<V>(d, [&](size_t i, uint32_t n) { storeLanes<V>(out + i, n, V::mul(loadLanes<V>(out + i, n), scale)); });
+  }
+}
+
+template <class V>
+void attend(const AttendArgs& a) {
+  withType(a.kv, a.shape.type, [&](auto* numbers) { attendTyped<V, Plain<decltype(*numbers)>>(a); });
+}
+
+}  // namespace
+}  // namespace qm
+
+#endif  // QUARTERMASTER_CPU_VEC_ATTENTION_H
