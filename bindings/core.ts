@@ -25,6 +25,11 @@ export interface CoreOptions {
   build?: Build;
   /** Compiled module to use instead of loading `build` from the package; `build` must say what it is. */
   module?: WebAssembly.Module;
+  /** How to instantiate the module. Default: WebAssembly.instantiate. */
+  instantiate?: (
+    module: WebAssembly.Module,
+    imports: { env: { memory: WebAssembly.Memory } },
+  ) => Promise<CoreExports>;
   /** Bytes of a module to compile instead of loading `build` from the package. */
   bytes?: BufferSource;
   /** Most memory the core may grow to, in bytes, 64 KiB to 4 GiB. Default 4 GiB (nothing is touched before it is needed). */
@@ -75,8 +80,9 @@ export class Core {
 
   /** Creates an empty core. */
   static async create(options: CoreOptions = {}): Promise<Core> {
+    const seed = BigInt.asIntN(64, seedOf(options.seed));
     const core = await Core.#instantiate(options, PAGE);
-    core.call(() => core.exports.coreCreate(BigInt.asIntN(64, seedOf(options.seed))), "coreCreate");
+    core.call(() => core.exports.coreCreate(seed), "coreCreate");
     core.#takeScratch(SCRATCH_BYTES);
     return core;
   }
@@ -109,8 +115,8 @@ export class Core {
       build === "core-threads"
         ? new WebAssembly.Memory({ initial, maximum: Math.floor(maximum / PAGE), shared: true })
         : new WebAssembly.Memory({ initial, maximum: Math.floor(maximum / PAGE) });
-    const instance = await WebAssembly.instantiate(module, { env: { memory } });
-    return new Core(build, memory, instance.exports as unknown as CoreExports);
+    const instantiate = options.instantiate ?? instantiateRaw;
+    return new Core(build, memory, await instantiate(module, { env: { memory } }));
   }
 
   /** The whole state as bytes: `Core.restore` continues from it exactly. Copies. */
@@ -311,6 +317,13 @@ export class Core {
 }
 
 const SCRATCH_BYTES = 1 << 16;
+
+async function instantiateRaw(
+  module: WebAssembly.Module,
+  imports: { env: { memory: WebAssembly.Memory } },
+): Promise<CoreExports> {
+  return (await WebAssembly.instantiate(module, imports)).exports as unknown as CoreExports;
+}
 
 function seedOf(seed: bigint | number | undefined): bigint {
   if (seed === undefined) return 0n;

@@ -224,8 +224,11 @@ function absorbNext(index: Index, at: u32, level: u32): void {
   giveNode(index, right);
 }
 
-/** Makes room in a full node by moving its upper half to a new right neighbour; returns the half that `key` belongs to. */
-function splitFull(index: Index, at: u32, level: u32, key: u64): u32 {
+/**
+ * Enters a key into a full node: its upper half moves to a new right neighbour first. `left`: the node's left
+ * neighbour, 0 if it starts with a key of a higher level.
+ */
+function insertIntoFull(index: Index, left: u32, at: u32, level: u32, key: u64, payload: u64): void {
   const n = node(at);
   const keep = (<u32>n.count + 1) >> 1;
   const right = takeNode(index, level);
@@ -234,12 +237,16 @@ function splitFull(index: Index, at: u32, level: u32, key: u64): u32 {
   node(right).count = <u16>moved;
   n.count = <u16>keep;
   link(at, right);
-  return keyAt(right, 0) <= key ? right : at;
+  const half = keyAt(right, 0) <= key ? right : at;
+  insertAt(index, half, rank(half, key) + 1, level, key, payload);
+  absorbNext(index, right, level);
+  if (left != 0) absorbNext(index, left, level);
 }
 
-/** Moves everything behind `slot` to `right`, which starts with the new key. */
+/** Moves everything behind `slot` to `right`, which starts with the new key. `left` as above. */
 function splitAtPromoted(
   index: Index,
+  left: u32,
   at: u32,
   slot: u32,
   level: u32,
@@ -255,6 +262,7 @@ function splitAtPromoted(
   n.count = <u16>(slot + 1);
   link(at, right);
   absorbNext(index, right, level);
+  if (left != 0) absorbNext(index, left, level);
 }
 
 /** Enters or overwrites. Returns 1 inserted, 0 overwritten, INVALID_ARGUMENT for a sentinel key, OUT_OF_MEMORY. */
@@ -267,7 +275,11 @@ export function indexPut(ptr: usize, key: u64, value: u64): Status {
     at = goRight(at, key);
     at = load<u32>(childPtr(index, at, rank(at, key)));
   }
-  at = goRight(at, key);
+  let left: u32 = 0;
+  while (node(at).nextHeader <= key) {
+    left = at;
+    at = node(at).next;
+  }
   let slot = rank(at, key);
   if (keyAt(at, slot) == key) {
     // Every node below that belongs to the key starts with it.
@@ -283,21 +295,24 @@ export function indexPut(ptr: usize, key: u64, value: u64): Status {
 
   let below = height > 0 ? takeNode(index, height - 1) : 0;
   let child = height > 0 ? load<u32>(childPtr(index, at, slot)) : 0;
-  if (full) {
-    at = splitFull(index, at, height, key);
-    slot = rank(at, key);
-  }
-  insertAt(index, at, slot + 1, height, key, height > 0 ? <u64>below : value);
+  const payload = height > 0 ? <u64>below : value;
+  if (full) insertIntoFull(index, left, at, height, key, payload);
+  else insertAt(index, at, slot + 1, height, key, payload);
   for (let level = height; level > 0;) {
     level -= 1;
-    at = goRight(child, key);
+    left = 0;
+    at = child;
+    while (node(at).nextHeader <= key) {
+      left = at;
+      at = node(at).next;
+    }
     slot = rank(at, key);
     const fresh = below;
     if (level > 0) {
       child = load<u32>(childPtr(index, at, slot));
       below = takeNode(index, level - 1);
     }
-    splitAtPromoted(index, at, slot, level, fresh, key, level > 0 ? <u64>below : value);
+    splitAtPromoted(index, left, at, slot, level, fresh, key, level > 0 ? <u64>below : value);
   }
   index.size += 1;
   return 1;
@@ -353,6 +368,7 @@ export function indexDelete(ptr: usize, key: u64): Status {
     } else {
       removeAt(index, at, slot, level);
       absorbNext(index, at, level);
+      if (left != 0) absorbNext(index, left, level);
     }
     if (level == 0) break;
     left = below;

@@ -1,0 +1,322 @@
+/** Bad input gets a typed error that names the argument, and changes no state. */
+import assert from "node:assert/strict";
+import { describe, test } from "node:test";
+import { Core, type KvCache, QuartermasterError, type Scheduler } from "../../bindings/main.js";
+
+async function setUp(
+  options: { maxRequests?: number; tokenCapacity?: number; blocks?: number } = {},
+): Promise<{
+  core: Core;
+  cache: KvCache;
+  scheduler: Scheduler;
+}> {
+  const core = await Core.create();
+  const cache = core.kvCache({
+    blocks: options.blocks ?? 8,
+    blockSize: 4,
+    maxSequences: 4,
+    maxSequenceTokens: 64,
+  });
+  const scheduler = core.scheduler({
+    cache,
+    vocabSize: 50,
+    maxRequests: options.maxRequests ?? 4,
+    maxBatchTokens: 16,
+    tokenCapacity: options.tokenCapacity ?? 4096,
+  });
+  return { core, cache, scheduler };
+}
+
+/** Everything that a refused call must leave alone: the state but for the input regions that carry the arguments. */
+function stateOf(core: Core): Uint8Array {
+  const bytes = core.snapshot();
+  for (const cache of core.kvCaches)
+    bytes.fill(0, core.exports.kvInput(cache.pointer), core.exports.kvInput(cache.pointer) + 256);
+  for (const scheduler of core.schedulers) {
+    const results = core.exports.schedulerResults(scheduler.pointer);
+    bytes.fill(0, results, results + scheduler.maxRunning * 8);
+  }
+  return bytes;
+}
+
+function refused(core: Core, run: () => unknown, code: string, names: RegExp): void {
+  const before = stateOf(core);
+  assert.throws(run, (error) => {
+    assert.ok(error instanceof QuartermasterError, String(error));
+    assert.equal(error.code, code);
+    assert.match(error.message, names);
+    return true;
+  });
+  assert.deepEqual(stateOf(core), before, "state unchanged");
+  core.validate();
+}
+
+describe("submit refuses", () => {
+  const cases: [name: string, request: object, code: string, names: RegExp][] = [
+    ["an empty prompt", { tokens: [] }, "EMPTY_PROMPT", /tokens\.length is 0/],
+    ["a prompt longer than a sequence can be", { tokens: Array(65).fill(1) }, "TOO_LONG", /65.*64/],
+    [
+      "prompt and new tokens that are too long together",
+      { tokens: Array(30).fill(1), maxNewTokens: 40 },
+      "TOO_LONG",
+      /70.*64/,
+    ],
+    [
+      "what the whole pool cannot hold",
+      { tokens: Array(32).fill(1), maxNewTokens: 2 },
+      "POOL_TOO_SMALL",
+      /34.*33/,
+    ],
+    ["a token past the vocabulary", { tokens: [1, 50] }, "INVALID_TOKEN", /50.*vocabulary/],
+    ["a token that is no integer", { tokens: [1, 1.5] }, "INVALID_TOKEN", /tokens\[1\] is 1\.5/],
+    ["a negative token", { tokens: [-1] }, "INVALID_TOKEN", /tokens\[0\] is -1/],
+    ["no tokens at all", { tokens: undefined }, "INVALID_ARGUMENT", /tokens/],
+    ["a NaN arrival", { arrivalUs: NaN }, "INVALID_TIME", /arrivalUs is NaN/],
+    ["a negative arrival", { arrivalUs: -1 }, "INVALID_TIME", /arrivalUs is -1/],
+    ["an infinite arrival", { arrivalUs: Infinity }, "INVALID_TIME", /arrivalUs is Infinity/],
+    ["no new tokens", { maxNewTokens: 0 }, "INVALID_ARGUMENT", /maxNewTokens is 0/],
+    ["a priority past 255", { priority: 256 }, "INVALID_ARGUMENT", /priority is 256/],
+    ["a negative namespace", { namespace: -1 }, "INVALID_ARGUMENT", /namespace is -1/],
+    ["an id of 0", { id: 0 }, "INVALID_ARGUMENT", /id is 0/],
+    ["an id past 2^64 - 2", { id: (1n << 64n) - 1n }, "INVALID_ARGUMENT", /id is/],
+  ];
+  for (const [name, request, code, names] of cases) {
+    test(name, async () => {
+      const { core, scheduler } = await setUp();
+      refused(
+        core,
+        () => scheduler.submit({ tokens: [1, 2], maxNewTokens: 1, ...request } as never),
+        code,
+        names,
+      );
+    });
+  }
+
+  test("an id that a live request has, until that one ends", async () => {
+    const { core, scheduler } = await setUp();
+    const first = scheduler.submit({ tokens: [1], maxNewTokens: 1, id: 77 });
+    refused(core, () => scheduler.submit({ tokens: [1], maxNewTokens: 1, id: 77n }), "DUPLICATE_ID", /77/);
+    scheduler.abort(first);
+    scheduler.submit({ tokens: [1], maxNewTokens: 1, id: 77 });
+  });
+
+  test("one request more than there are slots", async () => {
+    const { core, scheduler } = await setUp({ maxRequests: 2 });
+    for (let i = 0; i < 2; i++) scheduler.submit({ tokens: [1], maxNewTokens: 1 });
+    refused(core, () => scheduler.submit({ tokens: [1], maxNewTokens: 1 }), "OUT_OF_REQUESTS", /submit/);
+  });
+
+  test("more tokens than the token store holds", async () => {
+    const { core, scheduler } = await setUp({ tokenCapacity: 256 });
+    scheduler.submit({ tokens: [1], maxNewTokens: 1 });
+    refused(core, () => scheduler.submit({ tokens: [1], maxNewTokens: 1 }), "OUT_OF_TOKENS", /submit/);
+  });
+});
+
+describe("the step protocol refuses", () => {
+  test("a NaN, negative or infinite time", async () => {
+    const { core, scheduler } = await setUp();
+    for (const time of [NaN, -1, Infinity])
+      refused(core, () => scheduler.step(time), "INVALID_TIME", /nowUs/);
+  });
+
+  test("a second step, a wrong id, wrong results, and a commit after the commit", async () => {
+    const { core, scheduler } = await setUp();
+    scheduler.submit({ tokens: [1, 2], maxNewTokens: 2 });
+    const { stepId } = scheduler.step(1);
+    refused(core, () => scheduler.step(2), "STEP_IN_FLIGHT", /step/);
+    refused(core, () => scheduler.commit(stepId + 1, 2, { tokens: [3] }), "UNKNOWN_STEP", /commit/);
+    refused(core, () => scheduler.abandon(stepId + 1), "UNKNOWN_STEP", /abandon/);
+    refused(core, () => scheduler.commit(stepId, 2, { tokens: [] }), "INVALID_ARGUMENT", /tokens/);
+    refused(
+      core,
+      () => scheduler.commit(stepId, 2, { tokens: [3], finished: [] }),
+      "INVALID_ARGUMENT",
+      /finished/,
+    );
+    refused(core, () => scheduler.commit(stepId, 2, { tokens: [50] }), "INVALID_TOKEN", /commit/);
+    refused(core, () => scheduler.commit(stepId, NaN, { tokens: [3] }), "INVALID_TIME", /nowUs/);
+    scheduler.commit(stepId, 2, { tokens: [3] });
+    refused(core, () => scheduler.commit(stepId, 2, { tokens: [3] }), "UNKNOWN_STEP", /commit/);
+    refused(core, () => scheduler.abandon(stepId), "UNKNOWN_STEP", /abandon/);
+  });
+
+  test("requests that are not there", async () => {
+    const { core, scheduler } = await setUp();
+    for (const handle of [0, 1, 2 ** 31 - 1])
+      refused(core, () => scheduler.abort(handle), "UNKNOWN_REQUEST", /abort/);
+    for (const handle of [-1, 1.5, 2 ** 31])
+      refused(core, () => scheduler.abort(handle), "INVALID_ARGUMENT", /request/);
+  });
+});
+
+describe("the cache refuses", () => {
+  test("sequences that are not open", async () => {
+    const { core, cache } = await setUp();
+    const sequence = cache.open({ tokens: [1, 2] });
+    cache.close(sequence);
+    for (const run of [
+      () => cache.close(sequence),
+      () => cache.reserve(sequence, 1),
+      () => cache.append(sequence, [1]),
+      () => cache.truncate(sequence, 0),
+      () => cache.fork(sequence),
+      () => cache.length(sequence),
+      () => cache.blockTable(sequence),
+    ]) {
+      refused(core, run, "UNKNOWN_SEQUENCE", /sequence/);
+    }
+    refused(core, () => cache.close(-3), "INVALID_ARGUMENT", /sequence is -3/);
+  });
+
+  test("what does not fit, whole", async () => {
+    const { core, cache } = await setUp();
+    const sequence = cache.open({ tokens: [1] });
+    refused(core, () => cache.reserve(sequence, 33), "OUT_OF_BLOCKS", /reserve/);
+    refused(core, () => cache.reserve(sequence, 65), "INVALID_ARGUMENT", /count is 65/);
+    refused(core, () => cache.append(sequence, [1]), "NOT_RESERVED", /append/);
+    cache.reserve(sequence, 4);
+    cache.append(sequence, [1, 2, 3]);
+    refused(core, () => cache.append(sequence, [4, 5]), "NOT_RESERVED", /append/);
+    refused(core, () => cache.truncate(sequence, 4), "INVALID_ARGUMENT", /length is 4/);
+    refused(core, () => cache.references(8), "INVALID_ARGUMENT", /block is 8/);
+    for (let i = 0; i < 3; i++) cache.open({ tokens: [] });
+    refused(core, () => cache.open({ tokens: [] }), "OUT_OF_SEQUENCES", /open/);
+    refused(core, () => cache.fork(sequence), "OUT_OF_SEQUENCES", /fork/);
+  });
+
+  test("appending before a pending copy has been settled", async () => {
+    const { core, cache } = await setUp();
+    const sequence = cache.open({ tokens: [1] });
+    cache.reserve(sequence, 3);
+    cache.append(sequence, [1, 2]);
+    const twin = cache.fork(sequence);
+    cache.reserve(twin, 1);
+    assert.equal(cache.copies().length, 8);
+    refused(core, () => cache.append(twin, [3]), "COPIES_PENDING", /append/);
+    cache.settleCopies();
+    cache.append(twin, [3]);
+  });
+
+  test("sequences that belong to a scheduler", async () => {
+    const { core, cache, scheduler } = await setUp();
+    scheduler.submit({ tokens: [1, 2], maxNewTokens: 2 });
+    const [sequence] = scheduler.step(1).sequences;
+    for (const run of [
+      () => cache.close(sequence),
+      () => cache.reserve(sequence, 1),
+      () => cache.append(sequence, [1]),
+      () => cache.truncate(sequence, 0),
+      () => cache.fork(sequence),
+    ]) {
+      refused(core, run, "SEQUENCE_OWNED", /sequence/);
+    }
+  });
+});
+
+describe("a core refuses", () => {
+  test("shapes out of range", async () => {
+    const { core, cache } = await setUp();
+    const scheduler = (options: object) => () =>
+      core.scheduler({ cache, vocabSize: 10, ...options } as never);
+    const cases: [run: () => unknown, names: RegExp][] = [
+      [() => core.kvCache({ blocks: 0 }), /blocks is 0/],
+      [() => core.kvCache({ blocks: 1.5 }), /blocks is 1\.5/],
+      [() => core.kvCache({ blocks: 8, blockSize: 12 }), /blockSize is 12/],
+      [() => core.kvCache({ blocks: 8, blockSize: 512 }), /blockSize is 512/],
+      [() => core.kvCache({ blocks: 8, maxSequences: 0 }), /maxSequences is 0/],
+      [() => core.kvCache({ blocks: 8, maxSequenceTokens: 2 ** 25 }), /maxSequenceTokens/],
+      [() => core.kvCache({ blocks: 8, keyBits: 65 }), /keyBits is 65/],
+      [() => core.kvCache(undefined as never), /options/],
+      [scheduler({ vocabSize: 0 }), /vocabSize is 0/],
+      [scheduler({ maxRunning: 5 }), /maxRunning is 5/],
+      [scheduler({ maxBatchTokens: 2, maxRunning: 3 }), /maxRunning is 3/],
+      [scheduler({ policy: "random" }), /policy is "random"/],
+      [scheduler({ queueTimeoutUs: NaN }), /queueTimeoutUs is NaN/],
+      [scheduler({ watermarkBlocks: 9 }), /watermarkBlocks is 9/],
+      [scheduler({ cache: {} }), /cache/],
+      [() => core.orderedIndex({ capacity: 0 }), /capacity is 0/],
+      [() => core.orderedIndex({ capacity: 8, valueBytes: 2 as never }), /valueBytes is 2/],
+      [() => core.orderedIndex({ capacity: 8, nodeBytes: 100 }), /nodeBytes is 100/],
+    ];
+    for (const [run, names] of cases) refused(core, run, "INVALID_ARGUMENT", names);
+  });
+
+  test("keys and values out of range", async () => {
+    const { core } = await setUp();
+    const index = core.orderedIndex({ capacity: 100, valueBytes: 4 });
+    refused(core, () => index.set(0n, 1n), "INVALID_ARGUMENT", /key is 0n/);
+    refused(core, () => index.set((1n << 64n) - 1n, 1n), "INVALID_ARGUMENT", /key is/);
+    refused(core, () => index.set(5 as never, 1n), "INVALID_ARGUMENT", /key is 5/);
+    refused(core, () => index.set(5n, 1n << 32n), "INVALID_ARGUMENT", /value is/);
+    refused(core, () => index.compareExchange(5n, 1n, 2n), "NOT_FOUND", /compareExchange/);
+    refused(core, () => index.fetchAdd(5n, 1n), "NOT_FOUND", /key 5/);
+  });
+
+  test("to grow past its limit, and then works on", async () => {
+    const core = await Core.create({ maximumBytes: 1 << 20 });
+    refused(core, () => core.kvCache({ blocks: 100_000 }), "OUT_OF_MEMORY", /kvCache needs \d+ bytes/);
+    core.kvCache({ blocks: 64, maxSequences: 4, maxSequenceTokens: 64 });
+  });
+
+  test("snapshots that are damaged, cut short or of another version", async () => {
+    const { core } = await setUp();
+    const good = core.snapshot();
+    const damaged = (change: (bytes: Uint8Array) => Uint8Array | void): Uint8Array => {
+      const bytes = good.slice();
+      return change(bytes) ?? bytes;
+    };
+    const guard = core.exports.coreTop() - 8;
+    for (const bytes of [
+      new Uint8Array(10),
+      new Uint8Array(100_000),
+      damaged((b) => b.subarray(0, b.length - 64)),
+      damaged((b) => void (b[64] ^= 1)),
+      damaged((b) => void (b[72] += 1)),
+      damaged((b) => void (b[guard] ^= 1)),
+    ]) {
+      await assert.rejects(Core.restore(bytes), { code: "BAD_SNAPSHOT" });
+    }
+    (await Core.restore(good)).validate();
+  });
+
+  test("every call after close", async () => {
+    const { core, cache, scheduler } = await setUp();
+    const sequence = cache.open({ tokens: [1] });
+    core.close();
+    core.close();
+    for (const run of [
+      () => cache.open({ tokens: [1] }),
+      () => cache.close(sequence),
+      () => cache.blockTable(sequence),
+      () => scheduler.step(1),
+      () => core.kvCache({ blocks: 4 }),
+      () => core.snapshot(),
+    ]) {
+      assert.throws(run, { code: "CLOSED" });
+    }
+  });
+
+  test("every call after it trapped", async () => {
+    const { core, cache } = await setUp();
+    const sequence = cache.open({ tokens: [1] });
+    cache.reserve(sequence, 1);
+    // The table now names a block far outside the memory: an invariant no call can break.
+    cache.blockTable(sequence)[0] = 2 ** 26;
+    assert.throws(() => cache.close(sequence), { code: "POISONED" });
+    assert.throws(() => cache.open({ tokens: [1] }), { code: "POISONED" });
+    assert.throws(() => core.snapshot(), { code: "POISONED" });
+  });
+
+  test("to call a broken structure valid", async () => {
+    const { core, cache } = await setUp();
+    new Uint32Array(core.memory.buffer, cache.pointer)[22] += 1;
+    assert.throws(() => core.validate(), { code: "CORRUPT" });
+  });
+
+  test("builds it does not know", async () => {
+    await assert.rejects(Core.create({ build: "fast" as never }), { code: "INVALID_ARGUMENT" });
+    await assert.rejects(Core.create({ seed: -1 }), { code: "INVALID_ARGUMENT" });
+    await assert.rejects(Core.create({ maximumBytes: 5 }), { code: "INVALID_ARGUMENT" });
+  });
+});
