@@ -29,7 +29,7 @@ Model and workload
   --seed N               seed of the workload and of the core (default 1)
 
 Cache and scheduler
-  --blocks N             KV blocks (default 160)
+  --blocks N             KV blocks (default 128)
   --block-size N         tokens a block, a power of two (default 16)
   --max-batch-tokens N   token budget of a step (default 256)
   --max-running N        requests running at a time (default 32)
@@ -96,7 +96,7 @@ export async function serve(
   values: Values,
   workload: readonly WorkloadRequest[],
 ): Promise<{ report: RunReport; answers: Answer[]; timeline: TimelineSample[]; note: string | undefined }> {
-  const blocks = integer("blocks", values.blocks, 160, 1, 2 ** 27);
+  const blocks = integer("blocks", values.blocks, 128, 1, 2 ** 27);
   const blockSize = integer("block-size", values["block-size"], 16, 1, 256);
   const maxBatchTokens = integer("max-batch-tokens", values["max-batch-tokens"], 256, 1, 2 ** 22);
   const maxRunning = Math.min(maxBatchTokens, integer("max-running", values["max-running"], 32, 1, 2 ** 20));

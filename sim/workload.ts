@@ -81,7 +81,7 @@ export function buildWorkload(
   prompts: readonly RecordedPrompt[],
   options: WorkloadOptions = {},
 ): WorkloadRequest[] {
-  const { requests = 240, seed = 1, meanIntervalUs = 8000, cv = 3 } = options;
+  const { requests = 240, seed = 1, meanIntervalUs = 2500, cv = 3 } = options;
   const random = new RandomStream(seed);
   const tail = (): number => Math.min(MAX_TAIL, Math.floor(random.gamma(0.7, 16)));
   const recorded = prompts.filter((prompt) => prompt.question !== undefined);

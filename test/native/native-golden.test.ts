@@ -1,4 +1,5 @@
-// The native forward pass reproduces the logits that the tiny model was published with, on every instruction set.
+// The native forward pass reproduces the logits that the tiny model was published with, on every instruction
+// set.
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { blockRange, golden, Host, isas, largestError, needsAddon, prefill } from "./native-support.js";

@@ -1,0 +1,69 @@
+/** Serves the embedded workload once under a configuration and gives every request's tokens. */
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { type Build, Core, Engine, type KvCacheStats } from "../../bindings/main.js";
+import { type Backend, openModel } from "../../native-host/executor/main.js";
+import { buildWorkload, type WorkloadRequest } from "../../sim/workload.js";
+import { TINY_RETRIEVAL } from "./package-root.js";
+
+export interface Configuration {
+  backend?: Backend;
+  build?: Build;
+  blocks?: number;
+  blockSize?: number;
+  prefixCache?: boolean;
+  maxBatchTokens?: number;
+  maxRunning?: number;
+}
+
+export interface Served {
+  /** Tokens generated for each request, as text of ids. */
+  readonly tokens: string[];
+  readonly texts: string[];
+  readonly preemptions: number;
+  readonly stats: KvCacheStats;
+}
+
+export function embeddedWorkload(): WorkloadRequest[] {
+  const text = readFileSync(join(TINY_RETRIEVAL, "test_prompts.json"), "utf8");
+  return buildWorkload((JSON.parse(text) as { prompts: [] }).prompts, {});
+}
+
+export async function serveOnce(workload: readonly WorkloadRequest[], configuration: Configuration): Promise<Served> {
+  const { blocks = 2048, blockSize = 16, maxBatchTokens = 256, prefixCache = true } = configuration;
+  const maxRunning = Math.min(configuration.maxRunning ?? 32, maxBatchTokens);
+  const model = await openModel(TINY_RETRIEVAL, { backend: configuration.backend ?? "wasm", blocks, blockSize });
+  const core = await Core.create({ build: configuration.build });
+  const cache = core.kvCache({ blocks, blockSize, maxSequences: maxRunning, maxSequenceTokens: 1024, prefixCache });
+  const scheduler = core.scheduler({
+    cache,
+    vocabSize: 64,
+    maxRequests: workload.length,
+    maxRunning,
+    maxBatchTokens,
+    tokenCapacity: workload.length * 1024,
+  });
+  let preemptions = 0;
+  const engine = new Engine({
+    scheduler,
+    executor: model.executor,
+    detokenizer: () => model.tokenizer.detokenizer(),
+    onStep: (report) => (preemptions += report.preempted),
+  });
+  const results = await Promise.all(
+    workload.map(async (request) => {
+      const tokens: number[] = [];
+      let text = "";
+      const prompt = model.tokenizer.encode(request.text);
+      for await (const event of engine.generate({ tokens: prompt, maxNewTokens: request.maxNewTokens })) {
+        tokens.push(event.token);
+        text += event.text;
+      }
+      return { tokens: tokens.join(" "), text };
+    }),
+  );
+  core.validate();
+  const stats = cache.stats();
+  await engine.close();
+  return { tokens: results.map(({ tokens }) => tokens), texts: results.map(({ text }) => text), preemptions, stats };
+}
