@@ -1,8 +1,9 @@
 // Builds the native addon into build/native/quartermaster.node; the `install` script of the package.
 //
-// The addon is an extra: where a compiler is missing the wasm kernels do its work, so that a failure here says what to
-// do and leaves the installation alone (exit 0). With --verbose, or QUARTERMASTER_NATIVE=required, it is an error.
-// QUARTERMASTER_NATIVE=off builds nothing. A build that is up to date takes a fraction of a second.
+// The addon is an extra: where a compiler is missing the wasm kernels do its work, so that a failure here
+// says what to do and leaves the installation alone (exit 0). With --verbose, or
+// QUARTERMASTER_NATIVE=required, it is an error. QUARTERMASTER_NATIVE=off builds nothing. A build that is up
+// to date takes a fraction of a second.
 import { spawnSync } from "node:child_process";
 import { copyFileSync, existsSync, mkdirSync, renameSync, rmSync, statSync } from "node:fs";
 import { createRequire } from "node:module";
@@ -86,8 +87,8 @@ if (process.env.QUARTERMASTER_NATIVE === "off") {
   } catch (error) {
     console.warn(
       `quartermaster: native addon not built, the wasm kernels will be used instead.\n  ${error.message}\n` +
-        "  To get it: install cmake and a C++17 compiler (Debian: apt install cmake g++; macOS: xcode-select --install),\n" +
-        "  then run: npm rebuild quartermaster",
+        "  To get it: install cmake and a C++17 compiler (Debian: apt install cmake g++; macOS:\n" +
+        "  xcode-select --install and brew install cmake), then run: npm rebuild quartermaster",
     );
     if (required) process.exit(1);
   }

@@ -1,4 +1,5 @@
-// The single kernels as functions over typed arrays: shapes are checked here, since the C functions trust theirs.
+// The single kernels as functions over typed arrays: shapes are checked here, since the C functions trust
+// theirs.
 #include "kernels.h"
 
 #include <string.h>
@@ -27,13 +28,17 @@ bool aligned(const Span<uint8_t>& bytes, qmh_dtype type) {
 
 qmh_kv_shape toKvShape(napi_env env, napi_value object, const Span<uint8_t>& kv) {
   const auto count = [&](const char* name) { return toU32(env, property(env, object, name), name); };
-  const qmh_kv_shape shape = {count("blocks"), count("layers"), count("kvHeads"), count("headDim"), count("blockSize"),
-                              toDtype(env, property(env, object, "kvType"), "kvType")};
+  const qmh_kv_shape shape = {count("blocks"),    count("layers"),
+                              count("kvHeads"),   count("headDim"),
+                              count("blockSize"), toDtype(env, property(env, object, "kvType"), "kvType")};
   const uint64_t most = uint64_t{1} << 20;
-  require(shape.blocks && shape.layers && shape.kv_heads && shape.head_dim && shape.block_size, "a count of shape is 0");
-  require(shape.blocks <= most && shape.layers <= 1024 && shape.kv_heads <= 4096 && shape.head_dim <= 512 && shape.block_size <= 4096,
+  require(shape.blocks && shape.layers && shape.kv_heads && shape.head_dim && shape.block_size,
+          "a count of shape is 0");
+  require(shape.blocks <= most && shape.layers <= 1024 && shape.kv_heads <= 4096 && shape.head_dim <= 512 &&
+              shape.block_size <= 4096,
           "a count of shape is too large");
-  const double bytes = 2.0 * shape.blocks * shape.layers * shape.kv_heads * shape.head_dim * shape.block_size * sizeOf(shape.type);
+  const double bytes = 2.0 * shape.blocks * shape.layers * shape.kv_heads * shape.head_dim *
+                       shape.block_size * sizeOf(shape.type);
   require(bytes == static_cast<double>(kv.count), "kv does not have the size of its shape");
   require(aligned(kv, shape.type), "kv is not aligned to its numbers");
   return shape;
@@ -49,8 +54,10 @@ napi_value embed(napi_env env, const Arguments& a) {
   require(aligned(table, type), "table is not aligned to its numbers");
   require(out.count == tokens.count * width, "out is not [tokens][width]");
   const size_t vocab = table.count / (width * sizeOf(type));
-  require(std::all_of(tokens.data, tokens.data + tokens.count, [&](uint32_t t) { return t < vocab; }), "a token is outside the table");
-  checkHost(qmh_embed(toIsa(env, a[0]), table.data, type, width, tokens.data, static_cast<uint32_t>(tokens.count), out.data));
+  require(std::all_of(tokens.data, tokens.data + tokens.count, [&](uint32_t t) { return t < vocab; }),
+          "a token is outside the table");
+  checkHost(qmh_embed(toIsa(env, a[0]), table.data, type, width, tokens.data,
+                      static_cast<uint32_t>(tokens.count), out.data));
   return undefined(env);
 }
 
@@ -62,8 +69,8 @@ napi_value rmsnorm(napi_env env, const Arguments& a) {
   const Span<float> out = toFloats(env, a[6], "out");
   require(width != 0 && x.count % width == 0 && out.count == x.count, "x and out are not rows of width");
   require(weight.count == width * sizeOf(type) && aligned(weight, type), "weight is not [width]");
-  checkHost(qmh_rmsnorm(toIsa(env, a[0]), x.data, weight.data, type, static_cast<uint32_t>(x.count / width), width,
-                        static_cast<float>(toDouble(env, a[5], "eps")), out.data));
+  checkHost(qmh_rmsnorm(toIsa(env, a[0]), x.data, weight.data, type, static_cast<uint32_t>(x.count / width),
+                        width, static_cast<float>(toDouble(env, a[5], "eps")), out.data));
   return undefined(env);
 }
 
@@ -74,7 +81,8 @@ napi_value matmul(napi_env env, const Arguments& a) {
   const uint32_t inputs = toU32(env, a[4], "inputs");
   const Span<float> out = toFloats(env, a[6], "out");
   require(inputs != 0 && x.count % inputs == 0, "x is not rows of inputs");
-  require(weight.count % (inputs * sizeOf(type)) == 0 && aligned(weight, type), "weight is not rows of inputs");
+  require(weight.count % (inputs * sizeOf(type)) == 0 && aligned(weight, type),
+          "weight is not rows of inputs");
   const size_t tokens = x.count / inputs, outputs = weight.count / (inputs * sizeOf(type));
   require(out.count == tokens * outputs, "out is not [tokens][outputs]");
   const void* bias = nullptr;
@@ -83,8 +91,8 @@ napi_value matmul(napi_env env, const Arguments& a) {
     require(given.count == outputs * sizeOf(type) && aligned(given, type), "bias is not [outputs]");
     bias = given.data;
   }
-  checkHost(qmh_matmul(toIsa(env, a[0]), x.data, weight.data, type, bias, static_cast<uint32_t>(tokens), inputs,
-                       static_cast<uint32_t>(outputs), out.data));
+  checkHost(qmh_matmul(toIsa(env, a[0]), x.data, weight.data, type, bias, static_cast<uint32_t>(tokens),
+                       inputs, static_cast<uint32_t>(outputs), out.data));
   return undefined(env);
 }
 
@@ -96,8 +104,11 @@ napi_value rope(napi_env env, const Arguments& a) {
   toRope(env, a[5], a[6], a[7], &rope);
   require(headDim != 0 && headDim % 2 == 0 && headDim <= 512, "headDim is not even, or above 512");
   require(x.count == positions.count * heads * headDim, "x is not [positions][heads][headDim]");
-  require(std::all_of(positions.data, positions.data + positions.count, [](uint32_t p) { return p < 1 << 20; }), "a position is too large");
-  checkHost(qmh_rope_apply(toIsa(env, a[0]), x.data, positions.data, static_cast<uint32_t>(positions.count), heads, headDim, &rope));
+  require(
+      std::all_of(positions.data, positions.data + positions.count, [](uint32_t p) { return p < 1 << 20; }),
+      "a position is too large");
+  checkHost(qmh_rope_apply(toIsa(env, a[0]), x.data, positions.data, static_cast<uint32_t>(positions.count),
+                           heads, headDim, &rope));
   return undefined(env);
 }
 
@@ -109,9 +120,12 @@ napi_value kvWrite(napi_env env, const Arguments& a) {
   const Span<float> k = toFloats(env, a[5], "k"), v = toFloats(env, a[6], "v");
   const uint64_t slotCount = uint64_t{shape.blocks} * shape.block_size;
   require(layer < shape.layers, "layer is outside shape");
-  require(k.count == slots.count * shape.kv_heads * shape.head_dim && v.count == k.count, "k or v is not [slots][kvHeads][headDim]");
-  require(std::all_of(slots.data, slots.data + slots.count, [&](uint32_t s) { return s < slotCount; }), "a slot is outside kv");
-  checkHost(qmh_kv_write(toIsa(env, a[0]), kv.data, &shape, layer, slots.data, static_cast<uint32_t>(slots.count), k.data, v.data));
+  require(k.count == slots.count * shape.kv_heads * shape.head_dim && v.count == k.count,
+          "k or v is not [slots][kvHeads][headDim]");
+  require(std::all_of(slots.data, slots.data + slots.count, [&](uint32_t s) { return s < slotCount; }),
+          "a slot is outside kv");
+  checkHost(qmh_kv_write(toIsa(env, a[0]), kv.data, &shape, layer, slots.data,
+                         static_cast<uint32_t>(slots.count), k.data, v.data));
   return undefined(env);
 }
 
@@ -124,11 +138,14 @@ napi_value attention(napi_env env, const Arguments& a) {
   const uint32_t heads = toU32(env, a[6], "heads"), window = toU32(env, a[7], "window");
   const Span<float> q = toFloats(env, a[8], "q"), out = toFloats(env, a[9], "out");
   require(layer < shape.layers, "layer is outside shape");
-  require(heads != 0 && heads % shape.kv_heads == 0 && heads / shape.kv_heads <= 64, "heads is not 1 to 64 times kvHeads");
+  require(heads != 0 && heads % shape.kv_heads == 0 && heads / shape.kv_heads <= 64,
+          "heads is not 1 to 64 times kvHeads");
   const size_t width = size_t{heads} * shape.head_dim;
   require(q.count % width == 0 && out.count == q.count, "q and out are not [tokens][heads][headDim]");
-  require(firstPosition + q.count / width <= table.count * shape.block_size, "table is too short for the positions");
-  require(std::all_of(table.data, table.data + table.count, [&](uint32_t b) { return b < shape.blocks; }), "a block is outside kv");
+  require(firstPosition + q.count / width <= table.count * shape.block_size,
+          "table is too short for the positions");
+  require(std::all_of(table.data, table.data + table.count, [&](uint32_t b) { return b < shape.blocks; }),
+          "a block is outside kv");
   checkHost(qmh_attention(toIsa(env, a[0]), kv.data, &shape, layer, table.data, firstPosition,
                           static_cast<uint32_t>(q.count / width), heads, window, q.data, out.data));
   return undefined(env);
@@ -149,7 +166,8 @@ napi_value sample(napi_env env, const Arguments& a) {
   qmh_sampling sampling;
   memcpy(&sampling, record.data, sizeof sampling);
   uint32_t token;
-  checkHost(qmh_sample(logits.data, static_cast<uint32_t>(logits.count), &sampling, history.data, history.count, &token));
+  checkHost(qmh_sample(logits.data, static_cast<uint32_t>(logits.count), &sampling, history.data,
+                       history.count, &token));
   return number(env, token);
 }
 
@@ -168,7 +186,8 @@ napi_value copyBandwidth(napi_env env, const Arguments& a) {
       from[0] = to[bytes - 1];  // keeps the compiler from dropping a copy
     }
     now = Clock::now();
-    best = std::max(best, 2.0 * static_cast<double>(bytes * copies) / std::chrono::duration<double>(now - start).count());
+    best = std::max(
+        best, 2.0 * static_cast<double>(bytes * copies) / std::chrono::duration<double>(now - start).count());
   }
   return number(env, best);
 }

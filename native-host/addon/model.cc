@@ -1,9 +1,10 @@
 // NativeModel objects.
 //
-// Ownership  The object and a run in flight share a ModelHandle, which owns the qmh_model, so that neither garbage
-//            collection nor the end of the environment frees it under a running batch.
-// Threads    `run` checks and reads its arguments on the JavaScript thread, computes on a thread of Node's pool, and
-//            settles its promise on the JavaScript thread. The arrays it was given are kept alive until then.
+// Ownership  The object and a run in flight share a ModelHandle, which owns the qmh_model, so that neither
+//            garbage collection nor the end of the environment frees it under a running batch.
+// Threads    `run` checks and reads its arguments on the JavaScript thread, computes on a thread of Node's
+//            pool, and settles its promise on the JavaScript thread. The arrays it was given are kept alive
+//            until then.
 #include "model.h"
 
 #include <memory>
@@ -83,12 +84,14 @@ napi_value attach(napi_env env, const Arguments& arguments) {
 }
 
 // `words` u32 at byte offset object[name] of the attached memory.
-const uint32_t* section(napi_env env, napi_value object, const char* name, const Span<uint8_t>& memory, uint64_t words) {
+const uint32_t* section(napi_env env, napi_value object, const char* name, const Span<uint8_t>& memory,
+                        uint64_t words) {
   const uint64_t offset = toU64(env, property(env, object, name), name);
   if (words == 0) return nullptr;
   if (offset % 4 != 0 || offset > memory.count || words > (memory.count - offset) / 4) {
-    refuse("BAD_BATCH", std::string(name) + " at byte " + std::to_string(offset) + " with " + std::to_string(words) +
-                            " words is outside the memory of " + std::to_string(memory.count) + " bytes, or not aligned");
+    refuse("BAD_BATCH", std::string(name) + " at byte " + std::to_string(offset) + " with " +
+                            std::to_string(words) + " words is outside the memory of " +
+                            std::to_string(memory.count) + " bytes, or not aligned");
   }
   return reinterpret_cast<const uint32_t*>(memory.data + offset);
 }
@@ -113,7 +116,8 @@ qmh_batch toBatch(napi_env env, napi_value object, const Span<uint8_t>& memory) 
   if (batch.rows != 0) {
     // Every table must end within the memory; the library checks each row against this.
     batch.tables = words("tables", 1);
-    batch.table_words = static_cast<size_t>(memory.data + memory.count - reinterpret_cast<const uint8_t*>(batch.tables)) / 4;
+    batch.table_words =
+        static_cast<size_t>(memory.data + memory.count - reinterpret_cast<const uint8_t*>(batch.tables)) / 4;
   }
   return batch;
 }
@@ -126,18 +130,21 @@ void readRun(napi_env env, const Arguments& arguments, Run* run) {
   run->history = toWords(env, arguments[2], "history");
   run->tokensOut = toWords(env, arguments[3], "tokensOut");
   const uint64_t rows = run->batch.sampling_rows;
-  if (run->sampling.count < rows * WORDS_PER_SAMPLING) refuse("INVALID_ARGUMENT", "sampling has fewer records than samplingRows");
+  if (run->sampling.count < rows * WORDS_PER_SAMPLING)
+    refuse("INVALID_ARGUMENT", "sampling has fewer records than samplingRows");
   if (run->tokensOut.count < rows) refuse("INVALID_ARGUMENT", "tokensOut is shorter than samplingRows");
   if (isNull(env, arguments[4])) return;
   const Span<float> logits = toFloats(env, arguments[4], "logitsOut");
-  if (logits.count < rows * handle->vocab) refuse("INVALID_ARGUMENT", "logitsOut is shorter than samplingRows * vocab");
+  if (logits.count < rows * handle->vocab)
+    refuse("INVALID_ARGUMENT", "logitsOut is shorter than samplingRows * vocab");
   run->logitsOut = logits.data;
 }
 
 void compute(napi_env, void* data) {
   Run* run = static_cast<Run*>(data);
-  run->status = qmh_forward(run->handle->model.get(), &run->batch, reinterpret_cast<const qmh_sampling*>(run->sampling.data),
-                            run->history.data, run->history.count, run->tokensOut.data, run->logitsOut);
+  run->status = qmh_forward(run->handle->model.get(), &run->batch,
+                            reinterpret_cast<const qmh_sampling*>(run->sampling.data), run->history.data,
+                            run->history.count, run->tokensOut.data, run->logitsOut);
   // The message belongs to this thread: take it along.
   if (run->status != QMH_OK) run->message = qmh_last_error();
 }
@@ -150,7 +157,8 @@ void settle(napi_env env, napi_status status, void* data) {
   napi_delete_reference(env, run->arguments);
   try {
     if (status != napi_ok) {
-      check(env, napi_reject_deferred(env, run->deferred, makeError(env, {"ABORTED", "the run was cancelled"})));
+      check(env,
+            napi_reject_deferred(env, run->deferred, makeError(env, {"ABORTED", "the run was cancelled"})));
     } else if (run->status != QMH_OK) {
       const Refused refused = {qmh_status_name(run->status), run->message};
       check(env, napi_reject_deferred(env, run->deferred, makeError(env, refused)));
@@ -210,10 +218,10 @@ qmh_config toConfig(napi_env env, napi_value object) {
   c.heads = count("heads");
   c.intermediate = count("intermediate");
   c.vocab = count("vocab");
-  c.kv = {count("blocks"), count("layers"), count("kvHeads"), count("headDim"), count("blockSize"),
-          toDtype(env, property(env, object, "kvType"), "kvType")};
-  toRope(env, property(env, object, "ropeTheta"), property(env, object, "ropeLayout"), property(env, object, "ropeScaling"),
-         &c.rope);
+  c.kv = {count("blocks"),  count("layers"),    count("kvHeads"),
+          count("headDim"), count("blockSize"), toDtype(env, property(env, object, "kvType"), "kvType")};
+  toRope(env, property(env, object, "ropeTheta"), property(env, object, "ropeLayout"),
+         property(env, object, "ropeScaling"), &c.rope);
   c.rms_eps = static_cast<float>(toDouble(env, property(env, object, "rmsEps"), "rmsEps"));
   c.attention_bias = flag("attentionBias");
   c.tied_embeddings = flag("tiedEmbeddings");
@@ -249,13 +257,15 @@ qmh_tensor toTensor(napi_env env, napi_value object, const std::string& name) {
   t.bytes = toU64(env, property(env, object, "bytes"), "tensor bytes");
   const napi_value shape = property(env, object, "shape");
   t.rank = arrayLength(env, shape, "tensor shape");
-  for (uint32_t i = 0; i < t.rank && i < 2; i++) t.shape[i] = toU64(env, element(env, shape, i), "tensor shape");
+  for (uint32_t i = 0; i < t.rank && i < 2; i++)
+    t.shape[i] = toU64(env, element(env, shape, i), "tensor shape");
   return t;
 }
 
 ModelPointer openModel(napi_env env, const qmh_config& config, napi_value files, napi_value tensors) {
   std::vector<std::string> paths, names;
-  for (uint32_t i = 0; i < arrayLength(env, files, "files"); i++) paths.push_back(toString(env, element(env, files, i), "file"));
+  for (uint32_t i = 0; i < arrayLength(env, files, "files"); i++)
+    paths.push_back(toString(env, element(env, files, i), "file"));
   const uint32_t count = arrayLength(env, tensors, "tensors");
   for (uint32_t i = 0; i < count; i++) {
     names.push_back(toString(env, property(env, element(env, tensors, i), "name"), "tensor name"));
@@ -265,7 +275,8 @@ ModelPointer openModel(napi_env env, const qmh_config& config, napi_value files,
   std::vector<qmh_tensor> list;
   for (uint32_t i = 0; i < count; i++) list.push_back(toTensor(env, element(env, tensors, i), names[i]));
   qmh_model* model = nullptr;
-  checkHost(qmh_model_create(&config, pathPointers.data(), static_cast<uint32_t>(paths.size()), list.data(), count, &model));
+  checkHost(qmh_model_create(&config, pathPointers.data(), static_cast<uint32_t>(paths.size()), list.data(),
+                             count, &model));
   return ModelPointer(model);
 }
 
@@ -285,7 +296,9 @@ napi_value createModel(napi_env env, const Arguments& arguments) {
   setFunction(env, object, "attach", entry<attach>);
   setFunction(env, object, "run", entry<run>);
   setFunction(env, object, "close", entry<close>);
-  const auto set = [&](const char* name, napi_value value) { check(env, napi_set_named_property(env, object, name, value)); };
+  const auto set = [&](const char* name, napi_value value) {
+    check(env, napi_set_named_property(env, object, name, value));
+  };
   set("isa", string(env, qmh_isa_name(qmh_model_isa(model))));
   set("threads", number(env, qmh_model_threads(model)));
   set("kvBytes", number(env, static_cast<double>(kvBytes)));

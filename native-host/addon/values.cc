@@ -37,7 +37,8 @@ Span<T> toSpan(napi_env env, napi_value value, const char* name, napi_typedarray
 double toInteger(napi_env env, napi_value value, const char* name, double largest) {
   const double number = toDouble(env, value, name);
   if (!(number >= 0 && number <= largest) || number != floor(number)) {
-    refuse("INVALID_ARGUMENT", std::string(name) + " is " + std::to_string(number) + "; allowed: an integer from 0 to " +
+    refuse("INVALID_ARGUMENT", std::string(name) + " is " + std::to_string(number) +
+                                   "; allowed: an integer from 0 to " +
                                    std::to_string(static_cast<uint64_t>(largest)));
   }
   return number;
@@ -60,7 +61,8 @@ void refuse(const char* code, const std::string& message) { throw Refused{code, 
 
 napi_value makeError(napi_env env, const Refused& refused) {
   napi_value error = nullptr;
-  if (napi_create_error(env, string(env, refused.code.c_str()), string(env, refused.message.c_str()), &error) != napi_ok) {
+  if (napi_create_error(env, string(env, refused.code.c_str()), string(env, refused.message.c_str()),
+                        &error) != napi_ok) {
     throw Thrown();
   }
   return error;
@@ -131,7 +133,8 @@ std::string toString(napi_env env, napi_value value, const char* name) {
   return result;
 }
 
-uint32_t toChoice(napi_env env, napi_value value, const char* name, const char* const* choices, uint32_t count) {
+uint32_t toChoice(napi_env env, napi_value value, const char* name, const char* const* choices,
+                  uint32_t count) {
   const std::string given = toString(env, value, name);
   std::string allowed;
   for (uint32_t i = 0; i < count; i++) {
@@ -152,7 +155,8 @@ void toRope(napi_env env, napi_value theta, napi_value layout, napi_value scalin
   const auto factor = [&](const char* name) { return toDouble(env, property(env, scaling, name), name); };
   rope->theta = toDouble(env, theta, "ropeTheta");
   rope->layout = static_cast<qmh_rope_layout>(toChoice(env, layout, "ropeLayout", LAYOUTS, 2));
-  rope->scaling = static_cast<qmh_rope_scaling>(toChoice(env, property(env, scaling, "type"), "ropeScaling.type", SCALINGS, 3));
+  rope->scaling = static_cast<qmh_rope_scaling>(
+      toChoice(env, property(env, scaling, "type"), "ropeScaling.type", SCALINGS, 3));
   rope->factor = rope->scaling == QMH_SCALING_NONE ? 1 : factor("factor");
   const bool llama3 = rope->scaling == QMH_SCALING_LLAMA3;
   rope->low_freq_factor = llama3 ? factor("lowFreqFactor") : 1;

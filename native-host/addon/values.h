@@ -1,7 +1,8 @@
 // Between JavaScript values and C++ ones.
 //
-// Every function checks every status: a failed call throws Thrown (an exception is pending in JavaScript) or Refused
-// (one is to be made), and `entry` turns both into what Node-API wants. Nothing escapes to the caller.
+// Every function checks every status: a failed call throws Thrown (an exception is pending in JavaScript) or
+// Refused (one is to be made), and `entry` turns both into what Node-API wants. Nothing escapes to the
+// caller.
 #ifndef QUARTERMASTER_ADDON_VALUES_H
 #define QUARTERMASTER_ADDON_VALUES_H
 
@@ -46,7 +47,8 @@ double toDouble(napi_env env, napi_value value, const char* name);
 bool toBool(napi_env env, napi_value value, const char* name);
 std::string toString(napi_env env, napi_value value, const char* name);
 // Index of the string among `count` choices.
-uint32_t toChoice(napi_env env, napi_value value, const char* name, const char* const* choices, uint32_t count);
+uint32_t toChoice(napi_env env, napi_value value, const char* name, const char* const* choices,
+                  uint32_t count);
 qmh_dtype toDtype(napi_env env, napi_value value, const char* name);
 void toRope(napi_env env, napi_value theta, napi_value layout, napi_value scaling, qmh_rope* rope);
 

@@ -1,17 +1,20 @@
 /*
  * quartermaster_host: the CPU forward pass of a decoder model over a paged KV cache, as a plain C library.
  *
- * Purpose   Runs the batches that the quartermaster core plans: Llama, Mistral and Qwen2 decoders, weights used in place
- *           from memory-mapped safetensors files, K and V in blocks of a pool that the model owns.
- * KV layout kv[block][layer][K, V][kv_head][block_size][head_dim], so that a block is one run of bytes. A slot is
- *           block * block_size + offset.
- * Promise   The bits computed for a token depend on the token, its position and what it attends to, and on nothing
- *           else: not on the rest of the batch, the chunking of a prompt, the block size or the number of threads.
- * Errors    Functions return QMH_OK or a negative status; qmh_last_error() then has a sentence. A refused call has
- *           changed nothing. Nothing is thrown across this boundary.
- * Threads   Distinct models are independent. A model runs one batch at a time: a second call gets QMH_BUSY. The single
- *           kernels run on the calling thread.
- * Ownership Every pointer passed in stays the caller's and is read during the call only, unless stated otherwise.
+ * Purpose   Runs the batches that the quartermaster core plans: Llama, Mistral and Qwen2 decoders, weights
+ *           used in place from memory-mapped safetensors files, K and V in blocks of a pool that the model
+ *           owns.
+ * KV layout kv[block][layer][K, V][kv_head][block_size][head_dim], so that a block is one run of bytes. A
+ *           slot is block * block_size + offset.
+ * Promise   The bits computed for a token depend on the token, its position and what it attends to, and on
+ *           nothing else: not on the rest of the batch, the chunking of a prompt, the block size or the
+ *           number of threads.
+ * Errors    Functions return QMH_OK or a negative status; qmh_last_error() then has a sentence. A refused
+ *           call has changed nothing. Nothing is thrown across this boundary.
+ * Threads   Distinct models are independent. A model runs one batch at a time: a second call gets QMH_BUSY.
+ *           The single kernels run on the calling thread.
+ * Ownership Every pointer passed in stays the caller's and is read during the call only, unless stated
+ *           otherwise.
  */
 #ifndef QUARTERMASTER_HOST_H
 #define QUARTERMASTER_HOST_H
@@ -69,39 +72,40 @@ typedef struct qmh_config {
   qmh_kv_shape kv;                             /* layers and head_dim (even, <= 512) of the model too */
   qmh_rope rope;
   float rms_eps;
-  int attention_bias;       /* q, k and v projections have a bias */
-  int tied_embeddings;      /* the embedding table is the output projection */
-  uint32_t sliding_window;  /* tokens a token sees, itself included; 0: all */
+  int attention_bias;      /* q, k and v projections have a bias */
+  int tied_embeddings;     /* the embedding table is the output projection */
+  uint32_t sliding_window; /* tokens a token sees, itself included; 0: all */
   uint32_t max_sequence_tokens;
-  uint32_t threads;         /* 0: number of cores, at most 8 */
+  uint32_t threads; /* 0: number of cores, at most 8 */
   qmh_isa isa;
 } qmh_config;
 
 /* A weight in a file, named as in Hugging Face files, row-major [out, in]. */
 typedef struct qmh_tensor {
-  const char *name;
-  uint32_t file;   /* index into the list of files */
+  const char* name;
+  uint32_t file; /* index into the list of files */
   qmh_dtype type;
   uint64_t offset; /* bytes from the start of the file, a multiple of the element size */
   uint64_t bytes;
-  uint32_t rank;   /* 1 or 2 */
+  uint32_t rank; /* 1 or 2 */
   uint64_t shape[2];
 } qmh_tensor;
 
 /* Rows of a batch in structure-of-arrays form, as a StepPlan of the core has them (docs/abi.md). */
 typedef struct qmh_batch {
   uint32_t rows, total_tokens, sampling_rows, transfer_count;
-  const uint32_t *phases;          /* [rows] 0 prefill chunk, 1 decode, 2 last chunk; 1 and 2 sample a token */
-  const uint32_t *new_tokens;      /* [rows] >= 1 */
-  const uint32_t *computed_before; /* [rows] position of the row's first new token */
-  const uint32_t *token_start;     /* [rows + 1] */
-  const uint32_t *tokens;          /* [total_tokens] */
-  const uint32_t *slots;           /* [total_tokens] where K and V of each new token go */
-  const uint32_t *table_start;     /* [rows] index into tables */
-  const uint32_t *table_count;     /* [rows] */
-  const uint32_t *tables;          /* [table_words] block ids */
+  const uint32_t* phases;     /* [rows] 0 prefill chunk, 1 decode, 2 last chunk; 1 and 2 sample a token */
+  const uint32_t* new_tokens; /* [rows] >= 1 */
+  const uint32_t* computed_before; /* [rows] position of the row's first new token */
+  const uint32_t* token_start;     /* [rows + 1] */
+  const uint32_t* tokens;          /* [total_tokens] */
+  const uint32_t* slots;           /* [total_tokens] where K and V of each new token go */
+  const uint32_t* table_start;     /* [rows] index into tables */
+  const uint32_t* table_count;     /* [rows] */
+  const uint32_t* tables;          /* [table_words] block ids */
   size_t table_words;
-  const uint32_t *transfers; /* [transfer_count][8] op 0 (copy), tier 0, source, tier 0, target, tokens, mark, 0 */
+  const uint32_t*
+      transfers; /* [transfer_count][8] op 0 (copy), tier 0, source, tier 0, target, tokens, mark, 0 */
 } qmh_batch;
 
 /* How to pick a row's token; the words of one record, 48 bytes. */
@@ -121,56 +125,59 @@ typedef struct qmh_model qmh_model;
 
 QMH_API uint32_t qmh_abi_version(void);
 /* The calling thread's last refusal, one sentence; valid until its next call. */
-QMH_API const char *qmh_last_error(void);
+QMH_API const char* qmh_last_error(void);
 /* "OUT_OF_MEMORY" for QMH_OUT_OF_MEMORY, and so on. Static. */
-QMH_API const char *qmh_status_name(int status);
+QMH_API const char* qmh_status_name(int status);
 /* 1 if this machine can run the instruction set. */
 QMH_API int qmh_isa_available(qmh_isa isa);
 /* "avx2" for QMH_AVX2, and so on. Static. */
-QMH_API const char *qmh_isa_name(qmh_isa isa);
+QMH_API const char* qmh_isa_name(qmh_isa isa);
 
-/* Maps the files and takes the KV pool. *model is the caller's, to be given to qmh_model_free. The files must not be
- * truncated while the model lives. */
-QMH_API int qmh_model_create(const qmh_config *config, const char *const *files, uint32_t file_count,
-                             const qmh_tensor *tensors, uint32_t tensor_count, qmh_model **model);
+/* Maps the files and takes the KV pool. *model is the caller's, to be given to qmh_model_free. The files must
+ * not be truncated while the model lives. */
+QMH_API int qmh_model_create(const qmh_config* config, const char* const* files, uint32_t file_count,
+                             const qmh_tensor* tensors, uint32_t tensor_count, qmh_model** model);
 /* REQUIRES: no batch in flight. NULL is allowed. */
-QMH_API void qmh_model_free(qmh_model *model);
-QMH_API qmh_isa qmh_model_isa(const qmh_model *model);
-QMH_API uint32_t qmh_model_threads(const qmh_model *model);
-QMH_API uint64_t qmh_model_weight_bytes(const qmh_model *model);
+QMH_API void qmh_model_free(qmh_model* model);
+QMH_API qmh_isa qmh_model_isa(const qmh_model* model);
+QMH_API uint32_t qmh_model_threads(const qmh_model* model);
+QMH_API uint64_t qmh_model_weight_bytes(const qmh_model* model);
 /* The KV pool, the model's own; *bytes is its size. Do not touch it while a batch is in flight. */
-QMH_API void *qmh_model_kv(const qmh_model *model, uint64_t *bytes);
+QMH_API void* qmh_model_kv(const qmh_model* model, uint64_t* bytes);
 /* Runs transfers with mark 0, the rows, transfers with mark 1. The batch's arrays must not change meanwhile.
- * sampling: [sampling_rows]; history: token ids; tokens_out: [sampling_rows]; logits_out: [sampling_rows][vocab] or NULL. */
-QMH_API int qmh_forward(qmh_model *model, const qmh_batch *batch, const qmh_sampling *sampling,
-                        const uint32_t *history, size_t history_count, uint32_t *tokens_out, float *logits_out);
+ * sampling: [sampling_rows]; history: token ids; tokens_out: [sampling_rows]; logits_out:
+ * [sampling_rows][vocab], or NULL. */
+QMH_API int qmh_forward(qmh_model* model, const qmh_batch* batch, const qmh_sampling* sampling,
+                        const uint32_t* history, size_t history_count, uint32_t* tokens_out,
+                        float* logits_out);
 /* Copies the first `tokens` tokens of block `source` to block `target`, all layers and heads. */
-QMH_API int qmh_copy_block(qmh_model *model, uint32_t source, uint32_t target, uint32_t tokens);
+QMH_API int qmh_copy_block(qmh_model* model, uint32_t source, uint32_t target, uint32_t tokens);
 
 /* Single kernels. They trust their arguments; `out` is written, everything else is read. */
-QMH_API int qmh_embed(qmh_isa isa, const void *table, qmh_dtype type, uint32_t width, const uint32_t *tokens,
-                      uint32_t count, float *out);
-QMH_API int qmh_rmsnorm(qmh_isa isa, const float *x, const void *weight, qmh_dtype type, uint32_t rows, uint32_t width,
-                        float eps, float *out);
-/* out[t][o] = sum over k of x[t][k] * weight[o][k], plus bias[o] unless bias is NULL (bias in the weight's type). */
-QMH_API int qmh_matmul(qmh_isa isa, const float *x, const void *weight, qmh_dtype type, const void *bias,
-                       uint32_t tokens, uint32_t inputs, uint32_t outputs, float *out);
+QMH_API int qmh_embed(qmh_isa isa, const void* table, qmh_dtype type, uint32_t width, const uint32_t* tokens,
+                      uint32_t count, float* out);
+QMH_API int qmh_rmsnorm(qmh_isa isa, const float* x, const void* weight, qmh_dtype type, uint32_t rows,
+                        uint32_t width, float eps, float* out);
+/* out[t][o] = sum over k of x[t][k] * weight[o][k], plus bias[o] unless bias is NULL (bias in the weight's
+ * type). */
+QMH_API int qmh_matmul(qmh_isa isa, const float* x, const void* weight, qmh_dtype type, const void* bias,
+                       uint32_t tokens, uint32_t inputs, uint32_t outputs, float* out);
 /* Rotates x, [count][heads][head_dim], in place. */
-QMH_API int qmh_rope_apply(qmh_isa isa, float *x, const uint32_t *positions, uint32_t count, uint32_t heads,
-                           uint32_t head_dim, const qmh_rope *rope);
+QMH_API int qmh_rope_apply(qmh_isa isa, float* x, const uint32_t* positions, uint32_t count, uint32_t heads,
+                           uint32_t head_dim, const qmh_rope* rope);
 /* Writes k and v, [count][kv_heads][head_dim], to their slots of `layer`. */
-QMH_API int qmh_kv_write(qmh_isa isa, void *kv, const qmh_kv_shape *shape, uint32_t layer, const uint32_t *slots,
-                         uint32_t count, const float *k, const float *v);
+QMH_API int qmh_kv_write(qmh_isa isa, void* kv, const qmh_kv_shape* shape, uint32_t layer,
+                         const uint32_t* slots, uint32_t count, const float* k, const float* v);
 /* Causal attention of `count` queries [count][heads][head_dim] at first_position, first_position + 1, ... */
-QMH_API int qmh_attention(qmh_isa isa, const void *kv, const qmh_kv_shape *shape, uint32_t layer,
-                          const uint32_t *table, uint32_t first_position, uint32_t count, uint32_t heads,
-                          uint32_t window, const float *q, float *out);
+QMH_API int qmh_attention(qmh_isa isa, const void* kv, const qmh_kv_shape* shape, uint32_t layer,
+                          const uint32_t* table, uint32_t first_position, uint32_t count, uint32_t heads,
+                          uint32_t window, const float* q, float* out);
 /* gate = gate / (1 + exp(-gate)) * up, in place. */
-QMH_API int qmh_swiglu(qmh_isa isa, float *gate, const float *up, size_t count);
-QMH_API int qmh_sample(const float *logits, uint32_t vocab, const qmh_sampling *sampling, const uint32_t *history,
-                       size_t history_count, uint32_t *token);
+QMH_API int qmh_swiglu(qmh_isa isa, float* gate, const float* up, size_t count);
+QMH_API int qmh_sample(const float* logits, uint32_t vocab, const qmh_sampling* sampling,
+                       const uint32_t* history, size_t history_count, uint32_t* token);
 /* Operations a second (a multiply-add is two) of one thread on registers alone. */
-QMH_API int qmh_peak_flops(qmh_isa isa, double *flops);
+QMH_API int qmh_peak_flops(qmh_isa isa, double* flops);
 
 #ifdef __cplusplus
 }

@@ -1,9 +1,10 @@
 // The table of kernels: what a forward pass is made of, once for each instruction set.
 //
-// Purpose     One struct of function pointers, filled by kernels/reference (plain, slow, obviously right) and by
-//             kernels/cpu (portable, AVX2, AVX-512), chosen once when a model is made.
-// Invariant   Each output element is computed in an order of additions that depends on its own inputs and absolute
-//             position alone; how many rows, outputs or queries a call covers never changes its bits.
+// Purpose     One struct of function pointers, filled by kernels/reference (plain, slow, obviously right) and
+//             by kernels/cpu (portable, AVX2, AVX-512), chosen once when a model is made.
+// Invariant   Each output element is computed in an order of additions that depends on its own inputs and
+//             absolute position alone; how many rows, outputs or queries a call covers never changes its
+//             bits.
 // Threading   Kernels keep no state; calls whose outputs do not overlap may run at the same time.
 #ifndef QUARTERMASTER_KERNELS_KERNELS_H
 #define QUARTERMASTER_KERNELS_KERNELS_H
@@ -26,15 +27,21 @@ struct KvShape {
 
 enum KvPart : uint32_t { KV_K, KV_V };
 
-static inline size_t kvHeadBytes(const KvShape& s) { return size_t{s.blockSize} * s.headDim * bytesOf(s.type); }
-static inline size_t kvBlockBytes(const KvShape& s) { return size_t{s.layers} * 2 * s.kvHeads * kvHeadBytes(s); }
+static inline size_t kvHeadBytes(const KvShape& s) {
+  return size_t{s.blockSize} * s.headDim * bytesOf(s.type);
+}
+static inline size_t kvBlockBytes(const KvShape& s) {
+  return size_t{s.layers} * 2 * s.kvHeads * kvHeadBytes(s);
+}
 
 // Bytes from the start of the pool to the first token of one head's K or V in one block.
-static inline size_t kvOffset(const KvShape& s, uint32_t block, uint32_t layer, KvPart part, uint32_t kvHead) {
+static inline size_t kvOffset(const KvShape& s, uint32_t block, uint32_t layer, KvPart part,
+                              uint32_t kvHead) {
   return block * kvBlockBytes(s) + ((size_t{layer} * 2 + part) * s.kvHeads + kvHead) * kvHeadBytes(s);
 }
 
-// y[t][o] = x[t] . w[o] (+ bias[o]) (+ y[t][o] if accumulate), for every token t and outputs [outBegin, outEnd).
+// y[t][o] = x[t] . w[o] (+ bias[o]) (+ y[t][o] if accumulate), for every token t and outputs [outBegin,
+// outEnd).
 struct MatmulArgs {
   const float* x;  // [tokens], xStride floats apart
   size_t xStride;
@@ -65,7 +72,8 @@ struct AttendArgs {
 
 constexpr uint32_t MAX_HEAD_DIM = 512;
 constexpr uint32_t MAX_GROUP = 64;
-// Positions are attended to in tiles [32 i, 32 i + 32): absolute, so that block and chunk borders do not matter.
+// Positions are attended to in tiles [32 i, 32 i + 32): absolute, so that block and chunk borders do not
+// matter.
 constexpr uint32_t ATTEND_TILE = 32;
 // Query heads (queries * group) that one call may hold, unless the group alone has more.
 constexpr uint32_t ATTEND_ROWS = 64;
@@ -77,8 +85,8 @@ struct Kernels {
   void (*rmsnorm)(const float* x, Weight weight, uint32_t rows, uint32_t width, float eps, float* out);
   void (*matmul)(const MatmulArgs& args);
   // cosSin: [position][headDim / 2] pairs (cos, sin).
-  void (*rope)(float* x, size_t stride, const uint32_t* positions, uint32_t count, uint32_t heads, uint32_t headDim,
-               const float* cosSin, bool interleaved);
+  void (*rope)(float* x, size_t stride, const uint32_t* positions, uint32_t count, uint32_t heads,
+               uint32_t headDim, const float* cosSin, bool interleaved);
   // k and v: [count], stride floats apart, each [kvHeads][headDim].
   void (*kvWrite)(uint8_t* kv, const KvShape& shape, uint32_t layer, const uint32_t* slots, uint32_t count,
                   const float* k, const float* v, size_t stride);

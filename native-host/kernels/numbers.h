@@ -1,7 +1,7 @@
 // The number types of weights and KV entries, and their conversion to and from float, one number at a time.
 //
-// Everything here has internal linkage on purpose: these functions are compiled once for each instruction set, and a
-// shared inline function could leave the linker with the copy that an older machine cannot run.
+// Everything here has internal linkage on purpose: these functions are compiled once for each instruction
+// set, and a shared inline function could leave the linker with the copy that an older machine cannot run.
 #ifndef QUARTERMASTER_KERNELS_NUMBERS_H
 #define QUARTERMASTER_KERNELS_NUMBERS_H
 

@@ -1,4 +1,5 @@
-// Kernels for AVX2, FMA and F16C: eight lanes. Compiled with those flags, called only where the machine has them.
+// Kernels for AVX2, FMA and F16C: eight lanes. Compiled with those flags, called only where the machine has
+// them.
 #if defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
 
 #include <immintrin.h>
@@ -13,7 +14,9 @@ struct Avx2 {
   using F = __m256;
 
   static F load(const float* p) { return _mm256_loadu_ps(p); }
-  static F load(const F16* p) { return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))); }
+  static F load(const F16* p) {
+    return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+  }
   static F load(const BF16* p) {
     const __m128i half = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(half), 16));
@@ -42,9 +45,12 @@ struct Avx2 {
     const __m256i exponent = _mm256_slli_epi32(_mm256_castps_si256(shifted), 23);
     return _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(value), exponent));
   }
-  static F zeroBelow(F x, F limit, F value) { return _mm256_andnot_ps(_mm256_cmp_ps(x, limit, _CMP_LT_OQ), value); }
+  static F zeroBelow(F x, F limit, F value) {
+    return _mm256_andnot_ps(_mm256_cmp_ps(x, limit, _CMP_LT_OQ), value);
+  }
   static F keepLanes(F v, uint32_t from, uint32_t to, uint32_t base) {
-    const __m256i lane = _mm256_add_epi32(_mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7), _mm256_set1_epi32(int(base)));
+    const __m256i lane =
+        _mm256_add_epi32(_mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7), _mm256_set1_epi32(int(base)));
     const __m256i below = _mm256_cmpgt_epi32(_mm256_set1_epi32(int(from)), lane);
     const __m256i within = _mm256_cmpgt_epi32(_mm256_set1_epi32(int(to)), lane);
     const __m256i keep = _mm256_andnot_si256(below, within);
@@ -65,7 +71,8 @@ struct Avx2 {
     F half[4];
 #pragma GCC unroll 4
     for (uint32_t i = 0; i < 4; i++) {
-      half[i] = add(_mm256_permute2f128_ps(v[i], v[i + 4], 0x20), _mm256_permute2f128_ps(v[i], v[i + 4], 0x31));
+      half[i] =
+          add(_mm256_permute2f128_ps(v[i], v[i + 4], 0x20), _mm256_permute2f128_ps(v[i], v[i + 4], 0x31));
     }
     const F a = add(_mm256_shuffle_ps(half[0], half[1], 0x44), _mm256_shuffle_ps(half[0], half[1], 0xee));
     const F b = add(_mm256_shuffle_ps(half[2], half[3], 0x44), _mm256_shuffle_ps(half[2], half[3], 0xee));
@@ -83,7 +90,8 @@ namespace qm {
 
 const Kernels* avx2Kernels() {
   using V = Avx2;
-  static const Kernels kernels = {"avx2", embed<V>, rmsnorm<V>, matmul<V>, rope<V>, kvWrite<V>, attend<V>, swiglu<V>, burn<V>};
+  static const Kernels kernels = {"avx2",     embed<V>,  rmsnorm<V>, matmul<V>, rope<V>,
+                                  kvWrite<V>, attend<V>, swiglu<V>,  burn<V>};
   return &kernels;
 }
 

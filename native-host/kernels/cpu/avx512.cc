@@ -1,4 +1,5 @@
-// Kernels for AVX-512 (F, BW, DQ, VL): sixteen lanes. Compiled with those flags, called only where the machine has them.
+// Kernels for AVX-512 (F, BW, DQ, VL): sixteen lanes. Compiled with those flags, called only where the
+// machine has them.
 #if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512DQ__) && defined(__AVX512VL__)
 
 #include <immintrin.h>
@@ -13,7 +14,9 @@ struct Avx512 {
   using F = __m512;
 
   static F load(const float* p) { return _mm512_loadu_ps(p); }
-  static F load(const F16* p) { return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))); }
+  static F load(const F16* p) {
+    return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+  }
   static F load(const BF16* p) {
     const __m256i half = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
@@ -46,8 +49,9 @@ struct Avx512 {
     return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(x, limit, _CMP_GE_OQ), value);
   }
   static F keepLanes(F v, uint32_t from, uint32_t to, uint32_t base) {
-    const __m512i lane = _mm512_add_epi32(
-        _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15), _mm512_set1_epi32(int(base)));
+    const __m512i lane =
+        _mm512_add_epi32(_mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15),
+                         _mm512_set1_epi32(int(base)));
     const __mmask16 keep = _mm512_cmp_epu32_mask(lane, _mm512_set1_epi32(int(from)), _MM_CMPINT_NLT) &
                            _mm512_cmp_epu32_mask(lane, _mm512_set1_epi32(int(to)), _MM_CMPINT_LT);
     return _mm512_mask_mov_ps(_mm512_set1_ps(-__builtin_inff()), keep, v);
@@ -66,8 +70,12 @@ struct Avx512 {
     const __m128 two = _mm_max_ps(four, _mm_movehl_ps(four, four));
     return _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)));
   }
-  static F addHalves(F a, F b) { return add(_mm512_shuffle_f32x4(a, b, 0x44), _mm512_shuffle_f32x4(a, b, 0xee)); }
-  static F addQuarters(F a, F b) { return add(_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xdd)); }
+  static F addHalves(F a, F b) {
+    return add(_mm512_shuffle_f32x4(a, b, 0x44), _mm512_shuffle_f32x4(a, b, 0xee));
+  }
+  static F addQuarters(F a, F b) {
+    return add(_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xdd));
+  }
   // Lane i of the result is the sum of v[i], in the tree of `sum`: transposes by halves and adds on the way.
   static F reduce(const F (&v)[W]) {
     F quarter[4];
@@ -75,8 +83,10 @@ struct Avx512 {
     for (uint32_t i = 0; i < 4; i++) {
       quarter[i] = addQuarters(addHalves(v[i], v[i + 4]), addHalves(v[i + 8], v[i + 12]));
     }
-    const F a = add(_mm512_shuffle_ps(quarter[0], quarter[1], 0x44), _mm512_shuffle_ps(quarter[0], quarter[1], 0xee));
-    const F b = add(_mm512_shuffle_ps(quarter[2], quarter[3], 0x44), _mm512_shuffle_ps(quarter[2], quarter[3], 0xee));
+    const F a =
+        add(_mm512_shuffle_ps(quarter[0], quarter[1], 0x44), _mm512_shuffle_ps(quarter[0], quarter[1], 0xee));
+    const F b =
+        add(_mm512_shuffle_ps(quarter[2], quarter[3], 0x44), _mm512_shuffle_ps(quarter[2], quarter[3], 0xee));
     return add(_mm512_shuffle_ps(a, b, 0x88), _mm512_shuffle_ps(a, b, 0xdd));
   }
 };
@@ -91,7 +101,8 @@ namespace qm {
 
 const Kernels* avx512Kernels() {
   using V = Avx512;
-  static const Kernels kernels = {"avx512", embed<V>, rmsnorm<V>, matmul<V>, rope<V>, kvWrite<V>, attend<V>, swiglu<V>, burn<V>};
+  static const Kernels kernels = {"avx512",   embed<V>,  rmsnorm<V>, matmul<V>, rope<V>,
+                                  kvWrite<V>, attend<V>, swiglu<V>,  burn<V>};
   return &kernels;
 }
 

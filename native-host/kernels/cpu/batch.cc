@@ -8,19 +8,22 @@ namespace {
 void checkRow(const Model& model, const qmh_batch& b, uint32_t row) {
   const qmh_config& c = model.config;
   const uint64_t end = uint64_t{b.computed_before[row]} + b.new_tokens[row];
-  if (b.phases[row] > PHASE_LAST_CHUNK) refuse(QMH_BAD_BATCH, "row %u has phase %u; allowed: 0 to 2", row, b.phases[row]);
+  if (b.phases[row] > PHASE_LAST_CHUNK)
+    refuse(QMH_BAD_BATCH, "row %u has phase %u; allowed: 0 to 2", row, b.phases[row]);
   if (b.new_tokens[row] == 0) refuse(QMH_BAD_BATCH, "row %u has no new tokens", row);
-  if (b.token_start[row] > b.total_tokens || b.token_start[row + 1] != uint64_t{b.token_start[row]} + b.new_tokens[row]) {
+  if (b.token_start[row] > b.total_tokens ||
+      b.token_start[row + 1] != uint64_t{b.token_start[row]} + b.new_tokens[row]) {
     refuse(QMH_BAD_BATCH, "row %u has %u new tokens but starts at %u and ends at %u", row, b.new_tokens[row],
            b.token_start[row], b.token_start[row + 1]);
   }
   if (end > c.max_sequence_tokens) {
-    refuse(QMH_BAD_BATCH, "row %u reaches %llu tokens; the most is %u", row, static_cast<unsigned long long>(end),
-           c.max_sequence_tokens);
+    refuse(QMH_BAD_BATCH, "row %u reaches %llu tokens; the most is %u", row,
+           static_cast<unsigned long long>(end), c.max_sequence_tokens);
   }
   const uint64_t blocksNeeded = (end + c.kv.block_size - 1) / c.kv.block_size;
   if (b.table_count[row] < blocksNeeded) {
-    refuse(QMH_BAD_BATCH, "row %u has %u blocks for %llu tokens", row, b.table_count[row], static_cast<unsigned long long>(end));
+    refuse(QMH_BAD_BATCH, "row %u has %u blocks for %llu tokens", row, b.table_count[row],
+           static_cast<unsigned long long>(end));
   }
   if (uint64_t{b.table_start[row]} + b.table_count[row] > b.table_words) {
     refuse(QMH_BAD_BATCH, "the table of row %u ends at %llu of %zu", row,
@@ -29,8 +32,8 @@ void checkRow(const Model& model, const qmh_batch& b, uint32_t row) {
   const uint32_t* table = b.tables + b.table_start[row];
   for (uint64_t i = 0; i < blocksNeeded; i++) {
     if (table[i] >= c.kv.blocks) {
-      refuse(QMH_BAD_BATCH, "block %llu of row %u is %u; the pool has %u", static_cast<unsigned long long>(i), row, table[i],
-             c.kv.blocks);
+      refuse(QMH_BAD_BATCH, "block %llu of row %u is %u; the pool has %u", static_cast<unsigned long long>(i),
+             row, table[i], c.kv.blocks);
     }
   }
 }
@@ -39,10 +42,12 @@ void checkTransfer(const Model& model, const Transfer& t, uint32_t i) {
   const qmh_kv_shape& kv = model.config.kv;
   if (t.op != 0) refuse(QMH_BAD_BATCH, "transfer %u has operation %u; allowed: 0 (copy)", i, t.op);
   if (t.sourceTier != 0 || t.targetTier != 0) {
-    refuse(QMH_BAD_BATCH, "transfer %u is from tier %u to tier %u; allowed: 0", i, t.sourceTier, t.targetTier);
+    refuse(QMH_BAD_BATCH, "transfer %u is from tier %u to tier %u; allowed: 0", i, t.sourceTier,
+           t.targetTier);
   }
   if (t.source >= kv.blocks || t.target >= kv.blocks) {
-    refuse(QMH_BAD_BATCH, "transfer %u is from block %u to %u; the pool has %u", i, t.source, t.target, kv.blocks);
+    refuse(QMH_BAD_BATCH, "transfer %u is from block %u to %u; the pool has %u", i, t.source, t.target,
+           kv.blocks);
   }
   if (t.tokens > kv.block_size) {
     refuse(QMH_BAD_BATCH, "transfer %u has %u tokens; a block has %u", i, t.tokens, kv.block_size);
@@ -54,14 +59,16 @@ void checkTransfer(const Model& model, const Transfer& t, uint32_t i) {
 
 void checkBatch(const Model& model, const qmh_batch& b, const qmh_sampling* sampling, const uint32_t* history,
                 size_t historyCount) {
-  if (b.rows != 0 && b.token_start[0] != 0) refuse(QMH_BAD_BATCH, "the first row starts at token %u", b.token_start[0]);
+  if (b.rows != 0 && b.token_start[0] != 0)
+    refuse(QMH_BAD_BATCH, "the first row starts at token %u", b.token_start[0]);
   uint32_t samplingRows = 0;
   for (uint32_t row = 0; row < b.rows; row++) {
     checkRow(model, b, row);
     samplingRows += samples(b.phases[row]) ? 1 : 0;
   }
   const uint32_t tokens = b.rows == 0 ? 0 : b.token_start[b.rows];
-  if (tokens != b.total_tokens) refuse(QMH_BAD_BATCH, "rows hold %u tokens, totalTokens is %u", tokens, b.total_tokens);
+  if (tokens != b.total_tokens)
+    refuse(QMH_BAD_BATCH, "rows hold %u tokens, totalTokens is %u", tokens, b.total_tokens);
   if (samplingRows != b.sampling_rows) {
     refuse(QMH_BAD_BATCH, "%u rows sample, samplingRows is %u", samplingRows, b.sampling_rows);
   }
@@ -70,10 +77,12 @@ void checkBatch(const Model& model, const qmh_batch& b, const qmh_sampling* samp
     if (b.tokens[i] >= model.config.vocab) {
       refuse(QMH_BAD_BATCH, "token %u is %u; the vocabulary has %u", i, b.tokens[i], model.config.vocab);
     }
-    if (b.slots[i] >= slots) refuse(QMH_BAD_BATCH, "slot of token %u is %u; the pool has %u", i, b.slots[i], slots);
+    if (b.slots[i] >= slots)
+      refuse(QMH_BAD_BATCH, "slot of token %u is %u; the pool has %u", i, b.slots[i], slots);
   }
   for (uint32_t i = 0; i < b.transfer_count; i++) checkTransfer(model, transferAt(b, i), i);
-  for (uint32_t i = 0; i < b.sampling_rows; i++) checkSampling(sampling[i], model.config.vocab, history, historyCount);
+  for (uint32_t i = 0; i < b.sampling_rows; i++)
+    checkSampling(sampling[i], model.config.vocab, history, historyCount);
 }
 
 }  // namespace qm

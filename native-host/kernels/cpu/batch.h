@@ -25,10 +25,10 @@ static inline Transfer transferAt(const qmh_batch& batch, uint32_t i) {
 
 static inline bool samples(uint32_t phase) { return phase != PHASE_PREFILL_CHUNK; }
 
-// Throws Refusal (QMH_BAD_BATCH, or QMH_INVALID_ARGUMENT for sampling records) naming the first thing out of its limits.
-// Cost: one look at each row, token, slot, transfer and needed block id.
-void checkBatch(const Model& model, const qmh_batch& batch, const qmh_sampling* sampling, const uint32_t* history,
-                size_t historyCount);
+// Throws Refusal (QMH_BAD_BATCH, or QMH_INVALID_ARGUMENT for sampling records) naming the first thing out of
+// its limits. Cost: one look at each row, token, slot, transfer and needed block id.
+void checkBatch(const Model& model, const qmh_batch& batch, const qmh_sampling* sampling,
+                const uint32_t* history, size_t historyCount);
 
 }  // namespace qm
 

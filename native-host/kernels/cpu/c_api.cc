@@ -104,8 +104,9 @@ uint32_t qmh_abi_version(void) { return QMH_ABI_VERSION; }
 const char* qmh_last_error(void) { return lastError; }
 
 const char* qmh_status_name(int status) {
-  static const char* const NAMES[] = {"OK",       "INVALID_ARGUMENT", "OUT_OF_MEMORY", "BAD_BATCH", "BAD_TENSOR", "MISSING_TENSOR",
-                                      "UNSUPPORTED", "IO",            "BUSY"};
+  static const char* const NAMES[] = {"OK",         "INVALID_ARGUMENT", "OUT_OF_MEMORY", "BAD_BATCH",
+                                      "BAD_TENSOR", "MISSING_TENSOR",   "UNSUPPORTED",   "IO",
+                                      "BUSY"};
   return status <= QMH_OK && status >= QMH_BUSY ? NAMES[-status] : "UNKNOWN";
 }
 
@@ -116,8 +117,8 @@ const char* qmh_isa_name(qmh_isa isa) {
 
 int qmh_isa_available(qmh_isa isa) { return kernelsFor(isa) != nullptr; }
 
-int qmh_model_create(const qmh_config* config, const char* const* files, uint32_t file_count, const qmh_tensor* tensors,
-                     uint32_t tensor_count, qmh_model** model) {
+int qmh_model_create(const qmh_config* config, const char* const* files, uint32_t file_count,
+                     const qmh_tensor* tensors, uint32_t tensor_count, qmh_model** model) {
   return guarded([&] {
     *model = nullptr;
     *model = new qmh_model(*config, files, file_count, tensors, tensor_count);
@@ -137,8 +138,8 @@ void* qmh_model_kv(const qmh_model* model, uint64_t* bytes) {
   return model->pool.data();
 }
 
-int qmh_forward(qmh_model* model, const qmh_batch* batch, const qmh_sampling* sampling, const uint32_t* history,
-                size_t history_count, uint32_t* tokens_out, float* logits_out) {
+int qmh_forward(qmh_model* model, const qmh_batch* batch, const qmh_sampling* sampling,
+                const uint32_t* history, size_t history_count, uint32_t* tokens_out, float* logits_out) {
   return guarded([&] {
     const Running running(model);
     checkBatch(*model, *batch, sampling, history, history_count);
@@ -151,32 +152,35 @@ int qmh_copy_block(qmh_model* model, uint32_t source, uint32_t target, uint32_t 
     const Running running(model);
     const KvShape& kv = model->kv;
     if (source >= kv.blocks || target >= kv.blocks || tokens > kv.blockSize) {
-      refuse(QMH_INVALID_ARGUMENT, "copy of %u tokens from block %u to %u; the pool has %u blocks of %u", tokens, source,
-             target, kv.blocks, kv.blockSize);
+      refuse(QMH_INVALID_ARGUMENT, "copy of %u tokens from block %u to %u; the pool has %u blocks of %u",
+             tokens, source, target, kv.blocks, kv.blockSize);
     }
     copyBlock(model, source, target, tokens);
   });
 }
 
-int qmh_embed(qmh_isa isa, const void* table, qmh_dtype type, uint32_t width, const uint32_t* tokens, uint32_t count,
-              float* out) {
-  return withKernels(isa, [&](const Kernels& k) { k.embed(weightOf(table, type), width, tokens, count, out); });
+int qmh_embed(qmh_isa isa, const void* table, qmh_dtype type, uint32_t width, const uint32_t* tokens,
+              uint32_t count, float* out) {
+  return withKernels(isa,
+                     [&](const Kernels& k) { k.embed(weightOf(table, type), width, tokens, count, out); });
 }
 
-int qmh_rmsnorm(qmh_isa isa, const float* x, const void* weight, qmh_dtype type, uint32_t rows, uint32_t width,
-                float eps, float* out) {
-  return withKernels(isa, [&](const Kernels& k) { k.rmsnorm(x, weightOf(weight, type), rows, width, eps, out); });
+int qmh_rmsnorm(qmh_isa isa, const float* x, const void* weight, qmh_dtype type, uint32_t rows,
+                uint32_t width, float eps, float* out) {
+  return withKernels(isa,
+                     [&](const Kernels& k) { k.rmsnorm(x, weightOf(weight, type), rows, width, eps, out); });
 }
 
-int qmh_matmul(qmh_isa isa, const float* x, const void* weight, qmh_dtype type, const void* bias, uint32_t tokens,
-               uint32_t inputs, uint32_t outputs, float* out) {
+int qmh_matmul(qmh_isa isa, const float* x, const void* weight, qmh_dtype type, const void* bias,
+               uint32_t tokens, uint32_t inputs, uint32_t outputs, float* out) {
   return withKernels(isa, [&](const Kernels& k) {
-    k.matmul({x, inputs, tokens, inputs, weightOf(weight, type), weightOf(bias, type), 0, outputs, out, outputs, false});
+    k.matmul({x, inputs, tokens, inputs, weightOf(weight, type), weightOf(bias, type), 0, outputs, out,
+              outputs, false});
   });
 }
 
-int qmh_rope_apply(qmh_isa isa, float* x, const uint32_t* positions, uint32_t count, uint32_t heads, uint32_t head_dim,
-                   const qmh_rope* rope) {
+int qmh_rope_apply(qmh_isa isa, float* x, const uint32_t* positions, uint32_t count, uint32_t heads,
+                   uint32_t head_dim, const qmh_rope* rope) {
   return withKernels(isa, [&](const Kernels& k) {
     RopeTable table(*rope, head_dim);
     for (uint32_t i = 0; i < count; i++) table.cover(positions[i] + 1);
@@ -193,8 +197,9 @@ int qmh_kv_write(qmh_isa isa, void* kv, const qmh_kv_shape* shape, uint32_t laye
   });
 }
 
-int qmh_attention(qmh_isa isa, const void* kv, const qmh_kv_shape* shape, uint32_t layer, const uint32_t* table,
-                  uint32_t first_position, uint32_t count, uint32_t heads, uint32_t window, const float* q, float* out) {
+int qmh_attention(qmh_isa isa, const void* kv, const qmh_kv_shape* shape, uint32_t layer,
+                  const uint32_t* table, uint32_t first_position, uint32_t count, uint32_t heads,
+                  uint32_t window, const float* q, float* out) {
   return withKernels(isa, [&](const Kernels& k) {
     FloatBuffer scratch;
     const uint32_t group = heads / shape->kv_heads;

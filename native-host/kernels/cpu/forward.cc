@@ -1,15 +1,16 @@
 // The forward pass, region by region.
 //
-//   embed -> per layer { norm, q k v, rope, write K and V, attend, + o, norm, gate up, swiglu, + down } -> norm -> head
+//   embed -> per layer { norm, q k v, rope, write K and V, attend, + o, norm, gate up, swiglu, + down } ->
+//   norm -> head
 //
-// All tokens of all rows go through each product together; attention alone looks at rows. In the last layer only the
-// tokens that sample go on after their K and V are written: nothing reads the others.
+// All tokens of all rows go through each product together; attention alone looks at rows. In the last layer
+// only the tokens that sample go on after their K and V are written: nothing reads the others.
 //
 // Scratch, one allocation:  x | normed [tokens][hidden], qkv [tokens][q + 2 kv], attended [tokens][q],
 //                           gate up [tokens][2 intermediate]
 //
-// Threads: a region is split by outputs and by blocks of tokens, or by (query chunk, KV head). How never shows in the
-// bits (kernels.h). Regions too small to be worth waking a thread run on the caller.
+// Threads: a region is split by outputs and by blocks of tokens, or by (query chunk, KV head). How never
+// shows in the bits (kernels.h). Regions too small to be worth waking a thread run on the caller.
 #include "forward.h"
 
 #include <string.h>
@@ -24,7 +25,8 @@ namespace {
 
 // Multiply-adds below which a region stays on one thread: some 5 us of work, a few times the cost of joining.
 constexpr uint64_t PARALLEL_FROM = 1 << 18;
-// Weights of one task of a product: half of a usual second-level cache, so that blocks of tokens find them there.
+// Weights of one task of a product: half of a usual second-level cache, so that blocks of tokens find them
+// there.
 constexpr size_t TASK_WEIGHT_BYTES = 256 << 10;
 constexpr uint32_t TASK_TOKENS = 64;
 // Outputs of a task are a multiple of the widest vector.
@@ -47,7 +49,9 @@ struct QueryChunk {
   uint32_t row, first, count, position;
 };
 
-uint32_t roundUp(uint32_t outputs) { return std::max((outputs + OUTPUT_UNIT - 1) / OUTPUT_UNIT, 1u) * OUTPUT_UNIT; }
+uint32_t roundUp(uint32_t outputs) {
+  return std::max((outputs + OUTPUT_UNIT - 1) / OUTPUT_UNIT, 1u) * OUTPUT_UNIT;
+}
 
 class Forward {
  public:
@@ -90,7 +94,8 @@ Forward::Forward(Model* model, const qmh_batch& batch, float* logits)
       intermediate_(model->config.intermediate),
       tokens_(batch.total_tokens) {
   const size_t n = tokens_;
-  x_ = model->activations.reserve(n * (size_t{2} * hidden_ + qkvWidth_ + queryWidth_ + size_t{2} * intermediate_));
+  x_ = model->activations.reserve(
+      n * (size_t{2} * hidden_ + qkvWidth_ + queryWidth_ + size_t{2} * intermediate_));
   normed_ = x_ + n * hidden_;
   qkv_ = normed_ + n * hidden_;
   attended_ = qkv_ + n * qkvWidth_;
@@ -122,14 +127,16 @@ void Forward::run() {
   for (uint32_t i = 0; i < model_.kv.layers; i++) layer(model_.layers[i], i);
   if (tokens_ == 0) return;
   norm(model_.finalNorm);
-  project({normed_, hidden_, hidden_}, {{model_.head, {nullptr, NumberType::F32}, model_.config.vocab}}, logits_, false);
+  project({normed_, hidden_, hidden_}, {{model_.head, {nullptr, NumberType::F32}, model_.config.vocab}},
+          logits_, false);
 }
 
 void Forward::layer(const LayerWeights& w, uint32_t index) {
   const Weight none = {nullptr, NumberType::F32};
   norm(w.attentionNorm);
   const Rows normed = {normed_, hidden_, hidden_};
-  project(normed, {{w.q, w.qBias, queryWidth_}, {w.k, w.kBias, kvWidth_}, {w.v, w.vBias, kvWidth_}}, qkv_, false);
+  project(normed, {{w.q, w.qBias, queryWidth_}, {w.k, w.kBias, kvWidth_}, {w.v, w.vBias, kvWidth_}}, qkv_,
+          false);
   parallel(tokens_, uint64_t{tokens_} * qkvWidth_, [&](size_t t, uint32_t) {
     float* q = qkv_ + t * qkvWidth_;
     float* k = q + queryWidth_;
@@ -151,7 +158,8 @@ void Forward::layer(const LayerWeights& w, uint32_t index) {
 void Forward::keepSamplingTokens() {
   tokens_ = static_cast<uint32_t>(samplingTokens_.size());
   for (uint32_t i = 0; i < tokens_; i++) {
-    const size_t from = samplingTokens_[i];  // never below i, so that moving up in order overwrites nothing needed
+    const size_t from =
+        samplingTokens_[i];  // never below i, so that moving up in order overwrites nothing needed
     if (from == i) continue;
     memcpy(x_ + size_t{i} * hidden_, x_ + from * hidden_, hidden_ * sizeof(float));
     memcpy(qkv_ + size_t{i} * qkvWidth_, qkv_ + from * qkvWidth_, queryWidth_ * sizeof(float));
@@ -175,7 +183,8 @@ void Forward::planAttention(bool samplingOnly) {
       }
     }
   }
-  for (const QueryChunk& chunk : chunks_) attentionWork_ += uint64_t{chunk.count} * (chunk.position + chunk.count);
+  for (const QueryChunk& chunk : chunks_)
+    attentionWork_ += uint64_t{chunk.count} * (chunk.position + chunk.count);
   attentionWork_ *= 2 * uint64_t{queryWidth_};
   // The longest first, so that no thread is left alone with one at the end.
   std::sort(chunks_.begin(), chunks_.end(), [](const QueryChunk& a, const QueryChunk& b) {
@@ -230,7 +239,8 @@ void Forward::project(Rows x, std::initializer_list<Projection> projections, flo
   for (const Projection& p : projections) outputs += p.outputs;
   const size_t weightRowBytes = size_t{x.width} * bytesOf(projections.begin()->w.type);
   const uint32_t tokenBlocks = (tokens_ + TASK_TOKENS - 1) / TASK_TOKENS;
-  uint32_t taskOutputs = roundUp(static_cast<uint32_t>(std::min<size_t>(TASK_WEIGHT_BYTES / weightRowBytes, outputs)));
+  uint32_t taskOutputs =
+      roundUp(static_cast<uint32_t>(std::min<size_t>(TASK_WEIGHT_BYTES / weightRowBytes, outputs)));
   // A few tasks for each thread, so that one that is late leaves little to wait for.
   const uint32_t tasksWanted = 4 * model_.threads.threads();
   if (tokenBlocks < tasksWanted) {
@@ -297,7 +307,8 @@ void forward(Model* model, const qmh_batch& batch, const qmh_sampling* sampling,
   const uint32_t vocab = model->config.vocab;
   model->threads.run(batch.sampling_rows, [&](size_t row, uint32_t thread) {
     const float* logits = pass.logits() + row * vocab;
-    tokensOut[row] = sampleRow(logits, vocab, sampling[row], history, &model->threadScratch[thread]->sampling);
+    tokensOut[row] =
+        sampleRow(logits, vocab, sampling[row], history, &model->threadScratch[thread]->sampling);
   });
   transfers(1);
 }

@@ -8,7 +8,8 @@
 
 namespace qm {
 
-// Copies the first `tokens` tokens of a block's every layer and head. REQUIRES: ids and count within the pool.
+// Copies the first `tokens` tokens of a block's every layer and head. REQUIRES: ids and count within the
+// pool.
 void copyBlock(Model* model, uint32_t source, uint32_t target, uint32_t tokens);
 
 // REQUIRES: checkBatch passed. Throws std::bad_alloc before anything is written.

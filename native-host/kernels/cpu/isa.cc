@@ -7,18 +7,23 @@
 namespace qm {
 namespace {
 
-// __builtin_cpu_supports also asks whether the system saves the wide registers.
+#if defined(__x86_64__)
+bool hasF16c() {
+  unsigned a, b, c = 0, d;
+  return __get_cpuid(1, &a, &b, &c, &d) != 0 && (c & bit_F16C) != 0;
+}
+#endif
+
+// __builtin_cpu_supports also asks whether the system saves the wide registers. Asked once: a virtual machine
+// may take microseconds for an answer.
 bool machineHas(qmh_isa isa) {
 #if defined(__x86_64__)
-  if (isa == QMH_AVX2) {
-    unsigned a, b, c = 0, d;
-    const bool f16c = __get_cpuid(1, &a, &b, &c, &d) != 0 && (c & bit_F16C) != 0;
-    return f16c && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-  }
-  if (isa == QMH_AVX512) {
-    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-  }
+  static const bool avx2 = hasF16c() && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  static const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") &&
+                             __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+                             __builtin_cpu_supports("avx512vl");
+  if (isa == QMH_AVX2) return avx2;
+  if (isa == QMH_AVX512) return avx512;
 #endif
   return isa == QMH_PORTABLE || isa == QMH_REFERENCE;
 }

@@ -8,7 +8,8 @@
 
 namespace qm {
 
-// The kernels of an instruction set, the fastest for QMH_AUTO; null where the machine or the library lacks them.
+// The kernels of an instruction set, the fastest for QMH_AUTO; null where the machine or the library lacks
+// them.
 const Kernels* kernelsFor(qmh_isa isa);
 
 // QMH_AUTO resolved; others as they are.

@@ -1,7 +1,7 @@
 // Memory from the system: weight files mapped read-only, and zeroed pages for the KV pool.
 //
-// Pages are taken when first touched, so that a large pool or model costs nothing until used. Weights stay in the page
-// cache and are shared by processes that run the same model.
+// Pages are taken when first touched, so that a large pool or model costs nothing until used. Weights stay in
+// the page cache and are shared by processes that run the same model.
 #ifndef QUARTERMASTER_CPU_MAPPED_MEMORY_H
 #define QUARTERMASTER_CPU_MAPPED_MEMORY_H
 

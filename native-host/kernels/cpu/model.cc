@@ -16,7 +16,8 @@
 namespace qm {
 namespace {
 
-static_assert(static_cast<int>(NumberType::F16) == QMH_F16 && static_cast<int>(NumberType::BF16) == QMH_BF16, "");
+static_assert(static_cast<int>(NumberType::F16) == QMH_F16 && static_cast<int>(NumberType::BF16) == QMH_BF16,
+              "");
 
 constexpr uint32_t MOST_DEFAULT_THREADS = 8, MOST_THREADS = 256;
 
@@ -38,12 +39,15 @@ const Kernels* requireKernels(qmh_isa isa) {
 // Finds tensors by name and checks them against their file and the shape the model needs.
 class TensorDirectory {
  public:
-  TensorDirectory(const std::vector<MappedMemory>& files, const qmh_tensor* tensors, uint32_t count) : files_(files) {
+  TensorDirectory(const std::vector<MappedMemory>& files, const qmh_tensor* tensors, uint32_t count)
+      : files_(files) {
     for (uint32_t i = 0; i < count; i++) byName_[tensors[i].name] = &tensors[i];
   }
 
   Weight vector(const std::string& name, uint64_t length) { return find(name, 1, length, 1); }
-  Weight matrix(const std::string& name, uint64_t outputs, uint64_t inputs) { return find(name, 2, outputs, inputs); }
+  Weight matrix(const std::string& name, uint64_t outputs, uint64_t inputs) {
+    return find(name, 2, outputs, inputs);
+  }
   uint64_t bytesUsed() const { return bytesUsed_; }
 
  private:
@@ -53,21 +57,25 @@ class TensorDirectory {
     const qmh_tensor& t = *found->second;
     if (t.rank != rank || t.shape[0] != rows || (rank == 2 && t.shape[1] != columns)) {
       refuse(QMH_BAD_TENSOR, "tensor %s has shape [%llu, %llu], needed is [%llu, %llu]", name.c_str(),
-             static_cast<unsigned long long>(t.shape[0]), static_cast<unsigned long long>(rank == 2 ? t.shape[1] : 1),
+             static_cast<unsigned long long>(t.shape[0]),
+             static_cast<unsigned long long>(rank == 2 ? t.shape[1] : 1),
              static_cast<unsigned long long>(rows), static_cast<unsigned long long>(columns));
     }
     if (t.type > QMH_BF16) refuse(QMH_BAD_TENSOR, "tensor %s has number type %d", name.c_str(), int(t.type));
     const NumberType type = static_cast<NumberType>(t.type);
     if (t.bytes != rows * columns * bytesOf(type)) {
       refuse(QMH_BAD_TENSOR, "tensor %s has %llu bytes, its shape needs %llu", name.c_str(),
-             static_cast<unsigned long long>(t.bytes), static_cast<unsigned long long>(rows * columns * bytesOf(type)));
+             static_cast<unsigned long long>(t.bytes),
+             static_cast<unsigned long long>(rows * columns * bytesOf(type)));
     }
-    if (t.file >= files_.size()) refuse(QMH_BAD_TENSOR, "tensor %s is in file %u of %zu", name.c_str(), t.file, files_.size());
+    if (t.file >= files_.size())
+      refuse(QMH_BAD_TENSOR, "tensor %s is in file %u of %zu", name.c_str(), t.file, files_.size());
     const MappedMemory& file = files_[t.file];
     if (t.offset > file.bytes() || t.bytes > file.bytes() - t.offset) {
       refuse(QMH_BAD_TENSOR, "tensor %s ends beyond its file of %zu bytes", name.c_str(), file.bytes());
     }
-    if (t.offset % bytesOf(type) != 0) refuse(QMH_BAD_TENSOR, "tensor %s is not aligned to its numbers", name.c_str());
+    if (t.offset % bytesOf(type) != 0)
+      refuse(QMH_BAD_TENSOR, "tensor %s is not aligned to its numbers", name.c_str());
     bytesUsed_ += t.bytes;
     return {file.data() + t.offset, type};
   }
@@ -80,8 +88,12 @@ class TensorDirectory {
 LayerWeights bindLayer(TensorDirectory* tensors, const Model& model, uint32_t layer) {
   const qmh_config& c = model.config;
   const std::string prefix = "model.layers." + std::to_string(layer) + ".";
-  const auto vector = [&](const char* name, uint64_t length) { return tensors->vector(prefix + name, length); };
-  const auto matrix = [&](const char* name, uint64_t out, uint64_t in) { return tensors->matrix(prefix + name, out, in); };
+  const auto vector = [&](const char* name, uint64_t length) {
+    return tensors->vector(prefix + name, length);
+  };
+  const auto matrix = [&](const char* name, uint64_t out, uint64_t in) {
+    return tensors->matrix(prefix + name, out, in);
+  };
   const auto bias = [&](const char* name, uint64_t length) {
     return c.attention_bias ? vector(name, length) : Weight{nullptr, NumberType::F32};
   };
@@ -160,8 +172,8 @@ void checkConfig(const qmh_config& c) {
   within("headDim modulo 2", c.kv.head_dim % 2, 0, 0);
 }
 
-Model::Model(const qmh_config& givenConfig, const char* const* paths, uint32_t fileCount, const qmh_tensor* given,
-             uint32_t tensorCount)
+Model::Model(const qmh_config& givenConfig, const char* const* paths, uint32_t fileCount,
+             const qmh_tensor* given, uint32_t tensorCount)
     : config(givenConfig),
       isa(resolveIsa(givenConfig.isa)),
       kernels(requireKernels(givenConfig.isa)),

@@ -1,7 +1,9 @@
-// A loaded model: its weights where they lie in mapped files, the KV pool, the threads and the scratch of a batch.
+// A loaded model: its weights where they lie in mapped files, the KV pool, the threads and the scratch of a
+// batch.
 //
 // Ownership  The model owns the mappings, the pool and the threads; Weight pointers point into the mappings.
-// Threading  One batch at a time (Model::busy); everything but the scratch and the KV pool is constant after creation.
+// Threading  One batch at a time (Model::busy); everything but the scratch and the KV pool is constant after
+//            creation.
 #ifndef QUARTERMASTER_CPU_MODEL_H
 #define QUARTERMASTER_CPU_MODEL_H
 

@@ -1,7 +1,7 @@
 // Kernels for any machine: four lanes in the compiler's own vector type (SSE2, NEON, or plain registers).
 //
-// No fused multiply-add is assumed and -ffp-contract=off forbids the compiler to invent one, so that the bits are the
-// same in every loop the compiler makes of this.
+// No fused multiply-add is assumed and -ffp-contract=off forbids the compiler to invent one, so that the bits
+// are the same in every loop the compiler makes of this.
 #include "../kernels.h"
 
 namespace qm {
@@ -17,9 +17,21 @@ struct Portable {
     memcpy(&v, p, sizeof v);
     return v;
   }
-  template <class T>
-  static F load(const T* p) {
-    return F{toFloat(p[0]), toFloat(p[1]), toFloat(p[2]), toFloat(p[3])};
+  // Four 16-bit numbers, each in the low half of a lane.
+  static I widen(const void* p) {
+    typedef uint16_t H __attribute__((vector_size(8)));
+    H half;
+    memcpy(&half, p, sizeof half);
+    return __builtin_convertvector(half, I);
+  }
+  static F load(const BF16* p) { return (F)(widen(p) << 16); }
+  // As toFloat(F16), lane by lane.
+  static F load(const F16* p) {
+    const I bits = widen(p);
+    const I magnitude = (bits & 0x7fff) << 13;
+    const I number = (I)((F)magnitude * set1(floatOfBits((127 + 112) << 23)));
+    const I special = (magnitude >= 0x7c00 << 13) & 0x7f800000;
+    return (F)(number | special | (bits & 0x8000) << 16);
   }
   template <class T>
   static void store(T* p, F v) {
@@ -61,7 +73,8 @@ namespace qm {
 
 const Kernels* portableKernels() {
   using V = Portable;
-  static const Kernels kernels = {"portable", embed<V>, rmsnorm<V>, matmul<V>, rope<V>, kvWrite<V>, attend<V>, swiglu<V>, burn<V>};
+  static const Kernels kernels = {"portable", embed<V>,  rmsnorm<V>, matmul<V>, rope<V>,
+                                  kvWrite<V>, attend<V>, swiglu<V>,  burn<V>};
   return &kernels;
 }
 

@@ -7,7 +7,8 @@
 namespace qm {
 namespace {
 
-// Llama 3.1 (arXiv 2407.21783): long wavelengths are stretched by `factor`, short ones kept, those between blended.
+// Llama 3.1 (arXiv 2407.21783): long wavelengths are stretched by `factor`, short ones kept, those between
+// blended.
 double llama3Frequency(double frequency, const qmh_rope& rope) {
   const double wavelength = 2 * M_PI / frequency;
   const double turns = rope.original_max_positions / wavelength;

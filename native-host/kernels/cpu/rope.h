@@ -12,7 +12,8 @@ class RopeTable {
  public:
   RopeTable(const qmh_rope& rope, uint32_t headDim);
 
-  // Makes pairs() cover positions below `positions`; the table doubles, so that a long sequence pays a constant each.
+  // Makes pairs() cover positions below `positions`; the table doubles, so that a long sequence pays a
+  // constant each.
   void cover(uint32_t positions);
 
   // [position][headDim / 2] pairs (cos, sin). Valid until the next cover().

@@ -23,7 +23,8 @@ double uniform(uint64_t seed, uint32_t position) {
 }
 
 uint32_t largestLogit(const float* logits, uint32_t vocab) {
-  // Sixteen independent maxima, which compilers keep in vector registers; then the first place that has the largest.
+  // Sixteen independent maxima, which compilers keep in vector registers; then the first place that has the
+  // largest.
   constexpr uint32_t LANES = 16;
   float most[LANES];
   for (float& m : most) m = -INFINITY;
@@ -53,7 +54,8 @@ void countingSort(std::vector<uint64_t>* keys, std::vector<uint64_t>* swap, uint
     uint32_t starts[BUCKETS + 1] = {};
     for (uint32_t i = 0; i < count; i++) starts[(((*keys)[i] >> shift) & (BUCKETS - 1)) + 1]++;
     for (uint32_t b = 0; b < BUCKETS; b++) starts[b + 1] += starts[b];
-    for (uint32_t i = 0; i < count; i++) (*swap)[starts[((*keys)[i] >> shift) & (BUCKETS - 1)]++] = (*keys)[i];
+    for (uint32_t i = 0; i < count; i++)
+      (*swap)[starts[((*keys)[i] >> shift) & (BUCKETS - 1)]++] = (*keys)[i];
     keys->swap(*swap);
   }
 }
@@ -116,13 +118,14 @@ void checkSampling(const qmh_sampling& s, uint32_t vocab, const uint32_t* histor
     outside("repetitionPenalty", s.repetition_penalty, "above 0");
   }
   if (s.history_start > historyCount || s.history_count > historyCount - s.history_start) {
-    refuse(QMH_INVALID_ARGUMENT, "history [%u, +%u) is outside the %zu tokens given", s.history_start, s.history_count,
-           historyCount);
+    refuse(QMH_INVALID_ARGUMENT, "history [%u, +%u) is outside the %zu tokens given", s.history_start,
+           s.history_count, historyCount);
   }
   if (s.repetition_penalty == 1) return;
   for (uint32_t i = 0; i < s.history_count; i++) {
     const uint32_t token = history[s.history_start + i];
-    if (token >= vocab) refuse(QMH_INVALID_ARGUMENT, "history token %u is not below the vocabulary of %u", token, vocab);
+    if (token >= vocab)
+      refuse(QMH_INVALID_ARGUMENT, "history token %u is not below the vocabulary of %u", token, vocab);
   }
 }
 

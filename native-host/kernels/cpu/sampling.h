@@ -1,12 +1,13 @@
 // Picks a token from a row of logits.
 //
 // The rule, which the TypeScript sampler repeats word for word:
-//   1. repetition penalty p (arXiv 1909.05858): each distinct token of the history: logit > 0 ? logit / p : logit * p
+//   1. repetition penalty p (arXiv 1909.05858): each distinct token of the history: logit > 0 ? logit / p :
+//      logit * p
 //   2. temperature 0: the largest logit, ties to the smaller id; else l = double(logit) / double(temperature)
 //   3. order by l descending, id ascending; keep the first topK
 //   4. w = exp(l - largest l)
-//   5. topP (arXiv 1904.09751): the smallest prefix whose share of the sum reaches it; minP (arXiv 2407.01082): drop
-//      w < minP * w[0]
+//   5. topP (arXiv 1904.09751): the smallest prefix whose share of the sum reaches it; minP (arXiv
+//      2407.01082): drop w < minP * w[0]
 //   6. the first token at which the running sum exceeds u * total, u drawn from (seed, position) alone
 // Sums run in that order, so that the same logits and record give the same token everywhere.
 #ifndef QUARTERMASTER_CPU_SAMPLING_H

@@ -1,17 +1,18 @@
 // Fork-join threads for the regions of a forward pass.
 //
-// A region is `count` independent tasks; the calling thread works too. Workers that are awake join the region, late
-// ones find its gate closed and are not waited for: a region costs the caller two atomic operations more than a loop.
+// A region is `count` independent tasks; the calling thread works too. Workers that are awake join the
+// region, late ones find its gate closed and are not waited for: a region costs the caller two atomic
+// operations more than a loop.
 //
 //   gate_   bit 63: open; bits 32..62: region number; bits 0..31: workers that joined
 //   next_   first task nobody took yet
 //   left_   workers that joined and are done
 //
 // Invariants  1. A worker touches the region only after it joined through an open gate.
-//             2. The caller closes the gate, then waits until left_ equals the number that joined: nobody is inside
-//                when the region's fields change.
-// Threading   One caller at a time. Workers spin for some ten microseconds (a forward pass has a region every few),
-//             then sleep, so that an idle model costs nothing.
+//             2. The caller closes the gate, then waits until left_ equals the number that joined: nobody is
+//                inside when the region's fields change.
+// Threading   One caller at a time. Workers spin for some ten microseconds (a forward pass has a region every
+//             few), then sleep, so that an idle model costs nothing.
 #ifndef QUARTERMASTER_CPU_THREAD_POOL_H
 #define QUARTERMASTER_CPU_THREAD_POOL_H
 
@@ -45,8 +46,12 @@ class ThreadPool {
       for (size_t i = 0; i < count; i++) task(i, uint32_t{0});
       return;
     }
-    runRegion(count, [](const void* context, size_t i, uint32_t thread) { (*static_cast<const Task*>(context))(i, thread); },
-              &task);
+    runRegion(
+        count,
+        [](const void* context, size_t i, uint32_t thread) {
+          (*static_cast<const Task*>(context))(i, thread);
+        },
+        &task);
   }
 
  private:

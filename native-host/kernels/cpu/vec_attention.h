@@ -1,13 +1,14 @@
-// Paged attention over one vector type V: softmax(q K^T / sqrt(d)) V with a running maximum (arXiv 1805.02867), tile by
-// tile, as FlashAttention (arXiv 2205.14135) does; K and V are found through a block table (arXiv 2309.06180).
+// Paged attention over one vector type V: softmax(q K^T / sqrt(d)) V with a running maximum (arXiv
+// 1805.02867), tile by tile, as FlashAttention (arXiv 2205.14135) does; K and V are found through a block
+// table (arXiv 2309.06180).
 //
 // Order       A query passes over tiles of 32 absolute positions in ascending order. Within a tile: scores by
-//             V::reduce; position p goes to partial sum p mod 4. Block size, chunking and the other queries of the call
-//             never enter, hence the same bits for a token however it was batched.
-// Sharing     A tile of K and V is fetched once for all queries and all heads of the group. f32 is read where it
-//             lies; f16 and bf16 tiles are widened into scratch once.
-// Masking     Positions outside a query's range repeat the nearest valid entry and get weight 0, so that nothing
-//             unwritten is ever read.
+//             V::reduce; position p goes to partial sum p mod 4. Block size, chunking and the other queries
+//             of the call never enter, hence the same bits for a token however it was batched.
+// Sharing     A tile of K and V is fetched once for all queries and all heads of the group. f32 is read where
+//             it lies; f16 and bf16 tiles are widened into scratch once.
+// Masking     Positions outside a query's range repeat the nearest valid entry and get weight 0, so that
+//             nothing unwritten is ever read.
 #ifndef QUARTERMASTER_CPU_VEC_ATTENTION_H
 #define QUARTERMASTER_CPU_VEC_ATTENTION_H
 
@@ -45,8 +46,10 @@ inline void fetchTile(const AttendArgs& a, uint32_t start, uint32_t from, uint32
       wide += 2 * d;
     }
   }
-  for (uint32_t j = 0; j < from - start; j++) tile->k[j] = tile->k[from - start], tile->v[j] = tile->v[from - start];
-  for (uint32_t j = to - start; j < ATTEND_TILE; j++) tile->k[j] = tile->k[to - start - 1], tile->v[j] = tile->v[to - start - 1];
+  for (uint32_t j = 0; j < from - start; j++)
+    tile->k[j] = tile->k[from - start], tile->v[j] = tile->v[from - start];
+  for (uint32_t j = to - start; j < ATTEND_TILE; j++)
+    tile->k[j] = tile->k[to - start - 1], tile->v[j] = tile->v[to - start - 1];
 }
 
 // scores[j] = q . k[j] * scale for W positions.
@@ -68,8 +71,8 @@ inline typename V::F scoreRow(const float* q, const float* const* k, uint32_t he
 
 // out = out * rescale + sum over positions of weights[j] * v[j].
 template <class V>
-inline void addValues(const float* weights, const float* const* v, uint32_t positions, uint32_t headDim, typename V::F rescale,
-                      float* out) {
+inline void addValues(const float* weights, const float* const* v, uint32_t positions, uint32_t headDim,
+                      typename V::F rescale, float* out) {
   const auto column = [&](size_t i, uint32_t lanes) __attribute__((always_inline)) {
     typename V::F a0 = V::mul(loadLanes<V>(out + i, lanes), rescale);
     typename V::F a1 = V::zero(), a2 = V::zero(), a3 = V::zero();
@@ -93,15 +96,16 @@ struct Running {
 
 // One query head against positions [from, to) of the tile that starts at `start`.
 template <class V>
-inline void attendTile(const Tile& tile, uint32_t start, uint32_t from, uint32_t to, const float* q, uint32_t headDim,
-                       Running<V>* state, float* out) {
+inline void attendTile(const Tile& tile, uint32_t start, uint32_t from, uint32_t to, const float* q,
+                       uint32_t headDim, Running<V>* state, float* out) {
   constexpr uint32_t GROUPS = ATTEND_TILE / V::W;
   const uint32_t groups = (to - start + V::W - 1) / V::W;
   const typename V::F scale = V::set1(1.0f / __builtin_sqrtf(static_cast<float>(headDim)));
   typename V::F scores[GROUPS];
   typename V::F most = V::set1(-__builtin_inff());
   for (uint32_t g = 0; g < groups; g++) {
-    scores[g] = V::keepLanes(scoreRow<V>(q, tile.k + g * V::W, headDim, scale), from - start, to - start, g * V::W);
+    scores[g] =
+        V::keepLanes(scoreRow<V>(q, tile.k + g * V::W, headDim, scale), from - start, to - start, g * V::W);
     most = V::max(most, scores[g]);
   }
   const float tileLargest = V::largest(most);
@@ -132,7 +136,9 @@ inline void attendTyped(const AttendArgs& a) {
     float* out = outOf(r);
     for (uint32_t i = 0; i < d; i++) out[i] = 0;
   }
-  const auto firstSeen = [&](uint32_t position) { return a.window != 0 && position >= a.window ? position - a.window + 1 : 0; };
+  const auto firstSeen = [&](uint32_t position) {
+    return a.window != 0 && position >= a.window ? position - a.window + 1 : 0;
+  };
   const uint32_t end = a.firstPosition + a.queries, begin = firstSeen(a.firstPosition);
   for (uint32_t start = begin / ATTEND_TILE * ATTEND_TILE; start < end; start += ATTEND_TILE) {
     const uint32_t tileEnd = start + ATTEND_TILE;
@@ -140,7 +146,8 @@ inline void attendTyped(const AttendArgs& a) {
     fetchTile<V, T>(a, start, begin > start ? begin : start, end < tileEnd ? end : tileEnd, &tile);
     for (uint32_t r = 0; r < rows; r++) {
       const uint32_t position = a.firstPosition + r / a.group, first = firstSeen(position);
-      const uint32_t from = first > start ? first : start, to = position + 1 < tileEnd ? position + 1 : tileEnd;
+      const uint32_t from = first > start ? first : start,
+                     to = position + 1 < tileEnd ? position + 1 : tileEnd;
       if (from >= to) continue;
       attendTile<V>(tile, start, from, to, qOf(r), d, &states[r], outOf(r));
     }
@@ -148,7 +155,8 @@ inline void attendTyped(const AttendArgs& a) {
   for (uint32_t r = 0; r < rows; r++) {
     float* out = outOf(r);
     const typename V::F scale = V::set1(1.0f / V::sum(states[r].total));
-    forVectors<V>(d, [&](size_t i, uint32_t n) { storeLanes<V>(out + i, n, V::mul(loadLanes<V>(out + i, n), scale)); });
+    forVectors<V>(
+        d, [&](size_t i, uint32_t n) { storeLanes<V>(out + i, n, V::mul(loadLanes<V>(out + i, n), scale)); });
   }
 }
 

@@ -1,7 +1,7 @@
 // Row-wise kernels over one vector type V: embedding, RMSNorm, RoPE, KV write, SwiGLU.
 //
-// V (portable.cc, avx2.cc, avx512.cc) gives W lanes of float and loads and stores of each number type. Included inside
-// an unnamed namespace, once for each instruction set.
+// V (portable.cc, avx2.cc, avx512.cc) gives W lanes of float and loads and stores of each number type.
+// Included inside an unnamed namespace, once for each instruction set.
 #ifndef QUARTERMASTER_CPU_VEC_ELEMENTWISE_H
 #define QUARTERMASTER_CPU_VEC_ELEMENTWISE_H
 
@@ -107,7 +107,8 @@ void rmsnorm(const float* x, Weight weight, uint32_t rows, uint32_t width, float
         const typename V::F v = loadLanes<V>(x + i, n);
         sum = V::fma(v, v, sum);
       });
-      const typename V::F scale = V::set1(1.0f / __builtin_sqrtf(V::sum(sum) / static_cast<float>(width) + eps));
+      const typename V::F scale =
+          V::set1(1.0f / __builtin_sqrtf(V::sum(sum) / static_cast<float>(width) + eps));
       forVectors<V>(width, [&](size_t i, uint32_t n) {
         storeLanes<V>(out + i, n, V::mul(V::mul(loadLanes<V>(x + i, n), scale), loadLanes<V>(w + i, n)));
       });
@@ -116,8 +117,8 @@ void rmsnorm(const float* x, Weight weight, uint32_t rows, uint32_t width, float
 }
 
 template <class V>
-void rope(float* x, size_t stride, const uint32_t* positions, uint32_t count, uint32_t heads, uint32_t headDim,
-          const float* cosSin, bool interleaved) {
+void rope(float* x, size_t stride, const uint32_t* positions, uint32_t count, uint32_t heads,
+          uint32_t headDim, const float* cosSin, bool interleaved) {
   const uint32_t half = headDim / 2;
   const uint32_t step = interleaved ? 2 : 1, apart = interleaved ? 1 : half;
   for (uint32_t t = 0; t < count; t++) {
@@ -138,21 +139,24 @@ template <class V, class T>
 inline void writeHeads(uint8_t* base, size_t headBytes, uint32_t heads, uint32_t headDim, const float* from) {
   for (uint32_t h = 0; h < heads; h++, base += headBytes, from += headDim) {
     T* to = reinterpret_cast<T*>(base);
-    forVectors<V>(headDim, [&](size_t i, uint32_t n) { storeLanes<V>(to + i, n, loadLanes<V>(from + i, n)); });
+    forVectors<V>(headDim,
+                  [&](size_t i, uint32_t n) { storeLanes<V>(to + i, n, loadLanes<V>(from + i, n)); });
   }
 }
 
 template <class V>
-void kvWrite(uint8_t* kv, const KvShape& s, uint32_t layer, const uint32_t* slots, uint32_t count, const float* k,
-             const float* v, size_t stride) {
+void kvWrite(uint8_t* kv, const KvShape& s, uint32_t layer, const uint32_t* slots, uint32_t count,
+             const float* k, const float* v, size_t stride) {
   withType(kv, s.type, [&](auto* numbers) {
     using T = Plain<decltype(*numbers)>;
     for (uint32_t t = 0; t < count; t++) {
       const uint32_t block = slots[t] / s.blockSize;
       const size_t within = size_t{slots[t] % s.blockSize} * s.headDim * sizeof(T);
       uint8_t* base = kv + within;
-      writeHeads<V, T>(base + kvOffset(s, block, layer, KV_K, 0), kvHeadBytes(s), s.kvHeads, s.headDim, k + t * stride);
-      writeHeads<V, T>(base + kvOffset(s, block, layer, KV_V, 0), kvHeadBytes(s), s.kvHeads, s.headDim, v + t * stride);
+      writeHeads<V, T>(base + kvOffset(s, block, layer, KV_K, 0), kvHeadBytes(s), s.kvHeads, s.headDim,
+                       k + t * stride);
+      writeHeads<V, T>(base + kvOffset(s, block, layer, KV_V, 0), kvHeadBytes(s), s.kvHeads, s.headDim,
+                       v + t * stride);
     }
   });
 }

@@ -36,7 +36,8 @@ void put(void* data, NumberType type, size_t i, float value) {
 
 void embed(Weight table, uint32_t width, const uint32_t* tokens, uint32_t count, float* out) {
   for (uint32_t t = 0; t < count; t++) {
-    for (uint32_t i = 0; i < width; i++) out[size_t{t} * width + i] = at(table, size_t{tokens[t]} * width + i);
+    for (uint32_t i = 0; i < width; i++)
+      out[size_t{t} * width + i] = at(table, size_t{tokens[t]} * width + i);
   }
 }
 
@@ -54,7 +55,8 @@ void matmul(const MatmulArgs& a) {
   for (uint32_t t = 0; t < a.tokens; t++) {
     for (uint32_t o = a.outBegin; o < a.outEnd; o++) {
       double sum = a.bias.data ? at(a.bias, o) : 0;
-      for (uint32_t k = 0; k < a.inputs; k++) sum += double{a.x[t * a.xStride + k]} * at(a.w, size_t{o} * a.inputs + k);
+      for (uint32_t k = 0; k < a.inputs; k++)
+        sum += double{a.x[t * a.xStride + k]} * at(a.w, size_t{o} * a.inputs + k);
       float* y = a.y + t * a.yStride + o;
       *y = static_cast<float>(a.accumulate ? *y + sum : sum);
     }
@@ -62,8 +64,8 @@ void matmul(const MatmulArgs& a) {
 }
 
 // Rotary position embedding (arXiv 2104.09864).
-void rope(float* x, size_t stride, const uint32_t* positions, uint32_t count, uint32_t heads, uint32_t headDim,
-          const float* cosSin, bool interleaved) {
+void rope(float* x, size_t stride, const uint32_t* positions, uint32_t count, uint32_t heads,
+          uint32_t headDim, const float* cosSin, bool interleaved) {
   const uint32_t half = headDim / 2;
   for (uint32_t t = 0; t < count; t++) {
     const float* angles = cosSin + size_t{positions[t]} * headDim;
@@ -80,13 +82,14 @@ void rope(float* x, size_t stride, const uint32_t* positions, uint32_t count, ui
   }
 }
 
-void kvWrite(uint8_t* kv, const KvShape& shape, uint32_t layer, const uint32_t* slots, uint32_t count, const float* k,
-             const float* v, size_t stride) {
+void kvWrite(uint8_t* kv, const KvShape& shape, uint32_t layer, const uint32_t* slots, uint32_t count,
+             const float* k, const float* v, size_t stride) {
   for (uint32_t t = 0; t < count; t++) {
     const uint32_t block = slots[t] / shape.blockSize, offset = slots[t] % shape.blockSize;
     for (uint32_t h = 0; h < shape.kvHeads; h++) {
       for (uint32_t i = 0; i < shape.headDim; i++) {
-        const size_t from = t * stride + size_t{h} * shape.headDim + i, to = size_t{offset} * shape.headDim + i;
+        const size_t from = t * stride + size_t{h} * shape.headDim + i,
+                     to = size_t{offset} * shape.headDim + i;
         put(kv + kvOffset(shape, block, layer, KV_K, h), shape.type, to, k[from]);
         put(kv + kvOffset(shape, block, layer, KV_V, h), shape.type, to, v[from]);
       }
