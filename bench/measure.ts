@@ -1,0 +1,136 @@
+/** Interleaved measurement: subjects take turns, medians are compared, so that a noisy machine hits all alike. */
+
+export interface Subject {
+  readonly name: string;
+  /** Operations one run stands for; results are per operation. */
+  readonly operations: number;
+  readonly run: () => void;
+  /** Called before each run, not timed. */
+  readonly prepare?: () => void;
+}
+
+export interface Timing {
+  readonly name: string;
+  /** Microseconds an operation. */
+  readonly medianUs: number;
+  readonly bestUs: number;
+}
+
+export function median(values: readonly number[]): number {
+  const sorted = [...values].sort((a, b) => a - b);
+  const middle = sorted.length >> 1;
+  return sorted.length % 2 === 1 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
+}
+
+/** Lets the compiler tier up and the collector run between measurements. */
+export function breathe(): Promise<void> {
+  return new Promise((resolve) => setImmediate(resolve));
+}
+
+/** Runs the subjects in turn, `rounds` times after `warmUp` untimed rounds. */
+export async function interleave(
+  subjects: readonly Subject[],
+  rounds: number,
+  warmUp = Math.ceil(rounds / 3),
+): Promise<Timing[]> {
+  const samples = subjects.map(() => [] as number[]);
+  for (let round = -warmUp; round < rounds; round++) {
+    if (round % 16 === 0) await breathe();
+    subjects.forEach((subject, i) => {
+      subject.prepare?.();
+      const start = performance.now();
+      subject.run();
+      const us = (performance.now() - start) * 1000;
+      if (round >= 0) samples[i].push(us / subject.operations);
+    });
+  }
+  return subjects.map(({ name }, i) => ({
+    name,
+    medianUs: median(samples[i]),
+    bestUs: Math.min(...samples[i]),
+  }));
+}
+
+/** One line of `--json` output. */
+export interface Measurement {
+  bench: string;
+  case: string;
+  subject: string;
+  metric: string;
+  value: number;
+  unit: string;
+  params?: Record<string, unknown>;
+  quoted?: boolean;
+}
+
+export interface Comparison {
+  bench: string;
+  case: string;
+  subject: string;
+  versus: string;
+  metric: "speedup";
+  value: number;
+}
+
+/** What a bench writes to: JSON lines for machines, aligned lines for people. */
+export class Report {
+  constructor(
+    readonly bench: string,
+    readonly json: boolean,
+    readonly quick: boolean,
+  ) {}
+
+  measured(
+    name: string,
+    subject: string,
+    metric: string,
+    value: number,
+    unit: string,
+    params?: Record<string, unknown>,
+  ): void {
+    this.#write({ bench: this.bench, case: name, subject, metric, value, unit, ...(params && { params }) });
+  }
+
+  /** A figure measured elsewhere: quoted, not run here. */
+  quoted(name: string, subject: string, metric: string, value: number, unit: string): void {
+    this.#write({ bench: this.bench, case: name, subject, metric, value, unit, quoted: true });
+  }
+
+  /** How much better than a peer of the same run; above 1 is better. */
+  compared(name: string, versus: string, value: number): void {
+    const line: Comparison = {
+      bench: this.bench,
+      case: name,
+      subject: "quartermaster",
+      versus,
+      metric: "speedup",
+      value,
+    };
+    if (this.json) console.log(JSON.stringify(line));
+    else console.log(`  ${name.padEnd(28)} ${value.toFixed(value < 10 ? 2 : 0)}x as fast as ${versus}`);
+  }
+
+  /** Timings of one case, and our ratio to each peer; the first subject is ours. */
+  timings(name: string, timings: readonly Timing[], unit: "us" | "ns" = "us"): void {
+    const scale = unit === "ns" ? 1000 : 1;
+    for (const timing of timings) this.measured(name, timing.name, "median", timing.medianUs * scale, unit);
+    const [ours, ...peers] = timings;
+    for (const peer of peers) this.compared(name, peer.name, peer.medianUs / ours.medianUs);
+  }
+
+  note(text: string): void {
+    if (!this.json) console.log(`  ${text}`);
+  }
+
+  #write(line: Measurement): void {
+    if (this.json) {
+      console.log(JSON.stringify(line));
+      return;
+    }
+    const figure = `${Number(line.value.toPrecision(4))} ${line.unit}`;
+    const source = line.quoted ? " (quoted)" : "";
+    console.log(
+      `  ${line.case.padEnd(28)} ${line.subject.padEnd(34)} ${line.metric.padEnd(12)} ${figure}${source}`,
+    );
+  }
+}
