@@ -1,5 +1,5 @@
 /** Plans written by hand into a core memory, and the tiny model, for tests of the native addon. */
-import { closeSync, openSync, readFileSync, readSync } from "node:fs";
+import { closeSync, openSync, readFileSync, readSync, writeFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import {
   loadAddon,
@@ -265,4 +265,54 @@ export function largestError(got: ArrayLike<number>, wanted: ArrayLike<number>):
 
 export function bitsOf(values: Float32Array): string {
   return Buffer.from(values.buffer, values.byteOffset, values.byteLength).toString("hex");
+}
+
+/** The numbers as bytes of another type, rounded to nearest, ties to even. */
+export function numbersAs(dtype: NativeTensor["dtype"], values: Float32Array): Uint8Array {
+  if (dtype === "f32") return new Uint8Array(values.slice().buffer);
+  const halves = Uint16Array.from(values, dtype === "bf16" ? bf16Bits : f16Bits);
+  return new Uint8Array(halves.buffer);
+}
+
+/** Writes the tiny model with its weights in another number type; returns the path. */
+export function rewriteTiny(path: string, dtype: NativeTensor["dtype"]): string {
+  const file = readFileSync(TINY_FILE);
+  const header: Record<string, unknown> = {};
+  const parts: Uint8Array[] = [];
+  let at = 0;
+  for (const { name, offset, bytes, shape } of tensorsOf(TINY_FILE)) {
+    const values = new Float32Array(
+      file.buffer.slice(file.byteOffset + offset, file.byteOffset + offset + bytes),
+    );
+    const part = numbersAs(dtype, values);
+    header[name] = { dtype: dtype.toUpperCase(), shape, data_offsets: [at, at + part.length] };
+    parts.push(part);
+    at += part.length;
+  }
+  const text = JSON.stringify(header);
+  const padded = Buffer.from(text.padEnd(Math.ceil(text.length / 8) * 8));
+  const length = Buffer.alloc(8);
+  length.writeBigUInt64LE(BigInt(padded.length));
+  writeFileSync(path, Buffer.concat([length, padded, ...parts]));
+  return path;
+}
+
+const scratch = new DataView(new ArrayBuffer(4));
+
+function bf16Bits(value: number): number {
+  scratch.setFloat32(0, value);
+  const bits = scratch.getUint32(0);
+  return (bits + 0x7fff + ((bits >>> 16) & 1)) >>> 16;
+}
+
+/** For finite values below 65504. */
+function f16Bits(value: number): number {
+  const sign = value < 0 || Object.is(value, -0) ? 0x8000 : 0;
+  const magnitude = Math.abs(value);
+  const exponent = magnitude === 0 ? -14 : Math.max(-14, Math.floor(Math.log2(magnitude)));
+  const units = magnitude / 2 ** (exponent - 10);
+  const floor = Math.floor(units);
+  const rounded = floor + (units - floor > 0.5 || (units - floor === 0.5 && floor % 2 === 1) ? 1 : 0);
+  // A mantissa that rounds up to the next power of two carries into the exponent by itself.
+  return sign | ((exponent + 14) * 1024 + rounded);
 }

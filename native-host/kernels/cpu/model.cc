@@ -115,7 +115,7 @@ LayerWeights bindLayer(TensorDirectory* tensors, const Model& model, uint32_t la
 
 void within(const char* field, double value, double lowest, double highest) {
   if (value >= lowest && value <= highest) return;
-  refuse(QMH_INVALID_ARGUMENT, "%s is %g; allowed: %g to %g", field, value, lowest, highest);
+  refuse(QMH_INVALID_ARGUMENT, "%s is %.12g; allowed: %.12g to %.12g", field, value, lowest, highest);
 }
 
 size_t poolBytes(const qmh_config& config) {

@@ -23,33 +23,41 @@ struct Tile {
   const float* v[ATTEND_TILE];
 };
 
-// Positions [from, to) of tile [start, start + 32) that some query of the call may see.
+// Widens one row of K or V into scratch unless it is float already.
+template <class V, class T>
+inline const float* asFloat(const T* row, uint32_t headDim, float** wide) {
+  if constexpr (sizeof(T) == sizeof(float)) return row;
+  float* to = *wide;
+  forVectors<V>(headDim, [&](size_t i, uint32_t n) { storeLanes<V>(to + i, n, loadLanes<V>(row + i, n)); });
+  *wide += headDim;
+  return to;
+}
+
+// Positions [from, to) of tile [start, start + 32): those that some query of the call may see.
 template <class V, class T>
 inline void fetchTile(const AttendArgs& a, uint32_t start, uint32_t from, uint32_t to, Tile* tile) {
   const KvShape& s = a.shape;
-  const uint32_t d = s.headDim;
   const size_t toV = kvOffset(s, 0, 0, KV_V, 0);
   float* wide = a.scratch;
-  for (uint32_t p = from; p < to; p++) {
-    const uint8_t* base = a.kv + kvOffset(s, a.table[p / s.blockSize], a.layer, KV_K, a.kvHead);
-    const T* k = reinterpret_cast<const T*>(base) + size_t{p % s.blockSize} * d;
-    const T* v = reinterpret_cast<const T*>(reinterpret_cast<const uint8_t*>(k) + toV);
-    if constexpr (sizeof(T) == sizeof(float)) {
-      tile->k[p - start] = k;
-      tile->v[p - start] = v;
-    } else {
-      float* wideV = wide + d;
-      forVectors<V>(d, [&](size_t i, uint32_t n) { storeLanes<V>(wide + i, n, loadLanes<V>(k + i, n)); });
-      forVectors<V>(d, [&](size_t i, uint32_t n) { storeLanes<V>(wideV + i, n, loadLanes<V>(v + i, n)); });
-      tile->k[p - start] = wide;
-      tile->v[p - start] = wideV;
-      wide += 2 * d;
+  for (uint32_t p = from; p < to;) {
+    const uint32_t offset = p % s.blockSize;
+    const uint8_t* block = a.kv + kvOffset(s, a.table[p / s.blockSize], a.layer, KV_K, a.kvHead);
+    const T* k = reinterpret_cast<const T*>(block) + size_t{offset} * s.headDim;
+    const T* v = reinterpret_cast<const T*>(block + toV) + size_t{offset} * s.headDim;
+    const uint32_t end = to - p < s.blockSize - offset ? to : p + s.blockSize - offset;
+    for (; p < end; p++, k += s.headDim, v += s.headDim) {
+      tile->k[p - start] = asFloat<V>(k, s.headDim, &wide);
+      tile->v[p - start] = asFloat<V>(v, s.headDim, &wide);
     }
   }
-  for (uint32_t j = 0; j < from - start; j++)
-    tile->k[j] = tile->k[from - start], tile->v[j] = tile->v[from - start];
-  for (uint32_t j = to - start; j < ATTEND_TILE; j++)
-    tile->k[j] = tile->k[to - start - 1], tile->v[j] = tile->v[to - start - 1];
+  for (uint32_t j = 0; j < from - start; j++) {
+    tile->k[j] = tile->k[from - start];
+    tile->v[j] = tile->v[from - start];
+  }
+  for (uint32_t j = to - start; j < ATTEND_TILE; j++) {
+    tile->k[j] = tile->k[to - start - 1];
+    tile->v[j] = tile->v[to - start - 1];
+  }
 }
 
 // scores[j] = q . k[j] * scale for W positions.
