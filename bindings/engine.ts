@@ -170,9 +170,7 @@ export class Engine {
     };
     this.#live.set(id, live);
     this.#interrupt?.();
-    this.#loop ??= this.#run().finally(() => {
-      this.#loop = undefined;
-    });
+    this.#loop ??= this.#run();
     return live;
   }
 
@@ -208,6 +206,9 @@ export class Engine {
       }
     } catch (error) {
       for (const live of [...this.#live.values()]) this.#end(live, error);
+    } finally {
+      // At once, not a turn later: a request submitted in between would find a loop that has stopped looking.
+      this.#loop = undefined;
     }
   }
 

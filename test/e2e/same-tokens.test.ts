@@ -19,7 +19,12 @@ describe("the same tokens", () => {
     expected = await serveOnce(workload, { backend });
   });
 
-  const same = (name: string, configuration: Configuration, check?: (served: Served) => void, skip: string | false = false): void => {
+  const same = (
+    name: string,
+    configuration: Configuration,
+    check?: (served: Served) => void,
+    skip: string | false = false,
+  ): void => {
     test(name, { skip }, async () => {
       const served = await serveOnce(workload, { backend, ...configuration });
       check?.(served);
@@ -31,14 +36,17 @@ describe("the same tokens", () => {
     assert.ok(workload.length >= 200);
     const recorded = workload.filter((request) => request.golden !== undefined);
     assert.ok(recorded.length >= 190);
-    for (const request of recorded) assert.ok(expected.texts[request.id].startsWith(request.golden!), request.text);
+    for (const request of recorded)
+      assert.ok(expected.texts[request.id].startsWith(request.golden!), request.text);
   });
 
   same("with a pool so small that it preempts and evicts", { blocks: 56 }, (served) => {
     assert.ok(served.preemptions > 0, "it preempts");
     assert.ok(served.stats.evictions > 0, "it evicts");
   });
-  same("with the prefix cache off", { prefixCache: false }, (served) => assert.equal(served.stats.hitTokens, 0));
+  same("with the prefix cache off", { prefixCache: false }, (served) =>
+    assert.equal(served.stats.hitTokens, 0),
+  );
   same("with the prefix cache on there are hits", {}, (served) => assert.ok(served.stats.hitTokens > 0));
   same("with a token budget of 16", { maxBatchTokens: 16 });
   same("with a token budget without limit", { maxBatchTokens: 1 << 20 });

@@ -153,7 +153,9 @@ test("refuses configurations outside their ranges", needsAddon, () => {
   for (const config of invalid) {
     assert.throws(() => create(config), { code: "INVALID_ARGUMENT" }, JSON.stringify(config));
   }
-  assert.throws(() => create({ blocks: 2 ** 20 - 1, blockSize: 4096, headDim: 512 }), { code: "OUT_OF_MEMORY" });
+  assert.throws(() => create({ blocks: 2 ** 20 - 1, blockSize: 4096, headDim: 512 }), {
+    code: "OUT_OF_MEMORY",
+  });
 });
 
 test("refuses tensors and files that do not fit, by name", needsAddon, () => {

@@ -29,12 +29,25 @@ export function embeddedWorkload(): WorkloadRequest[] {
   return buildWorkload((JSON.parse(text) as { prompts: [] }).prompts, {});
 }
 
-export async function serveOnce(workload: readonly WorkloadRequest[], configuration: Configuration): Promise<Served> {
+export async function serveOnce(
+  workload: readonly WorkloadRequest[],
+  configuration: Configuration,
+): Promise<Served> {
   const { blocks = 2048, blockSize = 16, maxBatchTokens = 256, prefixCache = true } = configuration;
   const maxRunning = Math.min(configuration.maxRunning ?? 32, maxBatchTokens);
-  const model = await openModel(TINY_RETRIEVAL, { backend: configuration.backend ?? "wasm", blocks, blockSize });
+  const model = await openModel(TINY_RETRIEVAL, {
+    backend: configuration.backend ?? "wasm",
+    blocks,
+    blockSize,
+  });
   const core = await Core.create({ build: configuration.build });
-  const cache = core.kvCache({ blocks, blockSize, maxSequences: maxRunning, maxSequenceTokens: 1024, prefixCache });
+  const cache = core.kvCache({
+    blocks,
+    blockSize,
+    maxSequences: maxRunning,
+    maxSequenceTokens: 1024,
+    prefixCache,
+  });
   const scheduler = core.scheduler({
     cache,
     vocabSize: 64,
@@ -65,5 +78,10 @@ export async function serveOnce(workload: readonly WorkloadRequest[], configurat
   core.validate();
   const stats = cache.stats();
   await engine.close();
-  return { tokens: results.map(({ tokens }) => tokens), texts: results.map(({ text }) => text), preemptions, stats };
+  return {
+    tokens: results.map(({ tokens }) => tokens),
+    texts: results.map(({ text }) => text),
+    preemptions,
+    stats,
+  };
 }

@@ -1,0 +1,95 @@
+/** The command as a user runs it. */
+import assert from "node:assert/strict";
+import { spawnSync } from "node:child_process";
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, test } from "node:test";
+import { DATA, root, TINY_RETRIEVAL } from "../support/package-root.js";
+
+const folder = mkdtempSync(join(tmpdir(), "quartermaster-"));
+after(() => rmSync(folder, { recursive: true }));
+
+function quartermaster(
+  args: string[],
+  env: Record<string, string> = {},
+): { status: number | null; stdout: string; stderr: string } {
+  const main = join(root, "dist", "cli", "main.js");
+  return spawnSync(process.execPath, [main, ...args], { encoding: "utf8", env: { ...process.env, ...env } });
+}
+
+test("run --json prints one object: all answers as expected, blocks evicted and requests preempted", () => {
+  const { status, stdout } = quartermaster(["run", "--json", "--blocks", "100"]);
+  assert.equal(status, 0);
+  const report = JSON.parse(stdout) as Record<string, never>;
+  const names = [
+    "requests",
+    "correct",
+    "expected",
+    "tokensPerSecond",
+    "ttftMs",
+    "tbtMs",
+    "prefixHitRate",
+    "preemptions",
+  ];
+  assert.deepEqual(Object.keys(report), [...names, "peakBlocks", "blocks", "backend", "build"]);
+  assert.equal(report.correct, report.expected);
+  assert.equal(report.requests, 240);
+  assert.ok(report.prefixHitRate > 0.3);
+  assert.ok(report.peakBlocks <= 100);
+});
+
+test("run without the addon falls back to the wasm kernels, says why, and plots", () => {
+  const plot = join(folder, "timeline.svg");
+  const { status, stdout, stderr } = quartermaster(["run", "--plot", plot], { QUARTERMASTER_ADDON: "off" });
+  assert.equal(status, 0, stderr);
+  assert.match(stdout, /wasm kernels: .*QUARTERMASTER_ADDON/);
+  assert.match(stdout, /240 of 240/);
+  assert.match(stderr, /running \d+ {2}waiting \d+ {2}blocks \d+\/128/);
+  assert.match(readFileSync(plot, "utf8"), /<svg/);
+});
+
+test("run takes prompts from a file", () => {
+  const prompts = join(folder, "prompts.jsonl");
+  writeFileSync(prompts, '{"prompt":"ab3712;cd0588;ef9071;?cd","answer":"0588","maxNewTokens":4}\n');
+  const own = JSON.parse(quartermaster(["run", "--json", "--prompts", prompts]).stdout) as {
+    correct: number;
+  };
+  assert.equal(own.correct, 1);
+});
+
+const azure = join(DATA, "azure", "AzureLLMInferenceTrace_conv.csv");
+test("run takes arrivals from a trace", { skip: existsSync(azure) ? false : `${azure} is not there` }, () => {
+  const { status, stderr, stdout } = quartermaster(["run", "--json", "--trace", azure, "--speed", "100"]);
+  assert.equal(status, 0, stderr);
+  assert.equal((JSON.parse(stdout) as { correct: number }).correct, 240);
+});
+
+test("inspect says what a model needs", () => {
+  const { stdout } = quartermaster(["inspect", TINY_RETRIEVAL, "--memory", "64M", "--json"]);
+  const report = JSON.parse(stdout) as Record<string, number>;
+  assert.equal(report.parameters, 459_648);
+  assert.equal(report.weightBytes, 4 * 459_648);
+  assert.equal(report.kvBytesPerToken, 3 * 2 * 2 * 32 * 4);
+  assert.equal(report.blocks, Math.floor((64 * 2 ** 20 - report.weightBytes) / report.blockBytes));
+});
+
+test("every command has help, and bad options are named", () => {
+  assert.match(quartermaster(["--help"]).stdout, /run[\s\S]*inspect/);
+  assert.match(quartermaster(["run", "--help"]).stdout, /--max-batch-tokens/);
+  assert.match(quartermaster(["inspect", "--help"]).stdout, /--memory/);
+  const refused = (args: string[], message: RegExp): void => {
+    const { status, stderr } = quartermaster(args);
+    assert.equal(status, 2, stderr);
+    assert.match(stderr, message);
+  };
+  refused([], /^$/);
+  refused(["serve"], /unknown command "serve"/);
+  refused(["run", "--blocks", "many"], /--blocks is "many"; allowed: an integer from 1/);
+  refused(["run", "--policy", "best"], /--policy is "best"; allowed: fcfs, priority, shortest-first/);
+  refused(["run", "--bogus"], /--bogus/);
+  refused(["run", "--blocks", "4"], /pool has 4 blocks/);
+  refused(["run", "--model", join(folder, "nowhere")], /config\.json/);
+  refused(["run", "--prompts", join(folder, "nowhere")], /no such file/);
+  refused(["inspect", TINY_RETRIEVAL, "--memory", "lots"], /--memory is "lots"/);
+});
