@@ -7,7 +7,8 @@ import { fileURLToPath } from "node:url";
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
 const folder = mkdtempSync(join(tmpdir(), "quartermaster-package-"));
-const npm = (args, cwd) => execFileSync("npm", args, { cwd, encoding: "utf8", stdio: ["ignore", "pipe", "inherit"] });
+const npm = (args, cwd) =>
+  execFileSync("npm", args, { cwd, encoding: "utf8", stdio: ["ignore", "pipe", "inherit"] });
 
 const USE = `
 import assert from "node:assert/strict";
@@ -34,15 +35,40 @@ export const text: string = (await openModel("x", { blocks: 1 })).tokenizer.deco
 
 try {
   // The scripts have run already: packing must not build again.
-  const [{ filename, size, entryCount }] = JSON.parse(npm(["pack", "--json", "--ignore-scripts", "--pack-destination", folder], root));
-  writeFileSync(join(folder, "package.json"), JSON.stringify({ name: "user", private: true, type: "module" }));
+  const [{ filename, size, entryCount }] = JSON.parse(
+    npm(["pack", "--json", "--ignore-scripts", "--pack-destination", folder], root),
+  );
+  writeFileSync(
+    join(folder, "package.json"),
+    JSON.stringify({ name: "user", private: true, type: "module" }),
+  );
   npm(["install", "--no-audit", "--no-fund", "--foreground-scripts", join(folder, filename)], folder);
   writeFileSync(join(folder, "use.mjs"), USE);
   process.stdout.write(execFileSync(process.execPath, ["use.mjs"], { cwd: folder, encoding: "utf8" }));
-  process.stdout.write(execFileSync(join(folder, "node_modules/.bin/quartermaster"), ["run", "--json"], { cwd: folder, encoding: "utf8", stdio: ["ignore", "pipe", "ignore"] }));
+  process.stdout.write(
+    execFileSync(join(folder, "node_modules/.bin/quartermaster"), ["run", "--json"], {
+      cwd: folder,
+      encoding: "utf8",
+      stdio: ["ignore", "pipe", "ignore"],
+    }),
+  );
   writeFileSync(join(folder, "types.ts"), TYPES);
-  const options = ["--noEmit", "--strict", "--target", "es2022", "--module", "nodenext", "--types", "", "--skipLibCheck", "types.ts"];
-  execFileSync(process.execPath, [join(root, "node_modules/typescript/bin/tsc"), ...options], { cwd: folder, stdio: "inherit" });
+  const options = [
+    "--noEmit",
+    "--strict",
+    "--target",
+    "es2022",
+    "--module",
+    "nodenext",
+    "--types",
+    "",
+    "--skipLibCheck",
+    "types.ts",
+  ];
+  execFileSync(process.execPath, [join(root, "node_modules/typescript/bin/tsc"), ...options], {
+    cwd: folder,
+    stdio: "inherit",
+  });
   console.log(`${filename}: ${entryCount} files, ${(size / 1024).toFixed(0)} KiB; its types check`);
 } finally {
   rmSync(folder, { recursive: true, force: true });
