@@ -88,7 +88,11 @@ napi_value string(napi_env env, const char* value) {
 
 napi_value property(napi_env env, napi_value object, const char* name) {
   napi_value value;
-  check(env, napi_get_named_property(env, object, name, &value));
+  const napi_status status = napi_get_named_property(env, object, name, &value);
+  if (status == napi_object_expected) {
+    refuse("INVALID_ARGUMENT", std::string(name) + " is to be read from something that is not an object");
+  }
+  check(env, status);
   return value;
 }
 

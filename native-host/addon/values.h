@@ -9,6 +9,7 @@
 #include <node_api.h>
 #include <quartermaster_host.h>
 
+#include <exception>
 #include <string>
 
 namespace addon {

@@ -92,7 +92,7 @@ struct Kernels {
                   const float* k, const float* v, size_t stride);
   void (*attend)(const AttendArgs& args);
   void (*swiglu)(float* gate, const float* up, size_t count);
-  // Runs 2^20 rounds of independent multiply-adds; returns how many operations that was.
+  // Runs some million multiply-adds on registers alone; returns how many operations that was.
   double (*burn)(float* sink);
 };
 

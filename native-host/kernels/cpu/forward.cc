@@ -57,8 +57,7 @@ class Forward {
  public:
   Forward(Model* model, const qmh_batch& batch, float* logits);
   void run();
-  // [samplingRows][vocab]
-  const float* logits() const { return logits_; }
+  void sample(const qmh_sampling* sampling, const uint32_t* history, uint32_t* tokensOut);
 
  private:
   void layer(const LayerWeights& w, uint32_t index);
@@ -276,6 +275,17 @@ void Forward::project(Rows x, std::initializer_list<Projection> projections, flo
   });
 }
 
+void Forward::sample(const qmh_sampling* sampling, const uint32_t* history, uint32_t* tokensOut) {
+  const uint32_t rows = batch_.sampling_rows, vocab = model_.config.vocab;
+  // Ordering a row costs some twenty times a look at it.
+  uint64_t work = 0;
+  for (uint32_t i = 0; i < rows; i++) work += uint64_t{vocab} * (sampling[i].temperature == 0 ? 1 : 20);
+  parallel(rows, work, [&](size_t row, uint32_t thread) {
+    SamplingScratch* scratch = &model_.threadScratch[thread]->sampling;
+    tokensOut[row] = sampleRow(logits_ + row * vocab, vocab, sampling[row], history, scratch);
+  });
+}
+
 }  // namespace
 
 void copyBlock(Model* model, uint32_t source, uint32_t target, uint32_t tokens) {
@@ -304,12 +314,7 @@ void forward(Model* model, const qmh_batch& batch, const qmh_sampling* sampling,
   Forward pass(model, batch, logitsOut);
   transfers(0);
   pass.run();
-  const uint32_t vocab = model->config.vocab;
-  model->threads.run(batch.sampling_rows, [&](size_t row, uint32_t thread) {
-    const float* logits = pass.logits() + row * vocab;
-    tokensOut[row] =
-        sampleRow(logits, vocab, sampling[row], history, &model->threadScratch[thread]->sampling);
-  });
+  pass.sample(sampling, history, tokensOut);
   transfers(1);
 }
 
