@@ -138,16 +138,23 @@ function goRight(at: u32, key: u64): u32 {
   return at;
 }
 
+/** Node of `level` where the search for `key` arrives; its place is there or to the right. */
+// @ts-ignore: decorator
+@inline
+function descend(index: Index, key: u64, level: u32): u32 {
+  let at = head(index, index.levels - 1);
+  for (let above = index.levels - 1; above > level; above--) {
+    at = goRight(at, key);
+    at = load<u32>(childPtr(index, at, rank(at, key)));
+  }
+  return at;
+}
+
 /** Leaf whose range holds `key`. */
 // @ts-ignore: decorator
 @inline
 function leafFor(index: Index, key: u64): u32 {
-  let at = head(index, index.levels - 1);
-  for (let level = index.levels - 1; level > 0; level--) {
-    at = goRight(at, key);
-    at = load<u32>(childPtr(index, at, rank(at, key)));
-  }
-  return goRight(at, key);
+  return goRight(descend(index, key, 0), key);
 }
 
 /** Address of the value of `key`, or 0. Valid until the next change of the index. */
@@ -270,11 +277,7 @@ export function indexPut(ptr: usize, key: u64, value: u64): Status {
   const index = changetype<Index>(ptr);
   if (key == KEY_MIN || key == KEY_MAX) return INVALID_ARGUMENT;
   const height = heightOf(index, key);
-  let at = head(index, index.levels - 1);
-  for (let level = index.levels - 1; level > height; level--) {
-    at = goRight(at, key);
-    at = load<u32>(childPtr(index, at, rank(at, key)));
-  }
+  let at = descend(index, key, height);
   let left: u32 = 0;
   while (node(at).nextHeader <= key) {
     left = at;
@@ -343,11 +346,7 @@ export function indexDelete(ptr: usize, key: u64): Status {
   const index = changetype<Index>(ptr);
   if (key == KEY_MIN || key == KEY_MAX) return 0;
   const height = heightOf(index, key);
-  let at = head(index, index.levels - 1);
-  for (let level = index.levels - 1; level > height; level--) {
-    at = goRight(at, key);
-    at = load<u32>(childPtr(index, at, rank(at, key)));
-  }
+  let at = descend(index, key, height);
   let left: u32 = 0;
   while (node(at).nextHeader <= key) {
     left = at;

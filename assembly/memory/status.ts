@@ -72,7 +72,7 @@ export type Status = i32;
 /** The bytes are not a snapshot of this ABI version, or they are damaged. */
 // @ts-ignore: decorator
 @inline export const BAD_SNAPSHOT: Status = -21;
-/** `validate` found a broken invariant; the low bits of the companion word say which. */
+/** `validate` found a broken invariant. */
 // @ts-ignore: decorator
 @inline export const CORRUPT: Status = -22;
 /** The sequence's last block is the target of a copy that has not been settled. */

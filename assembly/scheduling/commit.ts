@@ -57,7 +57,6 @@ function enterToken(s: Scheduler, plan: StepPlan, slot: u32, r: Request, token: 
   store<u32>(tokenPtr(s, slot, knownTokens(r)), token);
   r.generated += 1;
   if (finish == 0 && r.generated < r.maxNewTokens) return false;
-  s.finished += 1;
   recordOutcome(s, plan, slot, OutcomeKind.Finished, 0);
   endRequest(s, slot);
   return true;

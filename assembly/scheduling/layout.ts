@@ -92,10 +92,6 @@ export class Scheduler {
   /** Where a seek in an ordered index leaves what it found. */
   foundKey: u64;
   foundValue: u64;
-  // Counters since creation.
-  steps: u64;
-  preemptions: u64;
-  finished: u64;
 }
 
 

@@ -33,7 +33,6 @@ export function step(s: Scheduler, nowUs: f64): i32 {
   const plan = changetype<StepPlan>(s.plan);
   s.nowUs = nowUs;
   s.stepId = s.stepId == i32.MAX_VALUE ? 1 : s.stepId + 1;
-  s.steps += 1;
   s.budgetLeft = s.maxBatchTokens;
   s.preemptedInStep = 0;
   plan.rows = 0;
@@ -128,7 +127,6 @@ function preempt(s: Scheduler, plan: StepPlan, index: u32): void {
   close(s.kv, r.sequence);
   r.sequence = NONE;
   r.preemptions += 1;
-  s.preemptions += 1;
   s.preemptedInStep += 1;
   requeue(s, slot);
   recordOutcome(s, plan, slot, OutcomeKind.Preempted, 0);
