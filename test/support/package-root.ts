@@ -8,4 +8,4 @@ export const root = join(dirname(fileURLToPath(import.meta.url)), "..", "..", ".
 export const TINY_RETRIEVAL = join(root, "native-host", "models", "tiny-retrieval");
 
 /** Data that is not part of the project; tests that need it skip when it is not there. */
-export const DATA = process.env.QUARTERMASTER_DATA ?? join(root, "..", "shared");
+export const DATA = join(process.env.QUARTERMASTER_DATA ?? join(root, "..", "shared"), "data");
