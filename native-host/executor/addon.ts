@@ -9,6 +9,7 @@
  * loop. The core's memory is read in place while a run is in flight: do not step, commit or grow it until the promise
  * settles.
  */
+import { existsSync } from "node:fs";
 import { createRequire } from "node:module";
 import process from "node:process";
 import { fileURLToPath } from "node:url";
@@ -238,6 +239,13 @@ function load(): { addon: Addon } | { reason: string } {
   // From dist/native-host/executor/ to build/native/ of the same package.
   const path =
     override ?? fileURLToPath(new URL("../../../build/native/quartermaster.node", import.meta.url));
+  if (!existsSync(path)) {
+    return {
+      reason:
+        `the native addon is not there (${path}); with cmake and a C++ compiler installed, ` +
+        "build it with: npm rebuild quartermaster (in a checkout: npm run build:native)",
+    };
+  }
   let addon: Addon;
   try {
     addon = createRequire(import.meta.url)(path) as Addon;
