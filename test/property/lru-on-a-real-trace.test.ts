@@ -48,7 +48,9 @@ async function hitRate(requests: readonly Uint32Array[], blocks: number): Promis
 }
 
 test("LRU with tail-first eviction reproduces the trace's hit rates to four decimals", { skip }, async () => {
-  const requests = readMooncakeTrace(readFileSync(trace, "utf8")).map((row) => Uint32Array.from([...row.blockIds!, LAST]));
+  const requests = readMooncakeTrace(readFileSync(trace, "utf8")).map((row) =>
+    Uint32Array.from([...row.blockIds!, LAST]),
+  );
   for (const [blocks, expected] of HIT_RATES) {
     assert.equal((await hitRate(requests, blocks)).toFixed(4), expected, `${blocks} blocks`);
   }
