@@ -44,12 +44,12 @@ export async function modelRequirements(
   };
 }
 
-/** A model on the wasm kernels, from any source. */
+/** A model on the wasm kernels, from any source; closes the source. */
 export async function openWasmModel(source: ModelSource, options: ExecutorOptions): Promise<Model> {
-  const config = await readModelConfig(source);
-  const tensors = await locateTensors(source, config);
-  const tokenizer = await openTokenizer(source);
   try {
+    const config = await readModelConfig(source);
+    const tensors = await locateTensors(source, config);
+    const tokenizer = await openTokenizer(source);
     return { config, tokenizer, executor: await WasmExecutor.load(source, config, tensors, options) };
   } finally {
     await source.close();

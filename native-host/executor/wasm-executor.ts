@@ -1,5 +1,5 @@
 /** WasmExecutor: runs plans on the wasm kernels, on the calling thread. Works in Node, Deno and browsers. */
-import { requireInteger } from "../../bindings/errors.js";
+import { invalidArgument, requireInteger } from "../../bindings/errors.js";
 import type { Executor, ExecutorDescription, RowContext, StepResult } from "../../bindings/executor.js";
 import { Phase, type StepPlan, TRANSFER_WORDS } from "../../bindings/plan.js";
 import type { ModelConfig } from "./model-config.js";
@@ -21,15 +21,14 @@ export interface ExecutorOptions {
 
 /** Checks the options against the model. */
 export function executorShape(config: ModelConfig, options: ExecutorOptions): Required<ExecutorOptions> {
+  const blockSize = requireInteger("blockSize", options.blockSize ?? 16, 1, 256);
+  if ((blockSize & (blockSize - 1)) !== 0)
+    throw invalidArgument("blockSize", blockSize, "a power of two from 1 to 256");
+  const maxSequenceTokens = options.maxSequenceTokens ?? config.maxPositions;
   return {
     blocks: requireInteger("blocks", options.blocks, 1, 2 ** 27),
-    blockSize: requireInteger("blockSize", options.blockSize ?? 16, 1, 256),
-    maxSequenceTokens: requireInteger(
-      "maxSequenceTokens",
-      options.maxSequenceTokens ?? config.maxPositions,
-      1,
-      config.maxPositions,
-    ),
+    blockSize,
+    maxSequenceTokens: requireInteger("maxSequenceTokens", maxSequenceTokens, 1, config.maxPositions),
     returnLogits: options.returnLogits ?? false,
   };
 }
