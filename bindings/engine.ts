@@ -83,10 +83,14 @@ interface Live {
   done: boolean;
   error: unknown;
   wake: (() => void) | undefined;
+  /** Stops listening to the request's signal. */
+  unlisten: () => void;
 }
 
 /** Longest the loop goes on without letting timers and input in, in microseconds. */
 const YIELD_AFTER_US = 10_000;
+/** Timers take no more; the loop looks again then. */
+const LONGEST_SLEEP_MS = 2 ** 31 - 1;
 
 export class Engine {
   readonly scheduler: Scheduler;
@@ -122,7 +126,7 @@ export class Engine {
    * Throws what `Scheduler.submit` throws, before anything is streamed.
    */
   generate(request: GenerateRequest): AsyncIterable<TokenEvent> {
-    return this.#stream(this.#submit(request), request.signal);
+    return this.#stream(this.#submit(request));
   }
 
   /** Ends every request with CLOSED, waits for the step in flight, and closes the executor. Idempotent. */
@@ -167,16 +171,17 @@ export class Engine {
       done: false,
       error: undefined,
       wake: undefined,
+      unlisten: () => request.signal?.removeEventListener("abort", onAbort),
     };
+    const onAbort = (): void => this.#fail(live, abortedError(request.signal));
+    request.signal?.addEventListener("abort", onAbort, { once: true });
     this.#live.set(id, live);
     this.#interrupt?.();
     this.#loop ??= this.#run();
     return live;
   }
 
-  async *#stream(live: Live, signal: AbortSignal | undefined): AsyncGenerator<TokenEvent> {
-    const onAbort = (): void => this.#fail(live, abortedError(signal));
-    signal?.addEventListener("abort", onAbort, { once: true });
+  async *#stream(live: Live): AsyncGenerator<TokenEvent> {
     try {
       for (let next = 0; ; next++) {
         while (next === live.events.length && !live.done) {
@@ -187,7 +192,6 @@ export class Engine {
       }
       if (live.error !== undefined) throw live.error;
     } finally {
-      signal?.removeEventListener("abort", onAbort);
       if (!live.done) this.#fail(live, undefined);
     }
   }
@@ -224,6 +228,7 @@ export class Engine {
     let result: StepResult;
     try {
       result = await this.executor.run(plan, (row) => this.#context(plan.requests[row]));
+      requireTokens(result, plan.samplingRows, this.executor.describe().vocabSize);
     } catch (error) {
       this.#abandon(plan, error);
       return;
@@ -249,7 +254,7 @@ export class Engine {
 
   async #sleep(milliseconds: number): Promise<void> {
     await new Promise<void>((resolve) => {
-      const timer = setTimeout(resolve, Math.max(0, milliseconds));
+      const timer = setTimeout(resolve, Math.min(Math.max(0, milliseconds), LONGEST_SLEEP_MS));
       this.#interrupt = () => {
         clearTimeout(timer);
         resolve();
@@ -343,6 +348,7 @@ export class Engine {
   #end(live: Live, error: unknown): void {
     live.done = true;
     live.error = error;
+    live.unlisten();
     this.#live.delete(live.request);
     live.wake?.();
   }
@@ -353,6 +359,15 @@ const ABORTED_CONTEXT: RowContext = {
   tokens: new Uint32Array(0),
   generated: 0,
 };
+
+/** What an executor gives back is checked before any of it is entered. */
+function requireTokens(result: StepResult, samplingRows: number, vocabSize: number): void {
+  const { tokens } = result;
+  if (tokens.length !== samplingRows)
+    throw new Error(`${tokens.length} tokens for ${samplingRows} sampling rows`);
+  const wrong = tokens.find((token) => !(token < vocabSize));
+  if (wrong !== undefined) throw new Error(`token ${wrong} is not below the vocabulary size ${vocabSize}`);
+}
 
 function summarise(plan: StepPlan): Omit<StepReport, "startUs" | "endUs" | "preempted"> {
   return {

@@ -257,6 +257,30 @@ describe("a request ends early", () => {
     await engine.close();
   });
 
+  test("when its signal aborts before anybody has looked at the stream", async () => {
+    const { engine } = await start();
+    const controller = new AbortController();
+    const stream = engine.generate({ tokens: [1], maxNewTokens: 200, signal: controller.signal });
+    controller.abort();
+    assert.equal(engine.scheduler.waiting, 0);
+    await assert.rejects(collect(stream), { code: "ABORTED" });
+    await engine.close();
+  });
+
+  test("when the executor answers with too few tokens, or with one past the vocabulary", async () => {
+    for (const tokens of [[], [VOCAB]]) {
+      const { engine, executor } = await start();
+      const run = executor.run.bind(executor);
+      executor.run = async () => ({ tokens: Uint32Array.from(tokens) });
+      await assert.rejects(collect(engine.generate({ tokens: [1], maxNewTokens: 3 })), {
+        code: "EXECUTOR_FAILED",
+      });
+      executor.run = run;
+      assert.equal((await collect(engine.generate({ tokens: [1], maxNewTokens: 3 }))).length, 3);
+      await engine.close();
+    }
+  });
+
   test("with CLOSED when the engine closes, and the executor is closed after the step in flight", async () => {
     const { engine, executor } = await start();
     const stream = engine.generate({ tokens: [1], maxNewTokens: 200 })[Symbol.asyncIterator]();
