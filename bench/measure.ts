@@ -1,4 +1,6 @@
-/** Interleaved measurement: subjects take turns, medians are compared, so that a noisy machine hits all alike. */
+/**
+ * Interleaved measurement: subjects take turns, medians are compared, so that a noisy machine hits all alike.
+ */
 
 export interface Subject {
   readonly name: string;

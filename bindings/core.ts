@@ -1,8 +1,8 @@
 /**
  * Core: one instance of the WebAssembly module over one memory, and the structures created in it.
  *
- * Runs unchanged in Node, Deno and browsers. Memory grows only when a structure is created, never inside a step; every
- * typed-array view handed out before a growth of a plain memory is stale afterwards.
+ * Runs unchanged in Node, Deno and browsers. Memory grows only when a structure is created, never inside a
+ * step; every typed-array view handed out before a growth of a plain memory is stale afterwards.
  */
 import { invalidArgument, QuartermasterError, requireInteger, STATUS_CODES } from "./errors.js";
 import type { CoreExports } from "./exports.js";
@@ -13,7 +13,10 @@ import { Scheduler, type SchedulerOptions } from "./scheduler.js";
 /** Layout version this binding was written for; the module's `abiVersion()` must be the same. */
 export const ABI_VERSION = 1;
 
-/** Builds of the core: SIMD, SIMD over shared memory, no SIMD, and one with assertions and a full check a call. */
+/**
+ * Builds of the core: SIMD, SIMD over shared memory, no SIMD, and one with assertions and a full check a
+ * call.
+ */
 export type Build = "core" | "core-threads" | "core-scalar" | "debug";
 
 const BUILDS: readonly Build[] = ["core", "core-threads", "core-scalar", "debug"];
@@ -32,9 +35,15 @@ export interface CoreOptions {
   ) => Promise<CoreExports>;
   /** Bytes of a module to compile instead of loading `build` from the package. */
   bytes?: BufferSource;
-  /** Most memory the core may grow to, in bytes, 64 KiB to 4 GiB. Default 4 GiB (nothing is touched before it is needed). */
+  /**
+   * Most memory the core may grow to, in bytes, 64 KiB to 4 GiB. Default 4 GiB (nothing is touched before it
+   * is needed).
+   */
   maximumBytes?: number;
-  /** Seed of every hash in the core, 0 <= seed < 2^64. Default 0; take a random one where users choose the prompts. */
+  /**
+   * Seed of every hash in the core, 0 <= seed < 2^64. Default 0; take a random one where users choose the
+   * prompts.
+   */
   seed?: bigint | number;
 }
 
@@ -88,8 +97,8 @@ export class Core {
   }
 
   /**
-   * Creates a core from the bytes of `snapshot()`, on any machine and in any build: same calls, same bytes from there.
-   * Throws BAD_SNAPSHOT when the bytes are damaged or of another ABI version.
+   * Creates a core from the bytes of `snapshot()`, on any machine and in any build: same calls, same bytes
+   * from there. Throws BAD_SNAPSHOT when the bytes are damaged or of another ABI version.
    */
   static async restore(bytes: Uint8Array, options: CoreOptions = {}): Promise<Core> {
     if (!(bytes instanceof Uint8Array) || bytes.length < PAGE / 64) {

@@ -1,9 +1,9 @@
 /**
  * Engine: the loop submit -> step -> execute -> commit over one scheduler and one executor.
  *
- * `generate` streams one request's tokens; any number of requests run at the same time, batched by the scheduler. The
- * loop runs while there is work and sleeps otherwise. Everything happens on the caller's thread except what the executor
- * does elsewhere.
+ * `generate` streams one request's tokens; any number of requests run at the same time, batched by the
+ * scheduler. The loop runs while there is work and sleeps otherwise. Everything happens on the caller's
+ * thread except what the executor does elsewhere.
  */
 import { invalidArgument, QuartermasterError } from "./errors.js";
 import type { Executor, RowContext, SamplingOptions, StepResult } from "./executor.js";
@@ -46,7 +46,10 @@ export interface TokenEvent {
   readonly token: number;
   /** 0 for the first token generated. */
   readonly index: number;
-  /** Text that may be shown now; may lag behind the token, never shows half a character or part of a stop string. */
+  /**
+   * Text that may be shown now; may lag behind the token, never shows half a character or part of a stop
+   * string.
+   */
   readonly text: string;
   /** Set on the last event. */
   readonly finishReason: FinishReason | undefined;
@@ -122,8 +125,8 @@ export class Engine {
   }
 
   /**
-   * Submits a request at once and streams its tokens. Leaving the loop over the stream early aborts the request.
-   * Throws what `Scheduler.submit` throws, before anything is streamed.
+   * Submits a request at once and streams its tokens. Leaving the loop over the stream early aborts the
+   * request. Throws what `Scheduler.submit` throws, before anything is streamed.
    */
   generate(request: GenerateRequest): AsyncIterable<TokenEvent> {
     return this.#stream(this.#submit(request));

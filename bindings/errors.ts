@@ -1,5 +1,6 @@
 /**
- * Typed errors. Every refusal is a QuartermasterError with a stable `code`; a refused call has changed no state.
+ * Typed errors. Every refusal is a QuartermasterError with a stable `code`; a refused call has changed no
+ * state.
  */
 
 /** Codes of the core's negative status numbers (assembly/memory/status.ts; a test compares the two lists). */

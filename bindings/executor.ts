@@ -12,11 +12,17 @@ export interface SamplingOptions {
   temperature?: number;
   /** Keep the k most likely tokens, integer >= 0. 0 (default) keeps all. */
   topK?: number;
-  /** Keep the smallest set of most likely tokens whose probability reaches this, in (0, 1]. 1 (default) keeps all. */
+  /**
+   * Keep the smallest set of most likely tokens whose probability reaches this, in (0, 1]. 1 (default) keeps
+   * all.
+   */
   topP?: number;
   /** Drop tokens less likely than this share of the most likely one, in [0, 1]. 0 (default) drops none. */
   minP?: number;
-  /** Divide positive (multiply negative) logits of tokens seen before by this, > 0. 1 (default) changes nothing. */
+  /**
+   * Divide positive (multiply negative) logits of tokens seen before by this, > 0. 1 (default) changes
+   * nothing.
+   */
   repetitionPenalty?: number;
   /** Seed of this request's draws, 0 <= seed < 2^53. Default 0. Draw i depends on (seed, i) alone. */
   seed?: number;
@@ -59,13 +65,16 @@ export interface StepResult {
 }
 
 /**
- * Runs plans. `run` must finish the plan's transfers marked "before" first, then write K and V of every new token to
- * its slot, then sample one token for each sampling row. A rejected promise means nothing of the plan may be relied
- * on: the engine abandons the step.
+ * Runs plans. `run` must finish the plan's transfers marked "before" first, then write K and V of every new
+ * token to its slot, then sample one token for each sampling row. A rejected promise means nothing of the
+ * plan may be relied on: the engine abandons the step.
  */
 export interface Executor {
   describe(): ExecutorDescription;
-  /** @param context gives the sampling context of a row that samples; plans are valid until the returned promise settles. */
+  /**
+   * @param context gives the sampling context of a row that samples; plans are valid until the returned
+   * promise settles.
+   */
   run(plan: StepPlan, context: (row: number) => RowContext): Promise<StepResult>;
   close(): Promise<void>;
 }

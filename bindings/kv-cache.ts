@@ -26,18 +26,27 @@ export interface KvCacheOptions {
   blockSize?: number;
   /** Sequences open at a time, 1 to 2^20. Default 1024. */
   maxSequences?: number;
-  /** Longest sequence in tokens, 1 to 2^24. Default 8192. Tables take maxSequences * maxSequenceTokens / blockSize * 4 bytes. */
+  /**
+   * Longest sequence in tokens, 1 to 2^24. Default 8192. Tables take maxSequences * maxSequenceTokens /
+   * blockSize * 4 bytes.
+   */
   maxSequenceTokens?: number;
   /** Whether full blocks are kept for reuse by later sequences. Default true. */
   prefixCache?: boolean;
-  /** Bits of the prefix hash, 0 to 64. Default 64. Fewer force collisions, which cost time and never correctness: for tests. */
+  /**
+   * Bits of the prefix hash, 0 to 64. Default 64. Fewer force collisions, which cost time and never
+   * correctness: for tests.
+   */
   keyBits?: number;
 }
 
 export interface OpenOptions {
   /** Token ids of the prompt, u32 each; may be empty. At most maxSequenceTokens. */
   tokens: ArrayLike<number>;
-  /** Only sequences of the same namespace share blocks: one id for each tenant, adapter or salt, 0 to 2^31 - 2. Default 0. */
+  /**
+   * Only sequences of the same namespace share blocks: one id for each tenant, adapter or salt, 0 to 2^31 -
+   * 2. Default 0.
+   */
   namespace?: number;
   /** A private sequence neither reuses nor publishes blocks. Default false. */
   private?: boolean;
@@ -119,8 +128,8 @@ export class KvCache {
   }
 
   /**
-   * Opens a sequence on the longest cached prefix of `tokens` (whole blocks; the last token is always left to compute).
-   * Throws OUT_OF_SEQUENCES, TOO_LONG.
+   * Opens a sequence on the longest cached prefix of `tokens` (whole blocks; the last token is always left to
+   * compute). Throws OUT_OF_SEQUENCES, TOO_LONG.
    */
   open(options: OpenOptions): SequenceId {
     const namespace = requireInteger("namespace", options.namespace ?? 0, 0, MAX_NAMESPACE);
@@ -137,8 +146,8 @@ export class KvCache {
   }
 
   /**
-   * Makes room for `count` tokens behind the sequence's length, all or nothing; returns how many blocks were added.
-   * When the last block is shared and partly filled the sequence gets a copy of its own: see `copies`.
+   * Makes room for `count` tokens behind the sequence's length, all or nothing; returns how many blocks were
+   * added. When the last block is shared and partly filled the sequence gets a copy of its own: see `copies`.
    * Throws OUT_OF_BLOCKS, TOO_LONG, UNKNOWN_SEQUENCE.
    */
   reserve(sequence: SequenceId, count: number): number {
@@ -155,14 +164,20 @@ export class KvCache {
     this.#onSequence("append", sequence, (kv) => this.core.exports.kvAppend(kv, sequence, count));
   }
 
-  /** Drops the tokens from `length` on, and the blocks only they needed. Throws UNKNOWN_SEQUENCE, INVALID_ARGUMENT. */
+  /**
+   * Drops the tokens from `length` on, and the blocks only they needed. Throws UNKNOWN_SEQUENCE,
+   * INVALID_ARGUMENT.
+   */
   truncate(sequence: SequenceId, length: number): void {
     const current = this.length(sequence);
     requireInteger("length", length, 0, current);
     this.#onSequence("truncate", sequence, (kv) => this.core.exports.kvTruncate(kv, sequence, length));
   }
 
-  /** A second sequence over the same tokens. Nothing is copied until one of the two writes. Throws OUT_OF_SEQUENCES. */
+  /**
+   * A second sequence over the same tokens. Nothing is copied until one of the two writes. Throws
+   * OUT_OF_SEQUENCES.
+   */
   fork(sequence: SequenceId): SequenceId {
     return this.#onSequence("fork", sequence, (kv) => this.core.exports.kvFork(kv, sequence));
   }
@@ -188,8 +203,9 @@ export class KvCache {
   }
 
   /**
-   * Pending copies of shared blocks, [n][8] u32: op 0, source tier, source block, target tier, target block, tokens,
-   * mark, sequence. Run them before writing to the sequences, then call `settleCopies`. A view until the next call.
+   * Pending copies of shared blocks, [n][8] u32: op 0, source tier, source block, target tier, target block,
+   * tokens, mark, sequence. Run them before writing to the sequences, then call `settleCopies`. A view until
+   * the next call.
    */
   copies(): Uint32Array {
     const { exports, memory } = this.core;
@@ -244,7 +260,9 @@ export class KvCache {
     this.core.call(() => this.core.exports.kvValidateCache(this.pointer), "kvCache");
   }
 
-  /** Copies token ids to the input region; returns how many. Checks each when they are not in a Uint32Array. */
+  /**
+   * Copies token ids to the input region; returns how many. Checks each when they are not in a Uint32Array.
+   */
   writeInput(argument: string, tokens: ArrayLike<number>): number {
     const count = tokens?.length;
     if (typeof count !== "number") throw invalidArgument(argument, tokens, "an array of token ids");

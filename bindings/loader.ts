@@ -1,8 +1,8 @@
 /**
  * The convenience entry: a Core whose module is instantiated by @assemblyscript/loader.
  *
- * Same classes, same behaviour; every export is wrapped by the loader, which costs some nanoseconds a call. Hot paths use
- * the main entry.
+ * Same classes, same behaviour; every export is wrapped by the loader, which costs some nanoseconds a call.
+ * Hot paths use the main entry.
  */
 import { instantiate } from "@assemblyscript/loader";
 import { Core, type CoreOptions } from "./core.js";

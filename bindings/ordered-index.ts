@@ -1,8 +1,9 @@
 /**
  * OrderedIndex: a map from u64 keys to u64 or u32 values, in key order, in core memory.
  *
- * Keys are 1 to 2^64 - 2. The `...Many` forms are for real work: one crossing for thousands of keys. Structure:
- * "Bridging Cache-Friendliness and Concurrency: A Locality-Optimized In-Memory B-Skiplist" (arXiv 2507.21492).
+ * Keys are 1 to 2^64 - 2. The `...Many` forms are for real work: one crossing for thousands of keys.
+ * Structure: "Bridging Cache-Friendliness and Concurrency: A Locality-Optimized In-Memory B-Skiplist" (arXiv
+ * 2507.21492).
  */
 import { type Core, statusError } from "./core.js";
 import { invalidArgument, requireInteger } from "./errors.js";
@@ -176,7 +177,10 @@ export class OrderedIndex {
     return { values, found };
   }
 
-  /** Enters many. Throws at the first key that cannot be entered (INVALID_ARGUMENT, OUT_OF_MEMORY); those before it are in. */
+  /**
+   * Enters many. Throws at the first key that cannot be entered (INVALID_ARGUMENT, OUT_OF_MEMORY); those
+   * before it are in.
+   */
   setMany(keys: BigUint64Array, values: BigUint64Array): void {
     if (keys.length !== values.length)
       throw invalidArgument("values", values, `${keys.length} values, one for each key`);
@@ -212,7 +216,10 @@ export class OrderedIndex {
     return entries;
   }
 
-  /** Entries with lowest <= key <= highest, in key order, read in batches: entries changed meanwhile may or may not show. */
+  /**
+   * Entries with lowest <= key <= highest, in key order, read in batches: entries changed meanwhile may or
+   * may not show.
+   */
   *range(lowest: bigint, highest: bigint): Generator<[key: bigint, value: bigint]> {
     const last = clamp(highest);
     for (let next = clamp(lowest); next <= last;) {

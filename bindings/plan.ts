@@ -53,7 +53,10 @@ export interface StepPlan {
   readonly tableCount: Uint32Array;
   /** All block tables as they lie in core memory, u32 block ids. */
   readonly tables: Uint32Array;
-  /** [transferCount][TRANSFER_WORDS]: op, source tier, source block, target tier, target block, tokens, mark (0 before, 1 after the batch), sequence. */
+  /**
+   * [transferCount][TRANSFER_WORDS]: op, source tier, source block, target tier, target block, tokens, mark
+   * (0 before, 1 after the batch), sequence.
+   */
   readonly transfers: Uint32Array;
   readonly transferCount: number;
   /** Core memory: the native executor reads the sections above in place, at each view's byteOffset. */

@@ -1,8 +1,8 @@
 /**
  * Scheduler: submit -> step -> (the executor runs the plan) -> commit.
  *
- * One step is in flight at a time. `commit` is the only way in for results; a step that could not be executed is taken
- * back with `abandon`. All times are microseconds on a clock of the host's choice.
+ * One step is in flight at a time. `commit` is the only way in for results; a step that could not be executed
+ * is taken back with `abandon`. All times are microseconds on a clock of the host's choice.
  */
 import type { Core } from "./core.js";
 import { invalidArgument, QuartermasterError, requireInteger, STATUS_CODES } from "./errors.js";
@@ -13,8 +13,8 @@ import { type StepPlan, TRANSFER_WORDS } from "./plan.js";
 export type RequestId = number & { readonly brand?: "RequestId" };
 
 /**
- * Order of the waiting queue: by arrival; by priority then arrival; by priority, then fewest tokens to compute, then
- * arrival.
+ * Order of the waiting queue: by arrival; by priority then arrival; by priority, then fewest tokens to
+ * compute, then arrival.
  */
 export type PolicyName = "fcfs" | "priority" | "shortest-first";
 
@@ -27,7 +27,10 @@ export interface SchedulerOptions {
   vocabSize: number;
   /** Requests alive at a time, waiting or running, 1 to 2^20. Default 4096. */
   maxRequests?: number;
-  /** Requests running at a time, 1 to the cache's maxSequences. Default min(256, maxSequences, maxBatchTokens). */
+  /**
+   * Requests running at a time, 1 to the cache's maxSequences. Default min(256, maxSequences,
+   * maxBatchTokens).
+   */
   maxRunning?: number;
   /** Token budget of one step over all its rows, maxRunning to 2^22. Default 2048. */
   maxBatchTokens?: number;
@@ -37,7 +40,10 @@ export interface SchedulerOptions {
   watermarkBlocks?: number;
   /** Default "priority". */
   policy?: PolicyName;
-  /** Prompt and new tokens of all live requests together; 4 bytes each. Default maxRequests * min(maxSequenceTokens, 1024). */
+  /**
+   * Prompt and new tokens of all live requests together; 4 bytes each. Default maxRequests *
+   * min(maxSequenceTokens, 1024).
+   */
   tokenCapacity?: number;
   /** Reject requests that have waited longer than this without ever running; 0 (default) = never. */
   queueTimeoutUs?: number;
@@ -175,8 +181,9 @@ export class Scheduler {
   }
 
   /**
-   * Accepts a request. Throws EMPTY_PROMPT, TOO_LONG, POOL_TOO_SMALL (the request alone needs more blocks than there
-   * are), INVALID_TOKEN, INVALID_TIME, DUPLICATE_ID, OUT_OF_REQUESTS, OUT_OF_TOKENS, INVALID_ARGUMENT.
+   * Accepts a request. Throws EMPTY_PROMPT, TOO_LONG, POOL_TOO_SMALL (the request alone needs more blocks
+   * than there are), INVALID_TOKEN, INVALID_TIME, DUPLICATE_ID, OUT_OF_REQUESTS, OUT_OF_TOKENS,
+   * INVALID_ARGUMENT.
    */
   submit(options: RequestOptions): RequestId {
     const maxNewTokens = requireInteger("maxNewTokens", options.maxNewTokens, 1, 2 ** 24);
@@ -206,7 +213,10 @@ export class Scheduler {
     }
   }
 
-  /** Plans a step at `nowUs`. The plan is a set of views, valid until the next step. Throws STEP_IN_FLIGHT, INVALID_TIME. */
+  /**
+   * Plans a step at `nowUs`. The plan is a set of views, valid until the next step. Throws STEP_IN_FLIGHT,
+   * INVALID_TIME.
+   */
   step(nowUs: number): StepPlan {
     requireTime("nowUs", nowUs);
     this.core.call(() => this.core.exports.schedulerStep(this.pointer, nowUs), "step");
@@ -250,7 +260,10 @@ export class Scheduler {
     };
   }
 
-  /** Enters the results of the step in flight. Throws UNKNOWN_STEP, INVALID_TIME, INVALID_TOKEN; then nothing has changed. */
+  /**
+   * Enters the results of the step in flight. Throws UNKNOWN_STEP, INVALID_TIME, INVALID_TOKEN; then nothing
+   * has changed.
+   */
   commit(stepId: number, nowUs: number, results: CommitResults): void {
     requireTime("nowUs", nowUs);
     const { samplingRows } = this.#counts();
@@ -276,12 +289,18 @@ export class Scheduler {
     this.core.call(() => exports.schedulerCommit(this.pointer, stepId, nowUs), `commit(step ${stepId})`);
   }
 
-  /** Takes back the step in flight: it was not executed. Preemptions stand, admissions do not. Throws UNKNOWN_STEP. */
+  /**
+   * Takes back the step in flight: it was not executed. Preemptions stand, admissions do not. Throws
+   * UNKNOWN_STEP.
+   */
   abandon(stepId: number): void {
     this.core.call(() => this.core.exports.schedulerAbandon(this.pointer, stepId), `abandon(step ${stepId})`);
   }
 
-  /** Ends a request; if the step in flight computes it, its blocks are freed when that step ends. Throws UNKNOWN_REQUEST. */
+  /**
+   * Ends a request; if the step in flight computes it, its blocks are freed when that step ends. Throws
+   * UNKNOWN_REQUEST.
+   */
   abort(request: RequestId): void {
     if (!Number.isInteger(request) || request < 0 || request > 0x7fffffff) {
       throw invalidArgument("request", request, "a request from submit");

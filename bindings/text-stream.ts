@@ -1,8 +1,8 @@
 /**
  * TextStream: what of a growing text may be shown already.
  *
- * Text that could still turn out to be the beginning of a stop string is held back until it cannot be one any more, so
- * a stop string is never shown, not even in part.
+ * Text that could still turn out to be the beginning of a stop string is held back until it cannot be one any
+ * more, so a stop string is never shown, not even in part.
  */
 
 /** Turns token ids into text piece by piece; never gives half a character. */

@@ -1,4 +1,7 @@
-/** Live progress of a run on standard error: one line rewritten on a terminal, a plain line a second elsewhere. */
+/**
+ * Live progress of a run on standard error: one line rewritten on a terminal, a plain line a second
+ * elsewhere.
+ */
 import type { StepReport } from "../bindings/engine.js";
 
 export interface ProgressState {

@@ -29,8 +29,8 @@ export class RandomStream {
   }
 
   /**
-   * Gamma with mean shape * scale. Source: Marsaglia and Tsang, "A Simple Method for Generating Gamma Variables"
-   * (ACM TOMS 26, 2000); shapes below 1 by their boost.
+   * Gamma with mean shape * scale. Source: Marsaglia and Tsang, "A Simple Method for Generating Gamma
+   * Variables" (ACM TOMS 26, 2000); shapes below 1 by their boost.
    */
   gamma(shape: number, scale: number): number {
     if (shape < 1) return this.gamma(shape + 1, scale) * (1 - this.uniform()) ** (1 / shape);
@@ -56,7 +56,8 @@ export class RandomStream {
 }
 
 /**
- * Arrival times in microseconds, ascending, with Gamma intervals. `cv` is the coefficient of variation of the intervals:
+ * Arrival times in microseconds, ascending, with Gamma intervals. `cv` is the coefficient of variation of the
+ * intervals:
  * 1 is a Poisson process, more is burstier.
  */
 export function gammaArrivals(options: {

@@ -42,7 +42,9 @@ function factsOf(context: string): [key: string, value: string][] {
   return [...context.matchAll(/(?:^|[;#])([a-z]{2})(\d{2,4});/g)].map(([, key, value]) => [key, value]);
 }
 
-/** Whether further questions can be asked of a context: all of it facts, or facts marked among filler words. */
+/**
+ * Whether further questions can be asked of a context: all of it facts, or facts marked among filler words.
+ */
 function isAskable(context: string): boolean {
   const facts = factsOf(context).length;
   return facts > 1 && (context.includes("#") || (facts > 16 && facts === context.split(";").length - 1));
@@ -74,8 +76,8 @@ function furtherDraft(context: string, random: RandomStream, tail: number): Draf
 }
 
 /**
- * The workload of the embedded model: all recorded questions, further questions on the same contexts, bursts of
- * arrivals, mixed lengths of prompts and answers. Questions on one context arrive near each other.
+ * The workload of the embedded model: all recorded questions, further questions on the same contexts, bursts
+ * of arrivals, mixed lengths of prompts and answers. Questions on one context arrive near each other.
  */
 export function buildWorkload(
   prompts: readonly RecordedPrompt[],

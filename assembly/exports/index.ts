@@ -1,7 +1,7 @@
 /**
- * The ordered index as the host sees it. `index` is the pointer of a region of kind OrderedIndex. Single keys go as two
- * u32 halves (no BigInt) or as i64; many keys go through memory. In the debug build every changing call is followed by
- * a full check.
+ * The ordered index as the host sees it. `index` is the pointer of a region of kind OrderedIndex. Single keys
+ * go as two u32 halves (no BigInt) or as i64; many keys go through memory. In the debug build every changing
+ * call is followed by a full check.
  */
 import {
   indexClear,
@@ -100,14 +100,20 @@ export function orderedIndexCompareExchange64(index: usize, key: u64, expected: 
   return 1;
 }
 
-/** Adds to the value of a key, modulo its width; the sum is then at the address returned, 0 when the key is not there. */
+/**
+ * Adds to the value of a key, modulo its width; the sum is then at the address returned, 0 when the key is
+ * not there.
+ */
 export function orderedIndexAdd64(index: usize, key: u64, delta: u64): usize {
   const at = indexFind(index, key);
   if (at != 0) storeValue(changetype<Index>(index), at, loadValue(changetype<Index>(index), at) + delta);
   return at;
 }
 
-/** Looks `count` u64 keys up; writes u64 values (0 when missing) and one byte each, 1 found. Returns how many were. */
+/**
+ * Looks `count` u64 keys up; writes u64 values (0 when missing) and one byte each, 1 found. Returns how many
+ * were.
+ */
 export function orderedIndexGetMany(index: usize, keys: usize, count: u32, values: usize, found: usize): u32 {
   let hits: u32 = 0;
   for (let i: u32 = 0; i < count; i++) {

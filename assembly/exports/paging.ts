@@ -1,6 +1,6 @@
 /**
- * The KV cache as the host sees it. `kv` is the pointer that `coreRegionPointer` gives for a region of kind KvCache;
- * sequences are handles. In the debug build every changing call is followed by a full check.
+ * The KV cache as the host sees it. `cache` is the pointer that `coreRegionPointer` gives for a region of kind
+ * KvCache; sequences are handles. In the debug build every changing call is followed by a full check.
  */
 import { ARENA, arenaSeed, arenaTake, RegionKind } from "../memory/arena";
 import { INVALID_ARGUMENT, NOT_FOUND, OK, OUT_OF_MEMORY, SEQUENCE_OWNED, Status } from "../memory/status";

@@ -1,7 +1,7 @@
 /**
- * The scheduler as the host sees it. `s` is the pointer of a region of kind Scheduler; requests are handles. The prompt
- * of a submission is read from the cache's input region, results from the results region. In the debug build every
- * changing call is followed by a full check.
+ * The scheduler as the host sees it. `scheduler` is the pointer of a region of kind Scheduler; requests are handles.
+ * The prompt of a submission is read from the cache's input region, results from the results region. In the
+ * debug build every changing call is followed by a full check.
  */
 import { ARENA, arenaSeed, arenaTake, RegionKind } from "../memory/arena";
 import { INVALID_ARGUMENT, OK, OUT_OF_MEMORY, Status, TOO_LONG } from "../memory/status";
@@ -114,7 +114,10 @@ export function requestAbort(scheduler: usize, handle: u32): Status {
   return checked(s, abort(s, handle));
 }
 
-/** Time of the next arrival, infinity if none: before it, an empty step stays empty unless something is submitted. */
+/**
+ * Time of the next arrival, infinity if none: before it, an empty step stays empty unless something is
+ * submitted.
+ */
 export function schedulerNextWakeUs(scheduler: usize): f64 {
   const s = changetype<Scheduler>(scheduler);
   return nextArrivalUs(s);

@@ -13,8 +13,9 @@
  *    32  keys u64[capacity]
  *        then values u64|u32 [capacity] in a leaf, children u32 [capacity] above
  *
- * `nextHeader` decides "go right?" without touching the neighbour: half of the structure's locality.
- * Source: "Bridging Cache-Friendliness and Concurrency: A Locality-Optimized In-Memory B-Skiplist" (arXiv 2507.21492).
+ * `nextHeader` decides "go right?" without touching the neighbour: half of the structure's locality. Source:
+ * "Bridging Cache-Friendliness and Concurrency: A Locality-Optimized In-Memory B-Skiplist" (arXiv
+ * 2507.21492).
  */
 
 /** Keys 0 and 2^64 - 1 are the sentinels at the two ends. */
@@ -137,7 +138,10 @@ export function indexRegionBytes(nodeCapacity: u32, nodeBytes: u32): u64 {
   return <u64>HEADER_BYTES + <u64>nodeCapacity * nodeBytes;
 }
 
-/** Nodes that hold `entries` entries whatever the order of insertions and deletions, six standard deviations out. */
+/**
+ * Nodes that hold `entries` entries whatever the order of insertions and deletions, six standard deviations
+ * out.
+ */
 export function nodesFor(entries: u32, nodeBytes: u32, valueBytes: u32): u32 {
   const leafCapacity = leafCapacityOf(nodeBytes, valueBytes);
   const promoted = <f64>entries / <f64>(1 << digitBitsOf(leafCapacity));

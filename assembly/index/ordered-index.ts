@@ -1,8 +1,8 @@
 /**
  * Ordered index: a map from u64 keys to u64 (or u32) values in key order. One-thread build of the B-skiplist.
  *
- * A skip list whose nodes hold up to a node full of sorted keys. Whether a key is promoted depends on its hash alone,
- * so its height is known before the descent and one top-down pass inserts it.
+ * A skip list whose nodes hold up to a node full of sorted keys. Whether a key is promoted depends on its
+ * hash alone, so its height is known before the descent and one top-down pass inserts it.
  *
  * Invariants (checked by `indexValidate`):
  * 1. Keys strictly increase along a level; nextHeader equals the neighbour's first key.
@@ -12,8 +12,8 @@
  *    neighbour, more than one node can: space is bounded whatever is deleted.
  * 4. Nodes in levels + free nodes + nodes never taken = capacity.
  *
- * get, put, delete: O(log n) expected; a few runs of consecutive cache lines each. Out of nodes is an ordinary status
- * that leaves the index unchanged.
+ * get, put, delete: O(log n) expected; a few runs of consecutive cache lines each. Out of nodes is an
+ * ordinary status that leaves the index unchanged.
  */
 import { finalize64 } from "../memory/hash";
 import { INVALID_ARGUMENT, OUT_OF_MEMORY, Status } from "../memory/status";
@@ -107,8 +107,9 @@ function giveNode(index: Index, at: u32): void {
 }
 
 /**
- * Highest level of a key: the zero digits at the end of its hash. A pure function of key and seed, so that equal keys
- * always meet on the same level; hashed, so that regular keys (multiples of a power of two) stay geometric.
+ * Highest level of a key: the zero digits at the end of its hash. A pure function of key and seed, so that
+ * equal keys always meet on the same level; hashed, so that regular keys (multiples of a power of two) stay
+ * geometric.
  */
 // @ts-ignore: decorator
 @inline
@@ -117,7 +118,10 @@ export function heightOf(index: Index, key: u64): u32 {
   return min(zeros / index.digitBits, index.levels - 1);
 }
 
-/** Slot of the largest key <= `key`; slot 0 is always one. Branch-free: the comparison becomes a conditional move. */
+/**
+ * Slot of the largest key <= `key`; slot 0 is always one. Branch-free: the comparison becomes a conditional
+ * move.
+ */
 // @ts-ignore: decorator
 @inline
 function rank(at: u32, key: u64): u32 {
@@ -218,7 +222,10 @@ function unlink(at: u32, right: u32): void {
   node(at).nextHeader = node(right).nextHeader;
 }
 
-/** Takes the right neighbour's slots over if it came from an overflow and both fit one node: keeps invariant 3. */
+/**
+ * Takes the right neighbour's slots over if it came from an overflow and both fit one node: keeps invariant
+ * 3.
+ */
 function absorbNext(index: Index, at: u32, level: u32): void {
   const right = node(at).next;
   if (right == 0 || heightOf(index, keyAt(right, 0)) > level) return;
@@ -272,7 +279,10 @@ function splitAtPromoted(
   if (left != 0) absorbNext(index, left, level);
 }
 
-/** Enters or overwrites. Returns 1 inserted, 0 overwritten, INVALID_ARGUMENT for a sentinel key, OUT_OF_MEMORY. */
+/**
+ * Enters or overwrites. Returns 1 inserted, 0 overwritten, INVALID_ARGUMENT for a sentinel key,
+ * OUT_OF_MEMORY.
+ */
 export function indexPut(ptr: usize, key: u64, value: u64): Status {
   const index = changetype<Index>(ptr);
   if (key == KEY_MIN || key == KEY_MAX) return INVALID_ARGUMENT;
@@ -385,7 +395,9 @@ export function indexSize(ptr: usize): u32 {
   return changetype<Index>(ptr).size;
 }
 
-/** Finds the smallest key >= `key` and writes it and its value (u64 each). Returns 1, or 0 when there is none. */
+/**
+ * Finds the smallest key >= `key` and writes it and its value (u64 each). Returns 1, or 0 when there is none.
+ */
 export function indexSeek(ptr: usize, key: u64, outKeyPtr: usize, outValuePtr: usize): Status {
   const index = changetype<Index>(ptr);
   if (key == KEY_MIN) key = 1;
@@ -403,7 +415,8 @@ export function indexSeek(ptr: usize, key: u64, outKeyPtr: usize, outValuePtr: u
 }
 
 /**
- * Writes up to `limit` entries with lowest <= key <= highest, in order, as u64 keys and u64 values. Returns how many.
+ * Writes up to `limit` entries with lowest <= key <= highest, in order, as u64 keys and u64 values. Returns
+ * how many.
  */
 export function indexRange(
   ptr: usize,

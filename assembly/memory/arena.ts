@@ -1,8 +1,8 @@
 /**
  * Arena: one core's linear memory, handed out once in fixed regions.
  *
- * Structures never grow, shrink or move: each states its exact need up front, takes one region and keeps it. A core is
- * therefore one contiguous run of bytes, and a snapshot is a copy of it.
+ * Structures never grow, shrink or move: each states its exact need up front, takes one region and keeps it.
+ * A core is therefore one contiguous run of bytes, and a snapshot is a copy of it.
  *
  *   0            64              1152
  *   | unused     | header, directory | region | guard | region | guard | ...          | not taken yet

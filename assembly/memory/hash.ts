@@ -1,11 +1,13 @@
 /**
  * Seeded 64-bit mixing: block digests, chain keys and derived seeds.
  *
- * The hashes here only steer lookups. Every hit is verified on the stored tokens, so a collision costs time and never
- * correctness; what is asked of them is speed, and that unknown seeds make collisions hard to aim at one bucket.
+ * The hashes here only steer lookups. Every hit is verified on the stored tokens, so a collision costs time
+ * and never correctness; what is asked of them is speed, and that unknown seeds make collisions hard to aim
+ * at one bucket.
  */
 
-// Odd constants with no short pattern: the fractional bits of the golden ratio and of the square roots of 2, 3 and 5.
+// Odd constants with no short pattern: the fractional bits of the golden ratio and of the square roots of 2,
+// 3 and 5.
 // @ts-ignore: decorator
 @inline const PHI: u64 = 0x9e3779b97f4a7c15;
 // @ts-ignore: decorator
@@ -15,7 +17,9 @@
 // @ts-ignore: decorator
 @inline const ROOT_5: u64 = 0x3c6ef372fe94f82b;
 
-/** The finaliser of splitmix64 (Steele, Lea, Flood, "Fast Splittable Pseudorandom Number Generators", 2014). */
+/**
+ * The finaliser of splitmix64 (Steele, Lea, Flood, "Fast Splittable Pseudorandom Number Generators", 2014).
+ */
 // @ts-ignore: decorator
 @inline
 export function finalize64(x: u64): u64 {
@@ -38,8 +42,8 @@ function absorb(lane: u64, word: u64): u64 {
 }
 
 /**
- * Digest of one block of tokens, independent of what precedes it, so that the digests of a prompt's blocks overlap in
- * the pipeline. Two lanes of four tokens a round; each lane is a bijection of its words.
+ * Digest of one block of tokens, independent of what precedes it, so that the digests of a prompt's blocks
+ * overlap in the pipeline. Two lanes of four tokens a round; each lane is a bijection of its words.
  */
 // @ts-ignore: decorator
 @inline

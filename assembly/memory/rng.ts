@@ -1,5 +1,6 @@
 /**
- * A seeded generator whose whole state is one u64 in memory (splitmix64), so that it is part of every snapshot.
+ * A seeded generator whose whole state is one u64 in memory (splitmix64), so that it is part of every
+ * snapshot.
  */
 import { finalize64 } from "./hash";
 

@@ -20,8 +20,8 @@ export function kvShapeValid(blocks: u32, blockSize: u32, maxSequences: u32, max
 }
 
 /**
- * Lays out and fills a cache at `kv`, a zeroed region of `kvBytes` bytes; the shape has been checked. `keyBits` below 64 weakens the chain hash:
- * only tests that force collisions want that.
+ * Lays out and fills a cache at `kv`, a zeroed region of `kvBytes` bytes; the shape has been checked.
+ * `keyBits` below 64 weakens the chain hash: only tests that force collisions want that.
  */
 export function kvCreate(
   kv: KvCache,

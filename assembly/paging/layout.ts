@@ -11,9 +11,9 @@
  *   keys       [64] u64                         scratch of a match
  *   input      [maxSequenceTokens] u32          the host writes token ids here
  *
- * A block costs 32 B + 4..8 B of bucket, its tokens not counted.
- * Source of the idea of paged KV blocks with reference counts: "Efficient Memory Management for Large Language Model
- * Serving with PagedAttention" (arXiv 2309.06180).
+ * A block costs 32 B + 4..8 B of bucket, its tokens not counted. Source of the idea of paged KV blocks with
+ * reference counts: "Efficient Memory Management for Large Language Model Serving with PagedAttention" (arXiv
+ * 2309.06180).
  */
 import { alignToLine } from "../memory/arena";
 
@@ -40,7 +40,10 @@ export type BlockId = u32;
 // @ts-ignore: decorator
 @inline export const MATCH_GROUP: u32 = 64;
 
-/** Handle = generation << SLOT_BITS | slot; generations run from 1 to 2047, so a handle is positive and never 0. */
+/**
+ * Handle = generation << SLOT_BITS | slot; generations run from 1 to 2047, so a handle is positive and never
+ * 0.
+ */
 // @ts-ignore: decorator
 @inline export const SLOT_BITS: u32 = 20;
 // @ts-ignore: decorator
@@ -71,7 +74,8 @@ export class KvCache {
   copies: u32;
   keys: u32;
   input: u32;
-  // Block lists: free (no content worth keeping) and evictable (cached, unreferenced, least recently used first).
+  // Block lists: free (no content worth keeping) and evictable (cached, unreferenced, least recently used
+  // first).
   freeHead: u32;
   freeTail: u32;
   freeCount: u32;
@@ -110,7 +114,10 @@ export class Block {
 
 @unmanaged
 export class Sequence {
-  /** Odd-even would do for open/closed; a full count also exposes a handle kept after close. 0 in `open` = closed. */
+  /**
+   * Odd-even would do for open/closed; a full count also exposes a handle kept after close. 0 in `open` =
+   * closed.
+   */
   generation: u32;
   open: u32;
   /** Tokens whose K and V exist. */

@@ -9,7 +9,8 @@
  * 2. A sequence releases its tail before its head, and nobody holds a cached block without holding its ancestors, so
  *    in the evictable list every block stands before its ancestors: the head never has cached children.
  *
- * Every operation is O(1); a block reused from the middle of the evictable list is unlinked, not searched for.
+ * Every operation is O(1); a block reused from the middle of the evictable list is unlinked, not searched
+ * for.
  */
 import { Block, BlockId, block, KvCache, NONE, ROOT } from "./layout";
 

@@ -1,17 +1,17 @@
 /**
  * Prefix index: from a namespace and token ids to the cached blocks that hold their K and V.
  *
- * Key of a block = 64-bit chain hash of its namespace and of all tokens up to its end. Equal keys share a hash chain
- * through the block records. A hit counts only when the parent block is the one just matched (for a first block: the
- * namespace is equal) and the block's own tokens are equal, so a collision costs one comparison and never returns a
- * wrong block, and tenants never meet.
+ * Key of a block = 64-bit chain hash of its namespace and of all tokens up to its end. Equal keys share a
+ * hash chain through the block records. A hit counts only when the parent block is the one just matched (for
+ * a first block: the namespace is equal) and the block's own tokens are equal, so a collision costs one
+ * comparison and never returns a wrong block, and tenants never meet.
  *
  * Invariants:
  * 1. A cached block's parent is cached (or it is a first block); `children` counts its cached children.
  * 2. No two cached blocks have the same parent and the same tokens: whoever fills a second one gets the first instead.
  *
- * Cost: one digest, one bucket probe and one token comparison a block; keys of a group are computed before they are
- * probed because they do not depend on what the probes find.
+ * Cost: one digest, one bucket probe and one token comparison a block; keys of a group are computed before
+ * they are probed because they do not depend on what the probes find.
  */
 import { chainKey, digestTokens, rootKey } from "../memory/hash";
 import { Block, BlockId, block, KvCache, MATCH_GROUP, NONE, ROOT, tokensOf } from "./layout";
@@ -77,8 +77,8 @@ function find(kv: KvCache, key: u64, parent: u32, tokensPtr: usize): BlockId {
 }
 
 /**
- * Longest cached prefix: writes up to `limit` block ids to `out` (unless 0) and returns how many. Takes no reference and changes
- * nothing but the scratch keys.
+ * Longest cached prefix: writes up to `limit` block ids to `out` (unless 0) and returns how many. Takes no
+ * reference and changes nothing but the scratch keys.
  */
 export function matchPrefix(kv: KvCache, namespace: u32, tokensPtr: usize, limit: u32, out: usize): u32 {
   const keys = <usize>kv.keys;
@@ -106,8 +106,8 @@ export function matchPrefix(kv: KvCache, namespace: u32, tokensPtr: usize, limit
 }
 
 /**
- * Enters a full block behind `parent`. Returns the block that now stands for this prefix: `id` itself, or the one that
- * was there before.
+ * Enters a full block behind `parent`. Returns the block that now stands for this prefix: `id` itself, or the
+ * one that was there before.
  */
 export function publish(kv: KvCache, id: BlockId, parent: u32): BlockId {
   const tokensPtr = tokensOf(kv, id);
@@ -142,7 +142,10 @@ function forget(kv: KvCache, id: BlockId, record: Block): void {
   kv.cachedCount -= 1;
 }
 
-/** Takes one block, referenced once: a free one, else the least recently used cached one. One must be available. */
+/**
+ * Takes one block, referenced once: a free one, else the least recently used cached one. One must be
+ * available.
+ */
 export function takeBlock(kv: KvCache): BlockId {
   if (kv.freeCount == 0) {
     const victim = kv.evictableHead;

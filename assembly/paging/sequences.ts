@@ -88,8 +88,8 @@ function takeSequence(kv: KvCache, namespace: u32, flags: u32): u32 {
 }
 
 /**
- * Opens a sequence on the longest cached prefix of `count` tokens and references its blocks. The last token is never
- * taken from the cache: somebody has to compute it to get logits. Returns a handle.
+ * Opens a sequence on the longest cached prefix of `count` tokens and references its blocks. The last token
+ * is never taken from the cache: somebody has to compute it to get logits. Returns a handle.
  */
 export function open(kv: KvCache, namespace: u32, tokensPtr: usize, count: u32, flags: u32): i32 {
   if (namespace > MAX_NAMESPACE) return INVALID_ARGUMENT;
@@ -110,7 +110,9 @@ export function open(kv: KvCache, namespace: u32, tokensPtr: usize, count: u32, 
   return handle;
 }
 
-/** Whether the block that holds token `length` is readable by others and must be copied before it is written. */
+/**
+ * Whether the block that holds token `length` is readable by others and must be copied before it is written.
+ */
 // @ts-ignore: decorator
 @inline
 function tailIsShared(kv: KvCache, sequence: Sequence, table: usize): bool {
@@ -120,8 +122,8 @@ function tailIsShared(kv: KvCache, sequence: Sequence, table: usize): bool {
 }
 
 /**
- * Gives the sequence a block of its own in place of a shared, partly filled tail. The source keeps this sequence's
- * reference until the copy is settled, so that it is still there when the executor reads it.
+ * Gives the sequence a block of its own in place of a shared, partly filled tail. The source keeps this
+ * sequence's reference until the copy is settled, so that it is still there when the executor reads it.
  */
 function copyTail(kv: KvCache, handle: u32, sequence: Sequence, table: usize): void {
   const entry = table + ((<usize>(sequence.length >> kv.blockShift)) << 2);
@@ -165,7 +167,10 @@ export function reserve(kv: KvCache, handle: u32, count: u32): i32 {
   return <i32>added;
 }
 
-/** Enters the blocks that are full by now into the prefix index, swapping a duplicate for the block that was first. */
+/**
+ * Enters the blocks that are full by now into the prefix index, swapping a duplicate for the block that was
+ * first.
+ */
 function publishFull(kv: KvCache, sequence: Sequence, table: usize): void {
   const full = sequence.length >> kv.blockShift;
   for (let i = sequence.published; i < full; i++) {
@@ -182,7 +187,10 @@ function publishFull(kv: KvCache, sequence: Sequence, table: usize): void {
   sequence.published = full;
 }
 
-/** Records `count` tokens whose K and V have been written to the reserved slots; pending copies must be settled first. */
+/**
+ * Records `count` tokens whose K and V have been written to the reserved slots; pending copies must be
+ * settled first.
+ */
 export function append(kv: KvCache, handle: u32, tokensPtr: usize, count: u32): Status {
   if (!isOpen(kv, handle)) return UNKNOWN_SEQUENCE;
   const sequence = sequenceOf(kv, handle);
@@ -220,8 +228,9 @@ function holds(table: usize, from: u32, end: u32, id: BlockId): bool {
 }
 
 /**
- * Drops the pending copies whose target loses its last holder when table entries from `keep` on are given back. Their
- * sources go before the sequence's own blocks do, which keeps every evictable block in front of its ancestors.
+ * Drops the pending copies whose target loses its last holder when table entries from `keep` on are given
+ * back. Their sources go before the sequence's own blocks do, which keeps every evictable block in front of
+ * its ancestors.
  */
 function dropCopies(kv: KvCache, sequence: Sequence, table: usize, keep: u32): void {
   let kept: u32 = 0;
@@ -245,7 +254,9 @@ function releaseFrom(kv: KvCache, sequence: Sequence, table: usize, keep: u32): 
   sequence.blockCount = keep;
 }
 
-/** Forgets the tokens from `length` on (rejected drafts) and gives back every block that is no longer needed. */
+/**
+ * Forgets the tokens from `length` on (rejected drafts) and gives back every block that is no longer needed.
+ */
 export function truncate(kv: KvCache, handle: u32, length: u32): Status {
   if (!isOpen(kv, handle)) return UNKNOWN_SEQUENCE;
   const sequence = sequenceOf(kv, handle);
@@ -263,7 +274,10 @@ export function unreserve(kv: KvCache, handle: u32, keep: u32): void {
   if (keep < sequence.blockCount) releaseFrom(kv, sequence, tableOf(kv, handle & SLOT_MASK), keep);
 }
 
-/** A second sequence over the same tokens; the partly filled last block is copied when either one writes to it. */
+/**
+ * A second sequence over the same tokens; the partly filled last block is copied when either one writes to
+ * it.
+ */
 export function fork(kv: KvCache, handle: u32): i32 {
   if (!isOpen(kv, handle)) return UNKNOWN_SEQUENCE;
   if (kv.freeSequence == NONE) return OUT_OF_SEQUENCES;

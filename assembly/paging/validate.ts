@@ -1,6 +1,6 @@
 /**
- * Full structural check of a KvCache, O(blocks + tables). It borrows the reference and child counters as scratch and
- * puts them back, so it needs no memory of its own.
+ * Full structural check of a KvCache, O(blocks + tables). It borrows the reference and child counters as
+ * scratch and puts them back, so it needs no memory of its own.
  */
 import { CORRUPT, OK, Status } from "../memory/status";
 import {
@@ -47,7 +47,9 @@ function validLists(kv: KvCache): bool {
   return held + kv.freeCount + kv.evictableCount == kv.blockCount;
 }
 
-/** Every cached block is in the chain of its key, behind a cached parent, and its key is that of its content. */
+/**
+ * Every cached block is in the chain of its key, behind a cached parent, and its key is that of its content.
+ */
 function validIndex(kv: KvCache): bool {
   let indexed: u32 = 0;
   for (let bucket: u32 = 0; bucket <= kv.bucketMask; bucket++) {
@@ -94,7 +96,10 @@ function validSequence(kv: KvCache, sequence: Sequence, table: usize): bool {
   return true;
 }
 
-/** Adds `delta` to the reference count of every block held, and to the child count of every cached block's parent. */
+/**
+ * Adds `delta` to the reference count of every block held, and to the child count of every cached block's
+ * parent.
+ */
 function shiftCounts(kv: KvCache, delta: i32): void {
   for (let slot: u32 = 0; slot < kv.maxSequences; slot++) {
     const sequence = sequenceAt(kv, slot);

@@ -1,6 +1,6 @@
 /**
- * Arrivals: a binary min-heap of requests whose arrival time lies ahead, ordered by (arrivalUs, order of submission).
- * Each request knows its position, so an abort takes it out in O(log n).
+ * Arrivals: a binary min-heap of requests whose arrival time lies ahead, ordered by (arrivalUs, order of
+ * submission). Each request knows its position, so an abort takes it out in O(log n).
  */
 import { Request, request, Scheduler } from "./layout";
 

@@ -1,8 +1,8 @@
 /**
  * Commit, abandon, abort: the only places where a step in flight ends.
  *
- * Results are checked whole before the first one is entered. A request aborted while a step that reads its blocks is in
- * flight ends with that step, never before it.
+ * Results are checked whole before the first one is entered. A request aborted while a step that reads its
+ * blocks is in flight ends with that step, never before it.
  */
 import { NONE, SLOT_MASK } from "../paging/layout";
 import { append, close, revertCopies, sequenceOf, settleCopies, unreserve } from "../paging/sequences";
@@ -17,8 +17,8 @@ import { compactRunning } from "./step";
 import { tokenPtr } from "./tokens";
 
 /**
- * Enters the results of the step in flight: for each sampling row one token and whether the request ends with it
- * (the results region). Requests also end when they have all the tokens they asked for.
+ * Enters the results of the step in flight: for each sampling row one token and whether the request ends with
+ * it (the results region). Requests also end when they have all the tokens they asked for.
  */
 export function commit(s: Scheduler, stepId: u32, nowUs: f64): Status {
   if (s.stepInFlight == 0 || stepId != s.stepId) return UNKNOWN_STEP;
@@ -78,8 +78,8 @@ function endAborted(s: Scheduler, ended: u32): void {
 }
 
 /**
- * The step in flight was not executed: every row's blocks go back to what they were before it, and requests that it
- * admitted return to the queue. Preemptions stand.
+ * The step in flight was not executed: every row's blocks go back to what they were before it, and requests
+ * that it admitted return to the queue. Preemptions stand.
  */
 export function abandon(s: Scheduler, stepId: u32): Status {
   if (s.stepInFlight == 0 || stepId != s.stepId) return UNKNOWN_STEP;

@@ -34,7 +34,8 @@ function writeSlots(kv: KvCache, table: usize, position: u32, count: u32, out: u
 @inline
 function phaseOf(r: Request, computed: u32, tokens: u32): Phase {
   if (computed + tokens < knownTokens(r)) return Phase.PrefillChunk;
-  // A request admitted again with one token to compute comes behind the chunks: its row is a chunk like theirs.
+  // A request admitted again with one token to compute comes behind the chunks: its row is a chunk like
+  // theirs.
   return r.generated > 0 && tokens == 1 && r.admittedNow == 0 ? Phase.Decode : Phase.LastChunk;
 }
 

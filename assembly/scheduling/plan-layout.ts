@@ -1,8 +1,8 @@
 /**
  * StepPlan: one step's decisions as flat arrays. docs/abi.md documents the same words for hosts.
  *
- * The header names the address of every section; sections have the capacity of the scheduler and are rewritten by
- * each step. `slotOf`, `keepBlocks` are the scheduler's own notes about the rows.
+ * The header names the address of every section; sections have the capacity of the scheduler and are
+ * rewritten by each step. `slotOf`, `keepBlocks` are the scheduler's own notes about the rows.
  */
 
 @unmanaged

@@ -4,8 +4,8 @@
  *   key   | 8 bits class | 20 bits metric | 36 bits order of arrival |       policies that use a metric
  *         | 8 bits class | 56 bits order of arrival                  |       the others
  *
- * A key is computed once, when the request arrives, and kept across preemption: a preempted request stands before
- * everything that arrived after it. Enter, leave and next are one index operation each.
+ * A key is computed once, when the request arrives, and kept across preemption: a preempted request stands
+ * before everything that arrived after it. Enter, leave and next are one index operation each.
  */
 import { indexDelete, indexPut, indexSeek } from "../index/ordered-index";
 import { knownTokens, Policy, Request, request, Scheduler, State } from "./layout";
@@ -44,7 +44,9 @@ export function dequeue(s: Scheduler, slot: u32): void {
   s.waitingCount -= 1;
 }
 
-/** Finds the first request whose key is at least `key`; its slot is in `foundValue`, its key in `foundKey`. */
+/**
+ * Finds the first request whose key is at least `key`; its slot is in `foundValue`, its key in `foundKey`.
+ */
 // @ts-ignore: decorator
 @inline
 export function seekWaiting(s: Scheduler, key: u64): bool {

@@ -6,7 +6,10 @@ import { planLayOut, StepPlan } from "./plan-layout";
 import { requestsCreate } from "./requests";
 import { tokensCreate } from "./tokens";
 
-/** Whether the shape is within range; every running request must fit the token budget with its one decode token. */
+/**
+ * Whether the shape is within range; every running request must fit the token budget with its one decode
+ * token.
+ */
 export function schedulerShapeValid(
   kv: KvCache,
   maxRequests: u32,
@@ -25,7 +28,10 @@ export function schedulerShapeValid(
   );
 }
 
-/** Lays out and fills a scheduler at `s`, a zeroed region of `schedulerBytes` bytes; the shape has been checked. */
+/**
+ * Lays out and fills a scheduler at `s`, a zeroed region of `schedulerBytes` bytes; the shape has been
+ * checked.
+ */
 export function schedulerCreate(
   s: Scheduler,
   kv: KvCache,

@@ -7,12 +7,13 @@
  *   4 waiting requests are admitted while budget, rows and blocks (above the watermark) last
  *   5 the rows are written out, decode rows first
  *
- * One token budget over all rows: iteration-level batching as in "Orca" (OSDI 2022), chunked prefill beside decodes as
- * in "Taming Throughput-Latency Tradeoff in LLM Inference with Sarathi-Serve" (arXiv 2403.02310); preemption by
- * recomputation as in vLLM (arXiv 2309.06180).
+ * One token budget over all rows: iteration-level batching as in "Orca" (OSDI 2022), chunked prefill beside
+ * decodes as in "Taming Throughput-Latency Tradeoff in LLM Inference with Sarathi-Serve" (arXiv 2403.02310);
+ * preemption by recomputation as in vLLM (arXiv 2309.06180).
  *
- * An admission reserves the blocks of its whole prompt, so a running prefill never needs a block; only decodes can run
- * short. A step preempts or admits, not both. Allocation-free; O(running + admitted) plus the tokens written.
+ * An admission reserves the blocks of its whole prompt, so a running prefill never needs a block; only
+ * decodes can run short. A step preempts or admits, not both. Allocation-free; O(running + admitted) plus the
+ * tokens written.
  */
 import { availableBlocks } from "../paging/pool";
 import { blocksFor, NONE, OWNED } from "../paging/layout";
@@ -114,7 +115,10 @@ function lastServed(s: Scheduler): u32 {
   return last;
 }
 
-/** Gives back a running request's blocks and its row, if it has one already; it keeps its tokens and its place. */
+/**
+ * Gives back a running request's blocks and its row, if it has one already; it keeps its tokens and its
+ * place.
+ */
 function preempt(s: Scheduler, plan: StepPlan, index: u32): void {
   const slot = runningAt(s, index);
   const r = request(s, slot);
@@ -185,8 +189,8 @@ function planAdmissions(s: Scheduler, plan: StepPlan): void {
 }
 
 /**
- * Opens the request's sequence on its cached prefix and reserves the rest of its prompt. The cached blocks are
- * referenced before anything is counted or taken, so an admission never evicts its own hit.
+ * Opens the request's sequence on its cached prefix and reserves the rest of its prompt. The cached blocks
+ * are referenced before anything is counted or taken, so an admission never evicts its own hit.
  */
 function admit(s: Scheduler, slot: u32, r: Request): bool {
   const kv = s.kv;
@@ -196,7 +200,8 @@ function admit(s: Scheduler, slot: u32, r: Request): bool {
   if (handle < 0) return false;
   const cached = sequenceOf(kv, handle).length;
   const needed = blocksFor(kv, target) - (cached >> kv.blockShift);
-  // With nothing running nobody would ever give blocks back: the watermark must not keep the only request out.
+  // With nothing running nobody would ever give blocks back: the watermark must not keep the only request
+  // out.
   const margin = s.runningCount == 0 ? 0 : s.watermarkBlocks;
   if (needed + margin > availableBlocks(kv) || reserve(kv, handle, target - cached) < 0) {
     close(kv, handle);

@@ -1,8 +1,8 @@
 /**
  * Token store: prompt and generated tokens of live requests in pages.
  *
- * A request takes the pages for its prompt and all its new tokens when it is submitted, so that nothing can run out
- * later. Pages are a stack; a request's row lists its pages in order.
+ * A request takes the pages for its prompt and all its new tokens when it is submitted, so that nothing can
+ * run out later. Pages are a stack; a request's row lists its pages in order.
  */
 import { PAGE_SHIFT, PAGE_TOKENS, Request, Scheduler } from "./layout";
 

@@ -1,9 +1,10 @@
 /**
- * MapCache: block pool, prefix index and block tables written the way JavaScript invites one to: Map, Set and arrays.
+ * MapCache: block pool, prefix index and block tables written the way JavaScript invites one to: Map, Set and
+ * arrays.
  *
- * It decides exactly what the core decides (same blocks reused, same eviction order), so it is both the model of the
- * property tests and the peer of the benches. A prefix is named by interning (name of its parent, its tokens), which
- * cannot collide.
+ * It decides exactly what the core decides (same blocks reused, same eviction order), so it is both the model
+ * of the property tests and the peer of the benches. A prefix is named by interning (name of its parent, its
+ * tokens), which cannot collide.
  */
 
 export interface MapBlock {

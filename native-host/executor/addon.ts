@@ -1,13 +1,14 @@
 /**
  * The native addon: its typed face and how it is found.
  *
- * The addon is a Node-API library over the C ABI of native-host/include/quartermaster_host.h. It is optional: where it
- * was not built, `loadAddon` says why and the wasm kernels take over. Refusals are Errors with a string `code`:
- * INVALID_ARGUMENT, OUT_OF_MEMORY, BAD_BATCH, BAD_TENSOR, MISSING_TENSOR, UNSUPPORTED, IO, BUSY, CLOSED.
+ * The addon is a Node-API library over the C ABI of native-host/include/quartermaster_host.h. It is optional:
+ * where it was not built, `loadAddon` says why and the wasm kernels take over. Refusals are Errors with a
+ * string `code`: INVALID_ARGUMENT, OUT_OF_MEMORY, BAD_BATCH, BAD_TENSOR, MISSING_TENSOR, UNSUPPORTED, IO,
+ * BUSY, CLOSED.
  *
- * Threading: a model belongs to the thread that created it. `run` computes on other threads and never blocks the event
- * loop. The core's memory is read in place while a run is in flight: do not step, commit or grow it until the promise
- * settles.
+ * Threading: a model belongs to the thread that created it. `run` computes on other threads and never blocks
+ * the event loop. The core's memory is read in place while a run is in flight: do not step, commit or grow it
+ * until the promise settles.
  */
 import { existsSync } from "node:fs";
 import { createRequire } from "node:module";
@@ -78,7 +79,10 @@ export interface NativeModelConfig {
   isa: "auto" | Isa;
 }
 
-/** A plan's batch: counts, and byte offsets into the attached core memory (meaning of each array: bindings/plan.ts). */
+/**
+ * A plan's batch: counts, and byte offsets into the attached core memory (meaning of each array:
+ * bindings/plan.ts).
+ */
 export interface NativeBatch {
   /** Counts. */
   rows: number;
@@ -139,7 +143,10 @@ export interface NativeKvShape {
   kvType: NumberType;
 }
 
-/** Single kernels on the calling thread, for tests and benches. Weights and KV pools are bytes, numbers as stored. */
+/**
+ * Single kernels on the calling thread, for tests and benches. Weights and KV pools are bytes, numbers as
+ * stored.
+ */
 export interface NativeKernels {
   /** out[i] = table[tokens[i]]; table is [vocab][width]. */
   embed(
@@ -160,7 +167,10 @@ export interface NativeKernels {
     eps: number,
     out: Float32Array,
   ): void;
-  /** out[t][o] = sum over k of x[t][k] * weight[o][k] (+ bias[o]); x is [tokens][inputs], weight [outputs][inputs]. */
+  /**
+   * out[t][o] = sum over k of x[t][k] * weight[o][k] (+ bias[o]); x is [tokens][inputs], weight
+   * [outputs][inputs].
+   */
   matmul(
     isa: KernelIsa,
     x: Float32Array,
@@ -191,7 +201,10 @@ export interface NativeKernels {
     k: Float32Array,
     v: Float32Array,
   ): void;
-  /** Causal attention of queries [tokens][heads][headDim] at positions firstPosition, firstPosition + 1, ... of one sequence. */
+  /**
+   * Causal attention of queries [tokens][heads][headDim] at positions firstPosition, firstPosition + 1, ...
+   * of one sequence.
+   */
   attention(
     isa: KernelIsa,
     kv: Uint8Array,

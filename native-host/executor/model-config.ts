@@ -107,7 +107,10 @@ function readIds(value: unknown): number[] {
   return ids.filter((id): id is number => typeof id === "number" && Number.isInteger(id) && id >= 0);
 }
 
-/** Reads config.json (and the end-of-text ids of generation_config.json). Throws MODEL_CONFIG, UNKNOWN_ARCHITECTURE. */
+/**
+ * Reads config.json (and the end-of-text ids of generation_config.json). Throws MODEL_CONFIG,
+ * UNKNOWN_ARCHITECTURE.
+ */
 export function parseModelConfig(text: string, generationText?: string): ModelConfig {
   const json = parseObject(text, "config.json");
   const generation =

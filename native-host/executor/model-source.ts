@@ -69,7 +69,10 @@ export async function directorySource(directory: string): Promise<ModelSource> {
   };
 }
 
-/** A Hugging Face directory behind a URL. Uses range requests; a server without them is read whole, once a file. */
+/**
+ * A Hugging Face directory behind a URL. Uses range requests; a server without them is read whole, once a
+ * file.
+ */
 export function urlSource(base: string | URL): ModelSource {
   const root = String(base).replace(/\/?$/, "/");
   const whole = new Map<string, Uint8Array>();

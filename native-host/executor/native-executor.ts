@@ -1,4 +1,7 @@
-/** NativeExecutor: runs plans on the addon's CPU kernels, which read the plan and the block tables in core memory. */
+/**
+ * NativeExecutor: runs plans on the addon's CPU kernels, which read the plan and the block tables in core
+ * memory.
+ */
 import { invalidArgument, requireInteger } from "../../bindings/errors.js";
 import type { Executor, ExecutorDescription, RowContext, StepResult } from "../../bindings/executor.js";
 import { Phase, type StepPlan } from "../../bindings/plan.js";
@@ -142,7 +145,10 @@ export class NativeExecutor implements Executor {
   }
 }
 
-/** The sampling records and token histories of a plan's sampling rows; histories only where a penalty reads them. */
+/**
+ * The sampling records and token histories of a plan's sampling rows; histories only where a penalty reads
+ * them.
+ */
 function packSampling(
   plan: StepPlan,
   context: (row: number) => RowContext,

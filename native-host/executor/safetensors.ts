@@ -93,8 +93,8 @@ async function filesOf(source: ModelSource): Promise<string[]> {
 }
 
 /**
- * Finds every tensor the config asks for. Throws MODEL_FILE for damaged files, MISSING_TENSOR naming the tensor,
- * TENSOR_SHAPE naming it and both shapes. Tensors the model does not need are passed over.
+ * Finds every tensor the config asks for. Throws MODEL_FILE for damaged files, MISSING_TENSOR naming the
+ * tensor, TENSOR_SHAPE naming it and both shapes. Tensors the model does not need are passed over.
  */
 export async function locateTensors(
   source: ModelSource,

@@ -1,6 +1,6 @@
 /**
- * Sampling: one token from a row of logits. The native addon runs the same steps in the same order in double precision,
- * so that both backends draw the same tokens.
+ * Sampling: one token from a row of logits. The native addon runs the same steps in the same order in double
+ * precision, so that both backends draw the same tokens.
  *
  * Draw i of a request is a function of (seed, i) alone: it does not depend on what else is in the batch.
  */
@@ -26,7 +26,10 @@ export function argmax(logits: Float32Array): number {
   return best;
 }
 
-/** Divides positive and multiplies negative logits of the tokens seen, in float32. Source: CTRL (arXiv 1909.05858). */
+/**
+ * Divides positive and multiplies negative logits of the tokens seen, in float32. Source: CTRL (arXiv
+ * 1909.05858).
+ */
 function penalise(logits: Float32Array, history: Uint32Array, penalty: number): Float32Array {
   const penalised = logits.slice();
   const factor = Math.fround(penalty);
@@ -68,7 +71,10 @@ export function sampleRow(
   return order[weights.length - 1];
 }
 
-/** Keeps the smallest head whose share reaches `topP`. Source: "The Curious Case of Neural Text Degeneration" (arXiv 1904.09751). */
+/**
+ * Keeps the smallest head whose share reaches `topP`. Source: "The Curious Case of Neural Text Degeneration"
+ * (arXiv 1904.09751).
+ */
 function keepNucleus(weights: number[], topP: number): void {
   let sum = 0;
   for (const weight of weights) sum += weight;
@@ -82,7 +88,10 @@ function keepNucleus(weights: number[], topP: number): void {
   }
 }
 
-/** Drops what is less likely than `minP` of the most likely. Source: "Turning Up the Heat: Min-p Sampling" (arXiv 2407.01082). */
+/**
+ * Drops what is less likely than `minP` of the most likely. Source: "Turning Up the Heat: Min-p Sampling"
+ * (arXiv 2407.01082).
+ */
 function keepLikely(weights: number[], minP: number): void {
   const least = minP * weights[0];
   let kept = weights.length;

@@ -17,9 +17,9 @@ export interface Tokenizer {
 const INCOMPLETE = "\ufffd";
 
 /**
- * Decodes a growing list of tokens. A token's text may depend on the token before it (word boundaries), and a character
- * may be spread over several tokens: the tokens since the last safe point are decoded again together, and nothing is
- * given out while the result ends in an incomplete character.
+ * Decodes a growing list of tokens. A token's text may depend on the token before it (word boundaries), and a
+ * character may be spread over several tokens: the tokens since the last safe point are decoded again
+ * together, and nothing is given out while the result ends in an incomplete character.
  */
 export class StreamingDetokenizer implements Detokenizer {
   readonly #decode: (tokens: number[]) => string;
@@ -80,7 +80,9 @@ class LibraryTokenizer implements Tokenizer {
   }
 }
 
-/** Reads tokenizer.json and tokenizer_config.json. Throws MODEL_FILE when they are missing or not understood. */
+/**
+ * Reads tokenizer.json and tokenizer_config.json. Throws MODEL_FILE when they are missing or not understood.
+ */
 export async function openTokenizer(source: ModelSource): Promise<Tokenizer> {
   const text = await source.text("tokenizer.json");
   if (text === undefined) throw modelFileError(source.name, "tokenizer.json", "is not there");

@@ -145,7 +145,9 @@ export class WasmModel {
     this.#kernels = kernels;
   }
 
-  /** Streams the weights in and sets up the KV pool. Throws OUT_OF_MEMORY when all of it does not fit 4 GiB. */
+  /**
+   * Streams the weights in and sets up the KV pool. Throws OUT_OF_MEMORY when all of it does not fit 4 GiB.
+   */
   static async load(
     module: WebAssembly.Module,
     source: ModelSource,
@@ -290,8 +292,8 @@ export class WasmModel {
   }
 
   /**
-   * Computes up to MAX_TOKENS tokens through all layers, writing their K and V. `tableStart`: index of each token's
-   * first block id in the tables. Hidden states stay for `logits`.
+   * Computes up to MAX_TOKENS tokens through all layers, writing their K and V. `tableStart`: index of each
+   * token's first block id in the tables. Hidden states stay for `logits`.
    */
   computeTokens(
     ids: ArrayLike<number>,

@@ -27,7 +27,10 @@ async function setUp(
   return { core, cache, scheduler };
 }
 
-/** Everything that a refused call must leave alone: the state but for the input regions that carry the arguments. */
+/**
+ * Everything that a refused call must leave alone: the state but for the input regions that carry the
+ * arguments.
+ */
 function stateOf(core: Core): Uint8Array {
   const bytes = core.snapshot();
   for (const cache of core.kvCaches)

@@ -19,7 +19,10 @@ import { Random } from "../support/random.js";
 
 const VOCAB = 128;
 
-/** Keeps tokens in the slots of the plan and answers with the row's last token plus one, read through its table. */
+/**
+ * Keeps tokens in the slots of the plan and answers with the row's last token plus one, read through its
+ * table.
+ */
 class CountingExecutor implements Executor {
   readonly kv: Uint32Array;
   fail: ((plan: StepPlan) => boolean) | undefined;

@@ -1,4 +1,7 @@
-/** What the bindings declare is what the module has: export names, parameter counts, status codes, header words. */
+/**
+ * What the bindings declare is what the module has: export names, parameter counts, status codes, header
+ * words.
+ */
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";

@@ -1,6 +1,6 @@
 /**
- * Same tokens everywhere: the greedy output of every prompt of the workload does not depend on the pool, the prefix
- * cache, the chunking, the batch, the build of the core, or the kernels.
+ * Same tokens everywhere: the greedy output of every prompt of the workload does not depend on the pool, the
+ * prefix cache, the chunking, the batch, the build of the core, or the kernels.
  */
 import assert from "node:assert/strict";
 import { before, describe, test } from "node:test";

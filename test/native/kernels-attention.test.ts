@@ -1,4 +1,5 @@
-// Paged attention equals dense attention over the same keys and values, whatever the paging; and its bits depend on
+// Paged attention equals dense attention over the same keys and values, whatever the paging; and its bits
+// depend on
 // neither the block size nor how the queries are cut into calls.
 import assert from "node:assert/strict";
 import { test } from "node:test";

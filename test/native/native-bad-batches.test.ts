@@ -1,4 +1,5 @@
-// A batch that points outside the pool, the vocabulary, the memory or its own limits is refused with a code, and has
+// A batch that points outside the pool, the vocabulary, the memory or its own limits is refused with a code,
+// and has
 // changed nothing: the same good batch gives the same bits before and after.
 import assert from "node:assert/strict";
 import { test } from "node:test";

@@ -1,4 +1,5 @@
-// The bits computed for a token depend on neither the rest of the batch, nor the chunking of its prompt, nor the block
+// The bits computed for a token depend on neither the rest of the batch, nor the chunking of its prompt, nor
+// the block
 // size, nor the number of threads.
 import assert from "node:assert/strict";
 import { test } from "node:test";

@@ -1,4 +1,5 @@
-// The life of a native model: what it is made of, what it refuses to be made of, one run at a time, both kinds of
+// The life of a native model: what it is made of, what it refuses to be made of, one run at a time, both
+// kinds of
 // memory, copies of blocks, and its end.
 import assert from "node:assert/strict";
 import { mkdtempSync, rmSync, truncateSync, writeFileSync } from "node:fs";

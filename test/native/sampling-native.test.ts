@@ -1,4 +1,5 @@
-// The native sampler follows its rule: greedy by logit then id, restricted by top-k, top-p and min-p in that order, and
+// The native sampler follows its rule: greedy by logit then id, restricted by top-k, top-p and min-p in that
+// order, and
 // drawn from (seed, position) alone, with frequencies as the softmax says.
 import assert from "node:assert/strict";
 import { test } from "node:test";

@@ -1,4 +1,6 @@
-/** The cache against a model written with Map, Set and arrays: same hits, same blocks reused, same refusals. */
+/**
+ * The cache against a model written with Map, Set and arrays: same hits, same blocks reused, same refusals.
+ */
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";

@@ -1,6 +1,7 @@
 /**
- * Eviction order on a real trace: least recently used, the tail of a request before its head. The block hit rates of the
- * Mooncake conversation trace (arXiv 2407.00079) are exactly those of the definition, at every capacity.
+ * Eviction order on a real trace: least recently used, the tail of a request before its head. The block hit
+ * rates of the Mooncake conversation trace (arXiv 2407.00079) are exactly those of the definition, at every
+ * capacity.
  */
 import assert from "node:assert/strict";
 import { existsSync, readFileSync } from "node:fs";

@@ -207,7 +207,8 @@ test("heights follow the geometric law for regular keys too", async () => {
     const promoted = keysOnLevel(index, 1);
     const deviation = Math.sqrt(count * share * (1 - share));
     assert.ok(Math.abs(promoted - count * share) < 5 * deviation, `${name}: ${promoted} keys on level 1`);
-    // The law would be broken at once if the key itself were the hash: every multiple of 64 ends in five zero bits.
+    // The law would be broken at once if the key itself were the hash: every multiple of 64 ends in five zero
+    // bits.
     if (name.startsWith("multiples")) assert.equal(Number(key(7) % 32n), 0);
   }
 });
@@ -234,7 +235,10 @@ function linesTouched(index: OrderedIndex, key: bigint): number {
   }
 }
 
-/** Lines that a lookup touches in a skip list of one element a node, p = 1/2: each node visited is a line of its own. */
+/**
+ * Lines that a lookup touches in a skip list of one element a node, p = 1/2: each node visited is a line of
+ * its own.
+ */
 function skipListVisits(count: number, random: Random): number {
   let visits = 0;
   // Expected walk: at each level the search steps right until a taller node; both directions are coin flips.

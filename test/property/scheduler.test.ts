@@ -1,4 +1,7 @@
-/** The request table and the whole step against a scheduler written with objects and arrays: equal plans, always. */
+/**
+ * The request table and the whole step against a scheduler written with objects and arrays: equal plans,
+ * always.
+ */
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";

@@ -1,4 +1,6 @@
-/** A plain float64 forward pass over a fixture: nothing shared with the executors, the whole attention matrix. */
+/**
+ * A plain float64 forward pass over a fixture: nothing shared with the executors, the whole attention matrix.
+ */
 import type { Fixture } from "./model-fixtures.js";
 
 type Config = Record<string, unknown>;

@@ -1,4 +1,7 @@
-/** A small seeded generator for property tests: fast-check chooses the seed, and shrinks the number of operations. */
+/**
+ * A small seeded generator for property tests: fast-check chooses the seed, and shrinks the number of
+ * operations.
+ */
 export class Random {
   #state: number;
 

@@ -8,8 +8,8 @@ export const GREEDY: RowContext = {
 };
 
 /**
- * Feeds a prompt of `first` tokens in chunks of at most `chunk`, then the other tokens one by one as if they had been
- * sampled. Returns the logits of the last prompt token and of each token after it.
+ * Feeds a prompt of `first` tokens in chunks of at most `chunk`, then the other tokens one by one as if they
+ * had been sampled. Returns the logits of the last prompt token and of each token after it.
  */
 export async function forcedLogits(
   executor: Executor,

@@ -3,9 +3,9 @@
  *
  *   kv[block][layer][2: K, V][kvHead][blockSize][headDim]
  *
- * One query token at a time: scores over all positions it sees, softmax, weighted sum of V, each in order of absolute
- * position; the result does not depend on chunk borders, block size or the rest of the batch.
- * Paged KV: "Efficient Memory Management for Large Language Model Serving with PagedAttention" (arXiv 2309.06180).
+ * One query token at a time: scores over all positions it sees, softmax, weighted sum of V, each in order of
+ * absolute position; the result does not depend on chunk borders, block size or the rest of the batch. Paged
+ * KV: "Efficient Memory Management for Large Language Model Serving with PagedAttention" (arXiv 2309.06180).
  */
 import { exp4, sumLanes } from "./math";
 
@@ -61,8 +61,9 @@ function softmax(scores: usize, count: u32): f32 {
 }
 
 /**
- * Attention of `n` query tokens. `positions[n]`: absolute position; `tableOf[n]`: address of the token's block table.
- * Query head h reads KV head h / (heads / kvHeads). `window` 0 = all earlier positions. `scores`: f32[longest + 4].
+ * Attention of `n` query tokens. `positions[n]`: absolute position; `tableOf[n]`: address of the token's
+ * block table. Query head h reads KV head h / (heads / kvHeads). `window` 0 = all earlier positions.
+ * `scores`: f32[longest + 4].
  */
 export function attention(
   q: usize,

@@ -72,7 +72,10 @@ export function rope(
   }
 }
 
-/** gate = silu(gate) * up, `count` elements, a multiple of 4. Source: "GLU Variants Improve Transformer" (arXiv 2002.05202). */
+/**
+ * gate = silu(gate) * up, `count` elements, a multiple of 4. Source: "GLU Variants Improve Transformer"
+ * (arXiv 2002.05202).
+ */
 export function swiglu(gate: usize, up: usize, count: u32): void {
   const one = f32x4.splat(1);
   for (let i: usize = 0; i < <usize>count; i += 4) {

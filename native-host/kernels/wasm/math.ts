@@ -43,7 +43,10 @@ export function loadBf16(ptr: usize): v128 {
   return i32x4.shl(v128.load_ext<u16>(ptr), 16);
 }
 
-/** Four f16 at `ptr` as f32: exponent and mantissa moved to their places, then re-biased by a product (subnormals too). */
+/**
+ * Four f16 at `ptr` as f32: exponent and mantissa moved to their places, then re-biased by a product
+ * (subnormals too).
+ */
 // @ts-ignore: decorator
 @inline
 export function loadF16(ptr: usize): v128 {

@@ -1,8 +1,8 @@
 /**
  * Matrix product out[n][rows] = x[n][columns] * w[rows][columns]^T (+ bias[rows]), f32 accumulation.
  *
- * Each output element is summed over the columns in one fixed order (four lanes, then across them) whatever the tile it
- * falls in: what a token computes does not depend on the batch it is in.
+ * Each output element is summed over the columns in one fixed order (four lanes, then across them) whatever
+ * the tile it falls in: what a token computes does not depend on the batch it is in.
  */
 import { load4, sumLanes, WeightType } from "./math";
 
