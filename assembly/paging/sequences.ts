@@ -221,36 +221,31 @@ export function append(kv: KvCache, handle: u32, tokensPtr: usize, count: u32): 
   return OK;
 }
 
-/** Whether table entries `from` to `end` contain a block. */
-function holds(table: usize, from: u32, end: u32, id: BlockId): bool {
-  for (let i = from; i < end; i++) if (load<u32>(table + ((<usize>i) << 2)) == id) return true;
-  return false;
-}
-
 /**
- * Drops the pending copies whose target loses its last holder when table entries from `keep` on are given
- * back. Their sources go before the sequence's own blocks do, which keeps every evictable block in front of
- * its ancestors.
+ * Releases a block; if nobody holds it any more, the pending copy into it is dropped and its source released
+ * in turn. That happens while the sequence still holds the source's ancestors, which keeps every evictable
+ * block in front of its ancestors.
  */
-function dropCopies(kv: KvCache, sequence: Sequence, table: usize, keep: u32): void {
-  let kept: u32 = 0;
-  for (let i: u32 = 0; i < kv.copyCount; i++) {
-    const copy = copyAt(kv, i);
-    if (block(kv, copy.target).refs == 1 && holds(table, keep, sequence.blockCount, copy.target)) {
-      release(kv, copy.source);
-      continue;
-    }
-    if (kept != i)
-      memory.copy(changetype<usize>(copyAt(kv, kept)), changetype<usize>(copy), offsetof<Copy>());
-    kept += 1;
+function releaseWithCopies(kv: KvCache, id: BlockId): void {
+  release(kv, id);
+  if (kv.copyCount == 0 || block(kv, id).refs != 0) return;
+  for (let i = kv.copyCount; i > 0; i--) {
+    const copy = copyAt(kv, i - 1);
+    if (copy.target != id) continue;
+    const source = copy.source;
+    const behind = <usize>(kv.copyCount - i) * offsetof<Copy>();
+    memory.copy(changetype<usize>(copy), changetype<usize>(copy) + offsetof<Copy>(), behind);
+    kv.copyCount -= 1;
+    releaseWithCopies(kv, source);
+    return;
   }
-  kv.copyCount = kept;
 }
 
 /** Releases the blocks from `keep` on, the last one first. */
 function releaseFrom(kv: KvCache, sequence: Sequence, table: usize, keep: u32): void {
-  if (kv.copyCount != 0) dropCopies(kv, sequence, table, keep);
-  for (let i = sequence.blockCount; i > keep; i--) release(kv, load<u32>(table + ((<usize>(i - 1)) << 2)));
+  for (let i = sequence.blockCount; i > keep; i--) {
+    releaseWithCopies(kv, load<u32>(table + ((<usize>(i - 1)) << 2)));
+  }
   sequence.blockCount = keep;
 }
 

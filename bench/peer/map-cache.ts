@@ -210,15 +210,16 @@ export class MapCache {
     return tail.refs > 1 || tail.name !== 0;
   }
 
-  /** Gives blocks back from table entry `keep` on, after the sources of copies that nobody needs any more. */
   #releaseFrom(sequence: MapSequence, keep: number): void {
-    const dropped = sequence.blocks.slice(keep);
-    this.pendingCopies = this.pendingCopies.filter(({ source, target }) => {
-      if (target.refs > 1 || !dropped.includes(target)) return true;
-      this.#release(source);
-      return false;
-    });
-    while (sequence.blocks.length > keep) this.#release(sequence.blocks.pop()!);
+    while (sequence.blocks.length > keep) this.#releaseWithCopies(sequence.blocks.pop()!);
+  }
+
+  /** Releases a block, and what a pending copy into it was to read, once nobody holds it. */
+  #releaseWithCopies(block: MapBlock): void {
+    this.#release(block);
+    if (block.refs > 0) return;
+    const at = this.pendingCopies.findIndex(({ target }) => target === block);
+    if (at >= 0) this.#releaseWithCopies(this.pendingCopies.splice(at, 1)[0].source);
   }
 
   #take(): MapBlock {

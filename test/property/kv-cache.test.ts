@@ -167,7 +167,7 @@ async function run(
 }
 
 test("100,000 random operations on the cache equal the model, validated after each", () =>
-  run("core", 400, {}));
+  run("core", 1000, {}));
 test("the scalar build takes the same decisions", () => run("core-scalar", 30, {}));
 test("the threads build takes the same decisions", () => run("core-threads", 30, {}));
 test("the debug build checks itself after each call and finds nothing", () => run("debug", 10, {}));
@@ -205,4 +205,27 @@ test("snapshot in the middle, restore in another build: identical bytes after th
     }),
     { numRuns: 20 },
   );
+});
+
+test("a copy of a copy is dropped with its last holder, and what it was to read with it", async () => {
+  const core = await Core.create();
+  const cache = core.kvCache({ blocks: 8, blockSize: 4, maxSequences: 4, maxSequenceTokens: 16 });
+  const first = cache.open({ tokens: [] });
+  cache.reserve(first, 6);
+  cache.append(first, [1, 2, 3, 4, 5, 6]);
+  const second = cache.fork(first);
+  cache.reserve(second, 1);
+  const third = cache.fork(second);
+  cache.reserve(third, 1);
+  assert.equal(cache.copies().length / 8, 2);
+  cache.close(second);
+  core.validate();
+  assert.equal(cache.copies().length / 8, 2, "the third sequence still needs both");
+  cache.close(third);
+  core.validate();
+  assert.equal(cache.copies().length, 0);
+  assert.equal(cache.available, 6);
+  cache.close(first);
+  core.validate();
+  assert.equal(cache.available, 8);
 });
