@@ -239,7 +239,7 @@ test("a worker that ends under a running batch ends quietly", needsAddon, async 
   assert.equal(code, 0);
 });
 
-test("QUARTERMASTER_ADDON: off, and a file that is no addon", () => {
+test("QUARTERMASTER_ADDON: off, a file that is not there, and one that is no addon", () => {
   const url = new URL("../../native-host/executor/addon.js", import.meta.url).href;
   const reasonWith = (value: string): string => {
     const script = `import { loadAddon } from ${JSON.stringify(url)}; console.log(loadAddon().reason ?? "loaded");`;
@@ -248,5 +248,8 @@ test("QUARTERMASTER_ADDON: off, and a file that is no addon", () => {
       .stdout;
   };
   assert.match(reasonWith("off"), /turned off/);
-  assert.match(reasonWith(join(folder, "nothing.node")), /could not be loaded/);
+  assert.match(reasonWith(join(folder, "nothing.node")), /is not there .*build it with/);
+  const broken = join(folder, "broken.node");
+  writeFileSync(broken, "no library");
+  assert.match(reasonWith(broken), /could not be loaded/);
 });
