@@ -11,6 +11,7 @@ import { forgetUnreferenced, matchPrefix } from "../paging/prefix";
 import {
   append,
   close,
+  countLookup,
   fork,
   isOpen,
   open,
@@ -64,7 +65,9 @@ export function kvCacheCreate(
 /** Opens a sequence on the cached part of `count` tokens in the input region. `flags`: 1 = never shared. */
 export function kvOpen(cache: usize, namespace: u32, count: u32, flags: u32): i32 {
   const kv = changetype<KvCache>(cache);
-  return checked(kv, open(kv, namespace, kv.input, count, flags & ~OWNED));
+  const handle = open(kv, namespace, kv.input, count, flags & ~OWNED);
+  if (handle >= 0) countLookup(kv, handle, count);
+  return checked(kv, handle);
 }
 
 /** Cached tokens (whole blocks) that `count` tokens in the input region would hit now; changes nothing. */

@@ -105,9 +105,13 @@ export function open(kv: KvCache, namespace: u32, tokensPtr: usize, count: u32, 
   sequence.length = matched << kv.blockShift;
   sequence.blockCount = matched;
   sequence.published = matched;
-  kv.queriedTokens += count;
-  kv.hitTokens += sequence.length;
   return handle;
+}
+
+/** Counts a look-up that led to something: `count` prompt tokens asked for, the sequence's length found. */
+export function countLookup(kv: KvCache, handle: u32, count: u32): void {
+  kv.queriedTokens += count;
+  kv.hitTokens += sequenceOf(kv, handle).length;
 }
 
 /**

@@ -117,10 +117,17 @@ export function abort(s: Scheduler, handle: u32): Status {
   }
   if (r.state == State.Arriving) removeArrival(s, slot);
   else if (r.state == State.Waiting) dequeue(s, slot);
-  const wasRunning = r.state == State.Running;
+  else leaveRunning(s, slot);
   endRequest(s, slot);
-  if (wasRunning) endAborted(s, 1);
   return OK;
+}
+
+/** Takes one request out of the running list; others that were aborted in flight stay until their step ends. */
+function leaveRunning(s: Scheduler, slot: u32): void {
+  for (let i: u32 = 0; i < s.runningCount; i++) {
+    if (runningAt(s, i) == slot) setRunning(s, i, NONE);
+  }
+  compactRunning(s);
 }
 
 /** Tokens of a live request whose K and V exist. */

@@ -17,7 +17,7 @@
  */
 import { availableBlocks } from "../paging/pool";
 import { blocksFor, NONE, OWNED } from "../paging/layout";
-import { close, open, reserve, sequenceOf } from "../paging/sequences";
+import { close, countLookup, open, reserve, sequenceOf } from "../paging/sequences";
 import { INVALID_TIME, OUT_OF_BLOCKS, QUEUE_TIMEOUT, Status, STEP_IN_FLIGHT } from "../memory/status";
 import { nextArrivalUs, popArrival } from "./arrivals";
 import { emitPlan, recordOutcome } from "./emit";
@@ -189,8 +189,10 @@ function planAdmissions(s: Scheduler, plan: StepPlan): void {
 }
 
 /**
- * Opens the request's sequence on its cached prefix and reserves the rest of its prompt. The cached blocks
- * are referenced before anything is counted or taken, so an admission never evicts its own hit.
+ * Opens the request's sequence on its cached prefix and reserves the rest of its prompt. The cached blocks are
+ * referenced before anything is counted or taken, so an admission never evicts its own hit. When there is no
+ * room the references are dropped again, which leaves those blocks most recently used: the request that is next
+ * in line keeps its prefix warm.
  */
 function admit(s: Scheduler, slot: u32, r: Request): bool {
   const kv = s.kv;
@@ -207,6 +209,7 @@ function admit(s: Scheduler, slot: u32, r: Request): bool {
     close(kv, handle);
     return false;
   }
+  countLookup(kv, handle, target);
   dequeue(s, slot);
   r.state = State.Running;
   r.sequence = handle;

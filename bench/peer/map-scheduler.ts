@@ -55,6 +55,9 @@ export class MapScheduler {
   readonly waiting: MapRequest[] = [];
   running: MapRequest[] = [];
   plan: MapPlan | undefined;
+  /** Prompt tokens looked up by admissions, and found. */
+  queriedTokens = 0;
+  hitTokens = 0;
   #submitted = 0;
   #order = 0;
   #stepId = 0;
@@ -240,13 +243,16 @@ export class MapScheduler {
     const target = request.tokens.length;
     const sequence = cache.openSequence(request.tokens, request.namespace);
     if (sequence === undefined) return false;
+    const cached = sequence.tokens.length;
     const needed = cache.blocksFor(target) - sequence.blocks.length;
     const margin = this.running.length === 0 ? 0 : this.#options.watermarkBlocks;
-    if (needed + margin > cache.available || !cache.reserve(sequence, target - sequence.tokens.length)) {
+    if (needed + margin > cache.available || !cache.reserve(sequence, target - cached)) {
       cache.close(sequence);
       return false;
     }
     this.waiting.shift();
+    this.queriedTokens += target;
+    this.hitTokens += cached;
     request.sequence = sequence;
     request.admittedNow = true;
     this.running.push(request);

@@ -132,7 +132,7 @@ class Harness {
     );
     this.noBlockIsWrittenTwice(plan.slots);
 
-    if (random.below(6) === 0) this.abortOne();
+    for (let aborts = random.below(12) - 8; aborts > 0; aborts--) this.abortOne();
     if (random.below(8) === 0) this.submit();
     if (random.below(6) === 0) {
       scheduler.abandon(plan.stepId);
@@ -177,7 +177,9 @@ class Harness {
     assert.equal(scheduler.running, model.running.length);
     assert.equal(scheduler.arriving, model.arriving.length);
     assert.equal(scheduler.cache.available, cache.available);
-    assert.equal(scheduler.cache.stats().cached, cache.cached.size);
+    const { cached, queriedTokens, hitTokens } = scheduler.cache.stats();
+    assert.equal(cached, cache.cached.size);
+    assert.deepEqual([queriedTokens, hitTokens], [model.queriedTokens, model.hitTokens]);
   }
 }
 
