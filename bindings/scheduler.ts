@@ -396,15 +396,17 @@ export class Scheduler {
       case "DUPLICATE_ID":
         return explain("id", options.id, "an id that no live request has");
       case "INVALID_TOKEN":
-        return explain(
-          "tokens",
-          Math.max(...Array.from(options.tokens)),
-          "token ids below the vocabulary size",
-        );
+        return explain("tokens", largest(options.tokens), "token ids below the vocabulary size");
       default:
         return error;
     }
   }
+}
+
+function largest(tokens: ArrayLike<number>): number {
+  let highest = 0;
+  for (let i = 0; i < tokens.length; i++) highest = Math.max(highest, tokens[i]);
+  return highest;
 }
 
 function requestId(id: number | bigint | undefined): bigint {

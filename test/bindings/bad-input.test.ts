@@ -103,6 +103,18 @@ describe("submit refuses", () => {
     scheduler.submit({ tokens: [1], maxNewTokens: 1, id: 77 });
   });
 
+  test("a token past the vocabulary at the end of a very long prompt", async () => {
+    const core = await Core.create();
+    const cache = core.kvCache({ blocks: 65536, blockSize: 16, maxSequences: 1, maxSequenceTokens: 1 << 20 });
+    const scheduler = core.scheduler({ cache, vocabSize: 50, maxRequests: 1, tokenCapacity: 1 << 20 });
+    const tokens = new Uint32Array(1_000_000);
+    tokens[999_999] = 77;
+    assert.throws(() => scheduler.submit({ tokens, maxNewTokens: 1 }), {
+      code: "INVALID_TOKEN",
+      message: /77/,
+    });
+  });
+
   test("one request more than there are slots", async () => {
     const { core, scheduler } = await setUp({ maxRequests: 2 });
     for (let i = 0; i < 2; i++) scheduler.submit({ tokens: [1], maxNewTokens: 1 });
