@@ -8,7 +8,7 @@
  *   sequences  [maxSequences]  Sequence, 32 B
  *   tables     [maxSequences][tableStride] u32  block ids of each sequence, read by kernels in place
  *   copies     [maxSequences]  Copy, 32 B       copy-on-write transfers not settled yet
- *   keys       [64] u64                         scratch of a match
+ *   keys       [64] u64, [64] u32               scratch of a match: keys, and blocks that carry them
  *   input      [maxSequenceTokens] u32          the host writes token ids here
  *
  * A block costs 32 B + 4..8 B of bucket, its tokens not counted. Source of the idea of paged KV blocks with
@@ -212,7 +212,7 @@ export function kvBytes(blocks: u32, blockSize: u32, maxSequences: u32, maxSeque
     align(<u64>maxSequences * offsetof<Sequence>()) +
     align(<u64>maxSequences * stride * 4) +
     align(<u64>maxSequences * offsetof<Copy>()) +
-    align(<u64>MATCH_GROUP * 8) +
+    align(<u64>MATCH_GROUP * 12) +
     align(<u64>maxSequenceTokens * 4)
   );
 }
@@ -246,6 +246,6 @@ export function kvLayOut(
   kv.copies = <u32>at;
   at += alignToLine(<usize>maxSequences * offsetof<Copy>());
   kv.keys = <u32>at;
-  at += alignToLine((<usize>MATCH_GROUP) << 3);
+  at += alignToLine(<usize>MATCH_GROUP * 12);
   kv.input = <u32>at;
 }

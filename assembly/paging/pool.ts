@@ -55,6 +55,8 @@ export function availableBlocks(kv: KvCache): u32 {
 }
 
 /** Takes the first free block, referenced once. The free list must not be empty. */
+// @ts-ignore: decorator
+@inline
 export function takeFree(kv: KvCache): BlockId {
   const id = kv.freeHead;
   const record = block(kv, id);
@@ -67,6 +69,8 @@ export function takeFree(kv: KvCache): BlockId {
   return id;
 }
 
+// @ts-ignore: decorator
+@inline
 function pushFree(kv: KvCache, id: BlockId, record: Block): void {
   const head = kv.freeHead;
   record.prev = NONE;

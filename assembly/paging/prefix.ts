@@ -62,18 +62,30 @@ function sameTokens(a: usize, b: usize, bytes: usize): bool {
   return true;
 }
 
-/** The cached block with this key, parent and content, or NONE. */
+/** The first block from `id` on in its hash chain that carries the key, or NONE. */
 // @ts-ignore: decorator
 @inline
-function find(kv: KvCache, key: u64, parent: u32, tokensPtr: usize): BlockId {
+function withKey(kv: KvCache, id: BlockId, key: u64): BlockId {
+  while (id != NONE && block(kv, id).key != key) id = block(kv, id).chain;
+  return id;
+}
+
+/** The cached block from candidate `id` on with this key, parent and content, or NONE. */
+// @ts-ignore: decorator
+@inline
+function verified(kv: KvCache, id: BlockId, key: u64, parent: u32, tokensPtr: usize): BlockId {
   const bytes = (<usize>kv.blockSize) << 2;
-  let id = load<u32>(bucketPtr(kv, key));
   while (id != NONE) {
     const record = block(kv, id);
-    if (record.key == key && record.parent == parent && sameTokens(tokensOf(kv, id), tokensPtr, bytes)) break;
-    id = record.chain;
+    if (record.parent == parent && sameTokens(tokensOf(kv, id), tokensPtr, bytes)) break;
+    id = withKey(kv, record.chain, key);
   }
   return id;
+}
+
+/** The cached block with this key, parent and content, or NONE. */
+function find(kv: KvCache, key: u64, parent: u32, tokensPtr: usize): BlockId {
+  return verified(kv, withKey(kv, load<u32>(bucketPtr(kv, key)), key), key, parent, tokensPtr);
 }
 
 /**
@@ -82,6 +94,7 @@ function find(kv: KvCache, key: u64, parent: u32, tokensPtr: usize): BlockId {
  */
 export function matchPrefix(kv: KvCache, namespace: u32, tokensPtr: usize, limit: u32, out: usize): u32 {
   const keys = <usize>kv.keys;
+  const candidates = keys + ((<usize>MATCH_GROUP) << 3);
   const blockBytes = (<usize>kv.blockSize) << 2;
   let key = rootKey(kv.seed, namespace);
   let parent = namespace | ROOT;
@@ -93,8 +106,15 @@ export function matchPrefix(kv: KvCache, namespace: u32, tokensPtr: usize, limit
       key = extendKey(kv, key, at + <usize>i * blockBytes);
       store<u64>(keys + ((<usize>i) << 3), key);
     }
+    // Three short passes, so that the cache misses of many blocks overlap: buckets and records, then content.
     for (let i: u32 = 0; i < group; i++) {
-      const id = find(kv, load<u64>(keys + ((<usize>i) << 3)), parent, at);
+      const wanted = load<u64>(keys + ((<usize>i) << 3));
+      const candidate = withKey(kv, load<u32>(bucketPtr(kv, wanted)), wanted);
+      store<u32>(candidates + ((<usize>i) << 2), candidate);
+    }
+    for (let i: u32 = 0; i < group; i++) {
+      const wanted = load<u64>(keys + ((<usize>i) << 3));
+      const id = verified(kv, load<u32>(candidates + ((<usize>i) << 2)), wanted, parent, at);
       if (id == NONE) return matched;
       if (out != 0) store<u32>(out + ((<usize>matched) << 2), id);
       parent = id;
@@ -142,17 +162,22 @@ function forget(kv: KvCache, id: BlockId, record: Block): void {
   kv.cachedCount -= 1;
 }
 
+/** Forgets the least recently used cached block that nobody holds; its block is free then. */
+function evictOldest(kv: KvCache): void {
+  const victim = kv.evictableHead;
+  forget(kv, victim, block(kv, victim));
+  evictableToFree(kv, victim);
+  kv.evictions += 1;
+}
+
 /**
  * Takes one block, referenced once: a free one, else the least recently used cached one. One must be
  * available.
  */
+// @ts-ignore: decorator
+@inline
 export function takeBlock(kv: KvCache): BlockId {
-  if (kv.freeCount == 0) {
-    const victim = kv.evictableHead;
-    forget(kv, victim, block(kv, victim));
-    evictableToFree(kv, victim);
-    kv.evictions += 1;
-  }
+  if (kv.freeCount == 0) evictOldest(kv);
   return takeFree(kv);
 }
 

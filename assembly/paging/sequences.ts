@@ -232,7 +232,7 @@ export function append(kv: KvCache, handle: u32, tokensPtr: usize, count: u32): 
  */
 function releaseWithCopies(kv: KvCache, id: BlockId): void {
   release(kv, id);
-  if (kv.copyCount == 0 || block(kv, id).refs != 0) return;
+  if (block(kv, id).refs != 0) return;
   for (let i = kv.copyCount; i > 0; i--) {
     const copy = copyAt(kv, i - 1);
     if (copy.target != id) continue;
@@ -248,7 +248,9 @@ function releaseWithCopies(kv: KvCache, id: BlockId): void {
 /** Releases the blocks from `keep` on, the last one first. */
 function releaseFrom(kv: KvCache, sequence: Sequence, table: usize, keep: u32): void {
   for (let i = sequence.blockCount; i > keep; i--) {
-    releaseWithCopies(kv, load<u32>(table + ((<usize>(i - 1)) << 2)));
+    const id = load<u32>(table + ((<usize>(i - 1)) << 2));
+    if (kv.copyCount == 0) release(kv, id);
+    else releaseWithCopies(kv, id);
   }
   sequence.blockCount = keep;
 }
