@@ -16,7 +16,7 @@ export interface ProgressState {
 export class Progress {
   readonly #terminal = process.stderr.isTTY === true;
   readonly #startMs = performance.now();
-  #shownMs = 0;
+  #shownMs = -Infinity;
 
   update(report: StepReport, state: ProgressState): void {
     const now = performance.now();
@@ -33,6 +33,6 @@ export class Progress {
   }
 
   end(): void {
-    if (this.#terminal && this.#shownMs > 0) process.stderr.write("\r\x1b[2K");
+    if (this.#terminal && this.#shownMs > -Infinity) process.stderr.write("\r\x1b[2K");
   }
 }

@@ -35,7 +35,7 @@ test("run --json prints one object: all answers as expected, blocks evicted and 
   assert.deepEqual(Object.keys(report), [...names, "peakBlocks", "blocks", "backend", "build"]);
   assert.equal(report.correct, report.expected);
   assert.equal(report.requests, 240);
-  assert.ok(report.prefixHitRate > 0.3);
+  assert.ok(report.prefixHitRate > 0.1);
   assert.ok(report.peakBlocks <= 100);
 });
 
