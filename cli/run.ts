@@ -86,6 +86,11 @@ async function loadWorkload(values: Values): Promise<WorkloadRequest[]> {
   );
 }
 
+/** The token store hands out pages of 256 tokens. */
+function wholePages(tokens: number): number {
+  return Math.ceil(tokens / 256) * 256;
+}
+
 export interface Answer {
   readonly request: WorkloadRequest;
   readonly text: string;
@@ -114,6 +119,7 @@ export async function serve(
     threads: integer("threads", values.threads, 0, 0, 64),
   });
   const { maxSequenceTokens, vocabSize, backend } = model.executor.describe();
+  const prompts = workload.map((request) => model.tokenizer.encode(request.text));
   const core = await Core.create({ build, seed: integer("seed", values.seed, 1, 0, 2 ** 50) });
   const cache = core.kvCache({
     blocks,
@@ -129,7 +135,10 @@ export async function serve(
     maxRunning,
     maxBatchTokens,
     policy,
-    tokenCapacity: workload.length * maxSequenceTokens,
+    tokenCapacity: prompts.reduce(
+      (sum, tokens, i) => sum + wholePages(tokens.length + workload[i].maxNewTokens),
+      0,
+    ),
   });
 
   const timeline: TimelineSample[] = [];
@@ -171,10 +180,10 @@ export async function serve(
     detokenizer: () => model.tokenizer.detokenizer(),
     onStep,
   });
-  const answer = async (request: WorkloadRequest): Promise<Answer> => {
+  const answer = async (request: WorkloadRequest, index: number): Promise<Answer> => {
     const arrivalUs = startUs + request.arrivalUs;
     let text = "";
-    const tokens = model.tokenizer.encode(request.text);
+    const tokens = prompts[index];
     for await (const event of engine.generate({ tokens, maxNewTokens: request.maxNewTokens, arrivalUs })) {
       text += event.text;
       latency.token(request.id, arrivalUs, event.timeUs);
