@@ -7,19 +7,21 @@
 import { invalidArgument, QuartermasterError, requireInteger, STATUS_CODES } from "./errors.js";
 import type { CoreExports } from "./exports.js";
 import { KvCache, type KvCacheOptions } from "./kv-cache.js";
-import { OrderedIndex, type OrderedIndexOptions } from "./ordered-index.js";
+import {
+  type Build,
+  BUILDS,
+  type HostImports,
+  hostImports,
+  instantiateRaw,
+  loadModule,
+  ordersLoads,
+} from "./module.js";
+import { INDEX_MODES, OrderedIndex, type OrderedIndexOptions } from "./ordered-index.js";
 import { Scheduler, type SchedulerOptions } from "./scheduler.js";
 
 /** Layout version this binding was written for; the module's `abiVersion()` must be the same. */
 export const ABI_VERSION = 1;
 
-/**
- * Builds of the core: SIMD, SIMD over shared memory, no SIMD, and one with assertions and a full check a
- * call.
- */
-export type Build = "core" | "core-threads" | "core-scalar" | "debug";
-
-const BUILDS: readonly Build[] = ["core", "core-threads", "core-scalar", "debug"];
 const PAGE = 65536;
 const RegionKind = { Scratch: 1, OrderedIndex: 2, KvCache: 3, Scheduler: 4 } as const;
 
@@ -29,10 +31,7 @@ export interface CoreOptions {
   /** Compiled module to use instead of loading `build` from the package; `build` must say what it is. */
   module?: WebAssembly.Module;
   /** How to instantiate the module. Default: WebAssembly.instantiate. */
-  instantiate?: (
-    module: WebAssembly.Module,
-    imports: { env: { memory: WebAssembly.Memory } },
-  ) => Promise<CoreExports>;
+  instantiate?: (module: WebAssembly.Module, imports: HostImports) => Promise<CoreExports>;
   /** Bytes of a module to compile instead of loading `build` from the package. */
   bytes?: BufferSource;
   /**
@@ -45,24 +44,23 @@ export interface CoreOptions {
    * prompts.
    */
   seed?: bigint | number;
+  /**
+   * Instances that may use the core at the same time, this one included, 1 to 64: each has 64 KiB of scratch.
+   * More than one needs build "core-threads". Default 1, and 8 in that build.
+   */
+  workers?: number;
 }
 
-/** Loads and compiles one of the package's modules: from disk in Node and Deno, by fetch in a browser. */
-export async function loadModule(build: Build = "core"): Promise<WebAssembly.Module> {
-  if (!BUILDS.includes(build)) throw invalidArgument("build", build, BUILDS.join(", "));
-  const url = new URL(`../../build/${build}.wasm`, import.meta.url);
-  if (url.protocol === "file:") {
-    const { readFile } = await import("node:fs/promises");
-    return WebAssembly.compile(await readFile(url));
-  }
-  const response = await fetch(url);
-  if (!response.ok)
-    throw new QuartermasterError("UNSUPPORTED", `cannot load ${url}: HTTP ${response.status}`);
-  return WebAssembly.compile(await response.arrayBuffer());
+/** What a worker needs to attach to a core; may be posted to it. */
+export interface SharedCore {
+  readonly build: Build;
+  readonly module: WebAssembly.Module;
+  readonly memory: WebAssembly.Memory;
 }
 
 export class Core {
   readonly build: Build;
+  readonly module: WebAssembly.Module;
   readonly memory: WebAssembly.Memory;
   /** Raw exports of the module (docs/abi.md): for hosts that drive the core without these bindings. */
   readonly exports: CoreExports;
@@ -72,11 +70,20 @@ export class Core {
   readonly schedulers: Scheduler[] = [];
   #poison: unknown = undefined;
   #closed = false;
+  readonly #shared: boolean;
+  #worker = 0;
   #scratchPointer = 0;
   #scratchBytes = 0;
 
-  private constructor(build: Build, memory: WebAssembly.Memory, exports: CoreExports) {
+  private constructor(
+    build: Build,
+    module: WebAssembly.Module,
+    memory: WebAssembly.Memory,
+    exports: CoreExports,
+  ) {
     this.build = build;
+    this.#shared = build === "core-threads";
+    this.module = module;
     this.memory = memory;
     this.exports = exports;
     if (exports.abiVersion() !== ABI_VERSION) {
@@ -91,9 +98,68 @@ export class Core {
   static async create(options: CoreOptions = {}): Promise<Core> {
     const seed = BigInt.asIntN(64, seedOf(options.seed));
     const core = await Core.#instantiate(options, PAGE);
+    const shared = core.build === "core-threads";
+    const workers = requireInteger(
+      "workers",
+      options.workers ?? (shared ? 8 : 1),
+      1,
+      shared ? MAX_WORKERS : 1,
+    );
     core.call(() => core.exports.coreCreate(seed), "coreCreate");
-    core.#takeScratch(SCRATCH_BYTES);
+    core.#worker = core.exports.coreAttach(ordersLoads() ? 1 : 0);
+    core.#takeScratch(SCRATCH_BYTES * workers);
     return core;
+  }
+
+  /**
+   * Attaches this thread to a core that another thread created: what `share()` returned there. The engine
+   * thread alone creates structures, runs the scheduler and the KV cache; ordered indexes of mode "locked" and
+   * "optimistic" serve every thread. Throws OUT_OF_WORKERS.
+   */
+  static async attach(shared: SharedCore, options: Pick<CoreOptions, "instantiate"> = {}): Promise<Core> {
+    const { build, module, memory } = shared ?? {};
+    if (build !== "core-threads" || !(memory instanceof WebAssembly.Memory)) {
+      throw invalidArgument("shared", shared, "what share() of a core of build core-threads returned");
+    }
+    const core = new Core(build, module, memory, await instantiate(options, module, memory));
+    core.#adoptRegions();
+    core.#worker = core.call(() => core.exports.coreAttach(ordersLoads() ? 1 : 0), "attach");
+    if (core.#worker >= core.#scratchBytes / SCRATCH_BYTES) {
+      core.exports.coreDetach(core.#worker);
+      throw new QuartermasterError("OUT_OF_WORKERS", `attach: all ${core.#worker} workers are attached`);
+    }
+    return core;
+  }
+
+  /** What `Core.attach` in another thread needs. Throws UNSUPPORTED unless the build is "core-threads". */
+  share(): SharedCore {
+    this.requireUsable();
+    if (this.build !== "core-threads") {
+      throw new QuartermasterError("UNSUPPORTED", `share: build ${this.build} has no shared memory`);
+    }
+    return { build: this.build, module: this.module, memory: this.memory };
+  }
+
+  /** Id of this thread among those attached; the creator is 0. */
+  get worker(): number {
+    return this.#worker;
+  }
+
+  /**
+   * Takes over after a worker that was terminated without `close()`. Its id is free again. When it died inside
+   * a call that locks, the locks stay held: the core is poisoned for all, and this throws POISONED. A worker
+   * that died between two calls, or while reading an index of mode "optimistic", leaves nothing behind.
+   */
+  detachWorker(worker: number): void {
+    this.requireUsable();
+    requireInteger("worker", worker, 0, MAX_WORKERS - 1);
+    if (worker === this.#worker) throw invalidArgument("worker", worker, "another worker than this one");
+    const { exports } = this;
+    if (this.orderedIndexes.some(({ pointer }) => exports.orderedIndexInside(pointer, worker) !== 0)) {
+      exports.corePoison();
+      this.requireUsable();
+    }
+    this.call(() => exports.coreDetach(worker), `worker ${worker}`);
   }
 
   /**
@@ -107,6 +173,7 @@ export class Core {
     const core = await Core.#instantiate(options, bytes.length);
     new Uint8Array(core.memory.buffer).set(bytes);
     core.call(() => core.exports.coreAdopt(), "snapshot");
+    core.#worker = core.exports.coreAttach(ordersLoads() ? 1 : 0);
     core.#adoptRegions();
     return core;
   }
@@ -124,27 +191,42 @@ export class Core {
       build === "core-threads"
         ? new WebAssembly.Memory({ initial, maximum: Math.floor(maximum / PAGE), shared: true })
         : new WebAssembly.Memory({ initial, maximum: Math.floor(maximum / PAGE) });
-    const instantiate = options.instantiate ?? instantiateRaw;
-    return new Core(build, memory, await instantiate(module, { env: { memory } }));
+    return new Core(build, module, memory, await instantiate(options, module, memory));
   }
 
-  /** The whole state as bytes: `Core.restore` continues from it exactly. Copies. */
+  /**
+   * The whole state as bytes: `Core.restore` continues from it exactly. Copies; no other worker may be in a
+   * changing call meanwhile.
+   */
   snapshot(): Uint8Array {
     this.requireUsable();
     const length = this.exports.coreTop();
     const bytes = new Uint8Array(length);
     bytes.set(new Uint8Array(this.memory.buffer, 0, length));
-    return bytes;
+    return bytes.fill(0, WORKERS_AT, WORKERS_AT + 16);
   }
 
   /** An ordered map from u64 keys to u64 or u32 values. */
   orderedIndex(options: OrderedIndexOptions): OrderedIndex {
     const { exports } = this;
     const shape = OrderedIndex.shape(options);
-    const { nodeBytes, valueBytes } = shape;
-    const nodes = exports.orderedIndexNodesFor(shape.capacity, nodeBytes, valueBytes);
-    this.#makeRoom(exports.orderedIndexBytes(nodes, nodeBytes, valueBytes), "orderedIndex");
-    this.call(() => exports.orderedIndexCreate(nodes, nodeBytes, valueBytes), "orderedIndex");
+    const { nodeBytes, valueBytes, mode } = shape;
+    if (mode !== "private" && this.build !== "core-threads") {
+      throw invalidArgument("mode", mode, `"private" in build ${this.build}; others need core-threads`);
+    }
+    const bits = Math.log2(
+      shape.keysPerPromotion ?? 2 ** exports.orderedIndexDigitBits(nodeBytes, valueBytes),
+    );
+    const nodes = exports.orderedIndexNodesFor(shape.capacity, nodeBytes, valueBytes, bits);
+    const concurrency = INDEX_MODES.indexOf(mode);
+    this.#makeRoom(
+      exports.orderedIndexBytes(nodes, nodeBytes, valueBytes, bits, concurrency),
+      "orderedIndex",
+    );
+    this.call(
+      () => exports.orderedIndexCreate(nodes, nodeBytes, valueBytes, bits, concurrency),
+      "orderedIndex",
+    );
     const index = new OrderedIndex(this, this.#lastPointer());
     this.orderedIndexes.push(index);
     return index;
@@ -220,13 +302,17 @@ export class Core {
     for (const scheduler of this.schedulers) scheduler.validate();
   }
 
-  /** Ends the core: every later call throws CLOSED. Idempotent. */
+  /** Ends this instance: every later call throws CLOSED, its worker id is free again. Idempotent. */
   close(): void {
+    if (!this.#closed) this.exports.coreDetach(this.#worker);
     this.#closed = true;
   }
 
   /** Throws CLOSED or POISONED when the core can no longer be used. */
   requireUsable(): void {
+    if (this.#shared && this.#poison === undefined && this.exports.corePoisoned() < 0) {
+      this.#poison = new Error("a worker died or trapped while it held a lock");
+    }
     if (this.#closed) throw new QuartermasterError("CLOSED", "the core has been closed");
     if (this.#poison !== undefined) {
       throw new QuartermasterError("POISONED", "the core has trapped before; restore it from a snapshot", {
@@ -246,6 +332,7 @@ export class Core {
       result = run();
     } catch (error) {
       this.#poison = error;
+      this.exports.corePoison();
       throw new QuartermasterError("POISONED", `${what}: the core trapped on a broken invariant`, {
         cause: error,
       });
@@ -256,18 +343,18 @@ export class Core {
 
   /** Address of at least `bytes` bytes for the arguments of one call. */
   scratch(bytes: number): number {
-    if (bytes > this.#scratchBytes) {
+    if (bytes > SCRATCH_BYTES) {
       throw new QuartermasterError(
         "OUT_OF_MEMORY",
-        `${bytes} bytes of scratch asked for, ${this.#scratchBytes} there`,
+        `${bytes} bytes of scratch asked for, ${SCRATCH_BYTES} there`,
       );
     }
-    return this.#scratchPointer;
+    return this.#scratchPointer + this.#worker * SCRATCH_BYTES;
   }
 
   /** Bytes that `scratch` can give. */
   get scratchBytes(): number {
-    return this.#scratchBytes;
+    return SCRATCH_BYTES;
   }
 
   #takeScratch(bytes: number): void {
@@ -325,13 +412,18 @@ export class Core {
   }
 }
 
+/** Bytes of scratch a worker. */
 const SCRATCH_BYTES = 1 << 16;
+const MAX_WORKERS = 64;
+/** Address of the poison word and the attached workers in the arena's header: not part of a snapshot. */
+const WORKERS_AT = 112;
 
-async function instantiateRaw(
+function instantiate(
+  options: Pick<CoreOptions, "instantiate">,
   module: WebAssembly.Module,
-  imports: { env: { memory: WebAssembly.Memory } },
+  memory: WebAssembly.Memory,
 ): Promise<CoreExports> {
-  return (await WebAssembly.instantiate(module, imports)).exports as unknown as CoreExports;
+  return (options.instantiate ?? instantiateRaw)(module, hostImports(memory));
 }
 
 function seedOf(seed: bigint | number | undefined): bigint {

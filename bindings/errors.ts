@@ -28,13 +28,14 @@ export const STATUS_CODES = {
   [-21]: "BAD_SNAPSHOT",
   [-22]: "CORRUPT",
   [-23]: "COPIES_PENDING",
+  [-24]: "OUT_OF_WORKERS",
+  [-25]: "POISONED",
 } as const;
 
 export type StatusCode = (typeof STATUS_CODES)[keyof typeof STATUS_CODES];
 
 /** Codes that only the host side raises. */
-export type HostCode =
-  "POISONED" | "CLOSED" | "ABORTED" | "EXECUTOR_FAILED" | "UNSUPPORTED" | "UNKNOWN_STATUS";
+export type HostCode = "CLOSED" | "ABORTED" | "EXECUTOR_FAILED" | "UNSUPPORTED" | "UNKNOWN_STATUS";
 
 export interface ErrorDetails {
   /** Name of the offending argument. */

@@ -17,6 +17,10 @@ export interface MemoryExports {
   coreRegionBytes(index: number): number;
   coreValidate(): number;
   scratchCreate(bytes: number): number;
+  coreAttach(strongOrder: number): number;
+  coreDetach(worker: number): number;
+  corePoison(): void;
+  corePoisoned(): number;
 }
 
 export interface PagingExports {

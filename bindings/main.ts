@@ -1,5 +1,5 @@
 /** quartermaster: what stays in memory and what runs next, for LLM inference engines. */
-export { ABI_VERSION, Core, loadModule, type Build, type CoreOptions } from "./core.js";
+export { ABI_VERSION, Core, type CoreOptions, type SharedCore } from "./core.js";
 export {
   Engine,
   type EngineOptions,
@@ -19,7 +19,14 @@ export {
   type OpenOptions,
   type SequenceId,
 } from "./kv-cache.js";
-export { OrderedIndex, type OrderedIndexOptions } from "./ordered-index.js";
+export { loadModule, type Build } from "./module.js";
+export { Operations } from "./operations.js";
+export {
+  OrderedIndex,
+  type IndexMode,
+  type OrderedIndexOptions,
+  type OrderedIndexStats,
+} from "./ordered-index.js";
 export { Phase, TRANSFER_WORDS, TransferOp, type StepPlan } from "./plan.js";
 export { resolveSampling } from "./sampling.js";
 export {

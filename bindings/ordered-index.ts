@@ -7,29 +7,62 @@
  */
 import { type Core, statusError } from "./core.js";
 import { invalidArgument, requireInteger } from "./errors.js";
+import { type Operations, RECORD_WORDS } from "./operations.js";
 
 export interface OrderedIndexOptions {
   /** Entries to make room for, 1 to 2^27. More may fit; when nodes run out, `set` throws OUT_OF_MEMORY. */
   capacity: number;
   /** Bytes a value, 8 (default) or 4. */
   valueBytes?: 4 | 8;
-  /** Bytes a node, a multiple of 64 from 128 to 4096. Default 1024. */
+  /** Bytes a node, a power of two from 128 to 4096. Default 1024. */
   nodeBytes?: number;
+  /**
+   * Who uses it: one thread at a time ("private", default), or many (build "core-threads"): readers and
+   * writers locking nodes ("locked"), or only writers locking while readers validate ("optimistic", faster).
+   */
+  mode?: IndexMode;
+  /**
+   * One key in this many, a power of two from 2 to 1024, starts a node of its own. More is denser and costs
+   * reads a step to the right now and then. Default: about half of what a leaf holds.
+   */
+  keysPerPromotion?: number;
 }
+
+export type IndexMode = "private" | "locked" | "optimistic";
+
+/** In the order of the core's numbers. */
+export const INDEX_MODES: readonly IndexMode[] = ["private", "locked", "optimistic"];
 
 export interface OrderedIndexStats {
   readonly entries: number;
   readonly nodes: number;
   readonly freeNodes: number;
   readonly levels: number;
+  readonly mode: IndexMode;
+  /** Optimistic reads and descents that met a writer and started again; of these, those that then took locks. */
+  readonly retries: number;
+  readonly fallbacks: number;
   /** Bytes of used nodes an entry, key and value included. */
   readonly bytesPerEntry: number;
 }
 
 export interface OrderedIndexExports {
-  orderedIndexNodesFor(entries: number, nodeBytes: number, valueBytes: number): number;
-  orderedIndexBytes(nodes: number, nodeBytes: number, valueBytes: number): number;
-  orderedIndexCreate(nodes: number, nodeBytes: number, valueBytes: number): number;
+  orderedIndexDigitBits(nodeBytes: number, valueBytes: number): number;
+  orderedIndexNodesFor(entries: number, nodeBytes: number, valueBytes: number, digitBits: number): number;
+  orderedIndexBytes(
+    nodes: number,
+    nodeBytes: number,
+    valueBytes: number,
+    digitBits: number,
+    mode: number,
+  ): number;
+  orderedIndexCreate(
+    nodes: number,
+    nodeBytes: number,
+    valueBytes: number,
+    digitBits: number,
+    mode: number,
+  ): number;
   orderedIndexSet(
     index: number,
     keyLow: number,
@@ -40,12 +73,21 @@ export interface OrderedIndexExports {
   orderedIndexSet64(index: number, key: bigint, value: bigint): number;
   orderedIndexFind(index: number, keyLow: number, keyHigh: number): number;
   orderedIndexFind64(index: number, key: bigint): number;
+  orderedIndexDelete(index: number, keyLow: number, keyHigh: number): number;
   orderedIndexDelete64(index: number, key: bigint): number;
   orderedIndexCompareExchange64(index: number, key: bigint, expected: bigint, value: bigint): number;
-  orderedIndexAdd64(index: number, key: bigint, delta: bigint): number;
+  orderedIndexFetchAdd64(index: number, key: bigint, delta: bigint): number;
   orderedIndexGetMany(index: number, keys: number, count: number, values: number, found: number): number;
   orderedIndexSetMany(index: number, keys: number, values: number, count: number): number;
   orderedIndexDeleteMany(index: number, keys: number, count: number): number;
+  orderedIndexApply(
+    index: number,
+    records: number,
+    count: number,
+    outKeys: number,
+    outValues: number,
+    outCapacity: number,
+  ): number;
   orderedIndexRange(
     index: number,
     lowest: bigint,
@@ -59,8 +101,13 @@ export interface OrderedIndexExports {
   orderedIndexFreeNodes(index: number): number;
   orderedIndexNodes(index: number): number;
   orderedIndexNodeBytes(index: number): number;
+  orderedIndexLeafCapacity(index: number): number;
   orderedIndexValueBytes(index: number): number;
   orderedIndexLevels(index: number): number;
+  orderedIndexMode(index: number): number;
+  orderedIndexRetries(index: number): number;
+  orderedIndexFallbacks(index: number): number;
+  orderedIndexInside(index: number, worker: number): number;
   orderedIndexValidate(index: number): number;
 }
 
@@ -68,30 +115,38 @@ const MAX_KEY = (1n << 64n) - 2n;
 const MAX_U64 = (1n << 64n) - 1n;
 /** Keys moved in one crossing: keys, values and flags of a batch fit the core's scratch. */
 const BATCH = 2048;
+/** Operation records and scanned entries of one crossing of `apply`. */
+const APPLY_RECORDS = 1024;
+const APPLY_ENTRIES = 2048;
 
 export class OrderedIndex {
   readonly core: Core;
   /** Address of the structure in core memory. */
   readonly pointer: number;
   readonly valueBytes: 4 | 8;
+  readonly mode: IndexMode;
 
   /** Made by `core.orderedIndex(...)`. */
   constructor(core: Core, pointer: number) {
     this.core = core;
     this.pointer = pointer;
     this.valueBytes = core.exports.orderedIndexValueBytes(pointer) as 4 | 8;
+    this.mode = INDEX_MODES[core.exports.orderedIndexMode(pointer)];
   }
 
   /** Checks options and fills in defaults. */
-  static shape(options: OrderedIndexOptions): Required<OrderedIndexOptions> {
+  static shape(options: OrderedIndexOptions): Required<Omit<OrderedIndexOptions, "keysPerPromotion">> & {
+    keysPerPromotion: number | undefined;
+  } {
     if (typeof options !== "object" || options === null)
       throw invalidArgument("options", options, "an object");
-    const valueBytes = options.valueBytes ?? 8;
+    const { valueBytes = 8, nodeBytes = 1024, mode = "private", keysPerPromotion } = options;
     if (valueBytes !== 4 && valueBytes !== 8) throw invalidArgument("valueBytes", valueBytes, "4 or 8");
-    const nodeBytes = requireInteger("nodeBytes", options.nodeBytes ?? 1024, 128, 4096);
-    if (nodeBytes % 64 !== 0)
-      throw invalidArgument("nodeBytes", nodeBytes, "a multiple of 64 from 128 to 4096");
-    return { capacity: requireInteger("capacity", options.capacity, 1, 2 ** 27), valueBytes, nodeBytes };
+    requirePowerOfTwo("nodeBytes", nodeBytes, 128, 4096);
+    if (!INDEX_MODES.includes(mode)) throw invalidArgument("mode", mode, INDEX_MODES.join(", "));
+    if (keysPerPromotion !== undefined) requirePowerOfTwo("keysPerPromotion", keysPerPromotion, 2, 1024);
+    const capacity = requireInteger("capacity", options.capacity, 1, 2 ** 27);
+    return { capacity, valueBytes, nodeBytes, mode, keysPerPromotion };
   }
 
   get(key: bigint): bigint | undefined {
@@ -121,6 +176,11 @@ export class OrderedIndex {
     return at === 0 ? undefined : new DataView(this.core.memory.buffer).getUint32(at, true);
   }
 
+  /** As `has`, without BigInt. */
+  hasHalves(keyLow: number, keyHigh: number): boolean {
+    return this.core.exports.orderedIndexFind(this.pointer, keyLow, keyHigh) !== 0;
+  }
+
   /** As `set`, without BigInt: key and value as two u32 halves each. */
   setHalves(keyLow: number, keyHigh: number, valueLow: number, valueHigh = 0): boolean {
     const { exports } = this.core;
@@ -140,6 +200,12 @@ export class OrderedIndex {
     );
   }
 
+  /** As `delete`, without BigInt. */
+  deleteHalves(keyLow: number, keyHigh: number): boolean {
+    const { exports } = this.core;
+    return this.core.call(() => exports.orderedIndexDelete(this.pointer, keyLow, keyHigh), "delete") === 1;
+  }
+
   /** Stores `value` if the key's value is `expected`; returns whether it was. Throws NOT_FOUND. */
   compareExchange(key: bigint, expected: bigint, value: bigint): boolean {
     const { exports } = this.core;
@@ -155,10 +221,11 @@ export class OrderedIndex {
   /** Adds to a value, modulo its width; returns the value before. Throws NOT_FOUND. */
   fetchAdd(key: bigint, delta: bigint): bigint {
     const checkedKey = this.#key(key);
-    const at = this.core.exports.orderedIndexAdd64(this.pointer, checkedKey, BigInt.asUintN(64, delta)) >>> 0;
+    const at =
+      this.core.exports.orderedIndexFetchAdd64(this.pointer, checkedKey, BigInt.asUintN(64, delta)) >>> 0;
     if (at === 0)
       throw statusError(-19, `key ${key}`, { argument: "key", value: key, range: "a key in the index" });
-    return BigInt.asUintN(this.valueBytes * 8, this.#valueAt(at) - delta);
+    return new DataView(this.core.memory.buffer).getBigUint64(at, true);
   }
 
   /** Looks many keys up. Returns their values, 0 when missing, and whether each was found. */
@@ -203,6 +270,31 @@ export class OrderedIndex {
       removed += this.core.exports.orderedIndexDeleteMany(this.pointer, at, count);
     });
     return removed;
+  }
+
+  /**
+   * Runs recorded operations in order, thousands in one crossing. Their results are then in `operations`; a
+   * refused one (OUT_OF_MEMORY, an invalid key) has a negative status and the others go on.
+   */
+  apply(operations: Operations): void {
+    this.core.requireUsable();
+    const { words, length } = operations;
+    const at = this.core.scratch(APPLY_RECORDS * RECORD_WORDS * 4 + APPLY_ENTRIES * 16);
+    const keysAt = at + APPLY_RECORDS * RECORD_WORDS * 4;
+    const valuesAt = keysAt + APPLY_ENTRIES * 8;
+    let entries = 0;
+    for (let from = 0; from < length;) {
+      const { exports, memory } = this.core;
+      const count = Math.min(APPLY_RECORDS, length - from);
+      const records = new Uint32Array(memory.buffer, at, count * RECORD_WORDS);
+      records.set(words.subarray(from * RECORD_WORDS, (from + count) * RECORD_WORDS));
+      const done = exports.orderedIndexApply(this.pointer, at, count, keysAt, valuesAt, APPLY_ENTRIES);
+      words.set(records.subarray(0, done * RECORD_WORDS), from * RECORD_WORDS);
+      const found = operations.markScans(from, from + done, entries);
+      operations.appendEntries(memory.buffer, keysAt, valuesAt, entries, found);
+      entries += found;
+      from += done;
+    }
   }
 
   /** Up to `limit` entries from `from` on, in key order. */
@@ -264,6 +356,9 @@ export class OrderedIndex {
       nodes,
       freeNodes,
       levels: exports.orderedIndexLevels(this.pointer),
+      mode: this.mode,
+      retries: exports.orderedIndexRetries(this.pointer) >>> 0,
+      fallbacks: exports.orderedIndexFallbacks(this.pointer) >>> 0,
       bytesPerEntry: entries === 0 ? 0 : bytes / entries,
     };
   }
@@ -291,13 +386,21 @@ export class OrderedIndex {
 
   #valueAt(at: number): bigint {
     const view = new DataView(this.core.memory.buffer);
-    return this.valueBytes === 8 ? view.getBigUint64(at, true) : BigInt(view.getUint32(at, true));
+    // A shared index hands out a copy, always eight bytes wide.
+    const wide = this.valueBytes === 8 || this.mode !== "private";
+    return wide ? view.getBigUint64(at, true) : BigInt(view.getUint32(at, true));
   }
 
   #inBatches(length: number, run: (from: number, count: number, at: number) => void): void {
     this.core.requireUsable();
     const at = this.core.scratch(BATCH * 17);
     for (let from = 0; from < length; from += BATCH) run(from, Math.min(BATCH, length - from), at);
+  }
+}
+
+function requirePowerOfTwo(argument: string, value: unknown, lowest: number, highest: number): void {
+  if (typeof value !== "number" || value < lowest || value > highest || !Number.isInteger(Math.log2(value))) {
+    throw invalidArgument(argument, value, `a power of two from ${lowest} to ${highest}`);
   }
 }
 

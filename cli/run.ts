@@ -2,7 +2,7 @@
 import { readFile, writeFile } from "node:fs/promises";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
-import type { Build } from "../bindings/core.js";
+import type { Build } from "../bindings/module.js";
 import { Core } from "../bindings/core.js";
 import { Engine, type StepReport } from "../bindings/engine.js";
 import { POLICIES } from "../bindings/scheduler.js";

@@ -1,4 +1,5 @@
-// Checks the shipped modules: no data section, no start function, no import but the memory, the right kind of memory,
+// Checks the shipped modules: no data section, no start function, no import but the memory (and, with threads, the
+// host's `park`), the right kind of memory,
 // no instruction beyond the declared features, and the size budget. Usage: node scripts/check-wasm.mjs [directory]
 import { existsSync, readFileSync } from "node:fs";
 import { dirname, join } from "node:path";
@@ -19,6 +20,7 @@ export const RULES = {
   "core.wasm": { shared: false, features: BASE | Features.SIMD128, budget: CORE_BUDGET },
   "core-threads.wasm": {
     shared: true,
+    imports: ["park"],
     features: BASE | Features.SIMD128 | Features.Atomics,
     budget: CORE_BUDGET,
   },
@@ -55,7 +57,7 @@ function sections(bytes) {
 function takesMemory(module, shared) {
   try {
     const memory = new WebAssembly.Memory({ initial: 16, maximum: 65536, shared });
-    new WebAssembly.Instance(module, { env: { memory } });
+    new WebAssembly.Instance(module, { env: { memory, park() {} } });
     return true;
   } catch {
     return false;
@@ -84,7 +86,7 @@ export function problems(bytes, rule) {
   if (ids.includes(DATA_SECTION)) found.push("has a data section");
   if (ids.includes(START_SECTION)) found.push("has a start function");
   for (const { module: from, name } of WebAssembly.Module.imports(module)) {
-    if (from !== "env" || name !== "memory") found.push(`imports ${from}.${name}`);
+    if (from !== "env" || !["memory", ...(rule.imports ?? [])].includes(name)) found.push(`imports ${from}.${name}`);
   }
   if (found.length === 0 && !takesMemory(module, rule.shared)) {
     found.push(`does not take a ${rule.shared ? "shared" : "plain"} memory`);

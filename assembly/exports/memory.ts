@@ -16,6 +16,7 @@ import {
   RegionKind,
 } from "../memory/arena";
 import { OK, OUT_OF_MEMORY, Status } from "../memory/status";
+import { attachWorker, detachWorker, poison, poisonStatus, resetWorkers } from "../memory/workers";
 
 /** Version of the layout of the arena, its structures and all exported records. */
 export function abiVersion(): i32 {
@@ -35,7 +36,9 @@ export function coreCreate(seed: u64): Status {
 
 /** Takes over an arena that was copied to its place from a snapshot. */
 export function coreAdopt(): Status {
-  return arenaAdopt(ARENA, memoryBytes());
+  const adopted = arenaAdopt(ARENA, memoryBytes());
+  if (adopted == OK) resetWorkers();
+  return adopted;
 }
 
 /** Call after the host has grown the memory. */
@@ -77,4 +80,27 @@ export function coreValidate(): Status {
 /** A region for the host's own bulk arguments. */
 export function scratchCreate(bytes: u32): Status {
   return arenaTake(ARENA, RegionKind.Scratch, bytes) == 0 ? OUT_OF_MEMORY : OK;
+}
+
+/**
+ * Gives this instance the lowest free worker id; OUT_OF_WORKERS when all 64 are in use. `strongOrder`: this host
+ * never reorders loads (x64), so optimistic reads need no fence. Without threads: 0.
+ */
+export function coreAttach(strongOrder: u32): i32 {
+  return attachWorker(strongOrder != 0);
+}
+
+/** Gives a worker id back. */
+export function coreDetach(worker: u32): Status {
+  return detachWorker(worker);
+}
+
+/** Makes all workers stop: what they wait for may never come. */
+export function corePoison(): void {
+  poison();
+}
+
+/** OK or POISONED. */
+export function corePoisoned(): Status {
+  return poisonStatus();
 }

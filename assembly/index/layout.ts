@@ -1,15 +1,14 @@
 /**
  * OrderedIndex: records and geometry of the B-skiplist.
  *
- *   header (Index, 128 B)
+ *   header (Index, 128 B) | stripes [1 or MAX_WORKERS], 64 B each
  *   nodes [nodeCapacity], nodeBytes each, 64-byte aligned:
  *
- *     0  lock u64        reader-writer lock and version of the shared builds; 0 here
+ *     0  lock u64        reader-writer lock and version (memory/locks.ts); unused in a private index
  *     8  count u16 | level u8 | flags u8
  *    12  next u32        right neighbour on the same level, 0 at the end
  *    16  nextHeader u64  copy of the neighbour's first key, KEY_MAX at the end
  *    24  link u32        free list
- *    28  owner u32       retired lists of the shared builds
  *    32  keys u64[capacity]
  *        then values u64|u32 [capacity] in a leaf, children u32 [capacity] above
  *
@@ -17,6 +16,7 @@
  * "Bridging Cache-Friendliness and Concurrency: A Locality-Optimized In-Memory B-Skiplist" (arXiv
  * 2507.21492).
  */
+import { MAX_WORKERS } from "../memory/workers";
 
 /** Keys 0 and 2^64 - 1 are the sentinels at the two ends. */
 // @ts-ignore: decorator
@@ -31,6 +31,18 @@
 @inline export const DEFAULT_NODE_BYTES: u32 = 1024;
 // @ts-ignore: decorator
 @inline const HEADER_BYTES: usize = 128;
+// @ts-ignore: decorator
+@inline const STRIPE_BYTES: usize = 64;
+
+/** Who may use an index at the same time. */
+export const enum Mode {
+  /** One thread at a time; no lock is touched. */
+  Private = 0,
+  /** Readers and writers lock nodes: the paper's protocol. */
+  Locked = 1,
+  /** Writers lock nodes, readers validate versions instead. */
+  Optimistic = 2,
+}
 
 
 @unmanaged
@@ -44,12 +56,36 @@ export class Index {
   /** log2 of the inverse of the promotion probability. */
   digitBits: u32;
   levels: u32;
-  size: u32;
-  freeHead: u32;
+  mode: Mode;
+  reserved: u32;
+  seed: u64;
+  unused: u64;
+  unused2: u64;
+  /** What follows changes; it starts a cache line of its own. Head of the free nodes: address and a change count. */
+  free: u64;
+  /** Free nodes that nobody has reserved, those never taken included. */
   freeCount: u32;
   /** Nodes never taken so far start here. */
   fresh: u32;
-  seed: u64;
+}
+
+/** What one worker alone writes: plain stores on a cache line of its own. */
+
+@unmanaged
+export class Stripe {
+  /** Entries added minus removed by this worker, modulo 2^32. */
+  entries: u32;
+  /** Optimistic reads that had to start again. */
+  retries: u32;
+  /** Reads and descents that gave up being optimistic. */
+  fallbacks: u32;
+  /** Not 0 while the worker is in a call that may hold locks. */
+  inside: u32;
+  /** Where a shared index hands a value out. */
+  result: u64;
+  result2: u64;
+  /** Leaves found ahead for a group of keys, u32 [PROBES]. */
+  hints: u64;
 }
 
 
@@ -62,7 +98,37 @@ export class Node {
   next: u32;
   nextHeader: u64;
   link: u32;
-  owner: u32;
+  reserved: u32;
+}
+
+// @ts-ignore: decorator
+@inline
+export function isShared(index: Index): bool {
+  return ASC_FEATURE_THREADS ? index.mode != Mode.Private : false;
+}
+
+// @ts-ignore: decorator
+@inline
+export function isOptimistic(index: Index): bool {
+  return ASC_FEATURE_THREADS ? index.mode == Mode.Optimistic : false;
+}
+
+// @ts-ignore: decorator
+@inline
+function stripesOf(mode: Mode): usize {
+  return mode == Mode.Private ? 1 : <usize>MAX_WORKERS;
+}
+
+// @ts-ignore: decorator
+@inline
+export function stripe(index: Index, worker: u32): Stripe {
+  return changetype<Stripe>(changetype<usize>(index) + HEADER_BYTES + <usize>worker * STRIPE_BYTES);
+}
+
+// @ts-ignore: decorator
+@inline
+export function stripeCount(index: Index): u32 {
+  return <u32>stripesOf(index.mode);
 }
 
 // @ts-ignore: decorator
@@ -84,6 +150,14 @@ export function head(index: Index, level: u32): u32 {
   return index.nodes + level * index.nodeBytes;
 }
 
+/** Whether `at`, read without a lock, is the address of a node at all. */
+// @ts-ignore: decorator
+@inline
+export function isNode(index: Index, at: u32): bool {
+  const offset = at - index.nodes;
+  return ((offset & (index.nodeBytes - 1)) | u32(offset >= index.nodeCapacity * index.nodeBytes)) == 0;
+}
+
 // @ts-ignore: decorator
 @inline
 export function keyPtr(at: u32, slot: u32): usize {
@@ -100,6 +174,12 @@ export function keyAt(at: u32, slot: u32): u64 {
 @inline
 export function childPtr(index: Index, at: u32, slot: u32): usize {
   return <usize>at + KEYS + ((<usize>index.innerCapacity) << 3) + ((<usize>slot) << 2);
+}
+
+// @ts-ignore: decorator
+@inline
+export function childAt(index: Index, at: u32, slot: u32): u32 {
+  return load<u32>(childPtr(index, at, slot));
 }
 
 // @ts-ignore: decorator
@@ -123,46 +203,59 @@ export function storeValue(index: Index, ptr: usize, value: u64): void {
 
 // @ts-ignore: decorator
 @inline
-function leafCapacityOf(nodeBytes: u32, valueBytes: u32): u32 {
+export function leafCapacityOf(nodeBytes: u32, valueBytes: u32): u32 {
   return (nodeBytes - <u32>KEYS) / (8 + valueBytes);
 }
 
-/** One key in 2^bits is promoted: about one in half a leaf, the paper's c = 1/2. */
-function digitBitsOf(leafCapacity: u32): u32 {
+/** One key in 2^bits is promoted: by default about one in half a leaf, the paper's c = 1/2. */
+export function defaultDigitBits(nodeBytes: u32, valueBytes: u32): u32 {
+  const leafCapacity = leafCapacityOf(nodeBytes, valueBytes);
   return max<u32>(1, 31 - clz((leafCapacity * 3) >> 2));
 }
 
 // @ts-ignore: decorator
 @inline
-export function indexRegionBytes(nodeCapacity: u32, nodeBytes: u32): u64 {
-  return <u64>HEADER_BYTES + <u64>nodeCapacity * nodeBytes;
+export function indexRegionBytes(nodeCapacity: u32, nodeBytes: u32, mode: Mode): u64 {
+  return <u64>(HEADER_BYTES + stripesOf(mode) * STRIPE_BYTES) + <u64>nodeCapacity * nodeBytes;
 }
 
 /**
  * Nodes that hold `entries` entries whatever the order of insertions and deletions, six standard deviations
  * out.
  */
-export function nodesFor(entries: u32, nodeBytes: u32, valueBytes: u32): u32 {
+export function nodesFor(entries: u32, nodeBytes: u32, valueBytes: u32, digitBits: u32): u32 {
   const leafCapacity = leafCapacityOf(nodeBytes, valueBytes);
-  const promoted = <f64>entries / <f64>(1 << digitBitsOf(leafCapacity));
+  const promoted = <f64>entries / <f64>(1 << digitBits);
   // A leaf starts with a promoted key, or is more than half full together with its left neighbour.
   const leaves = promoted + 6 * sqrt<f64>(promoted) + (2 * <f64>entries) / <f64>leafCapacity + 2;
   return <u32>(leaves * 1.25) + 2 * MAX_LEVELS + 8;
 }
 
 /** Sets the geometry of an index over a region of `indexRegionBytes` bytes. */
-export function layOut(index: Index, nodeCapacity: u32, nodeBytes: u32, valueBytes: u32, seed: u64): void {
-  index.nodes = <u32>changetype<usize>(index) + <u32>HEADER_BYTES;
+export function layOut(
+  index: Index,
+  nodeCapacity: u32,
+  nodeBytes: u32,
+  valueBytes: u32,
+  digitBits: u32,
+  mode: Mode,
+  seed: u64,
+): void {
+  index.nodes = <u32>(changetype<usize>(index) + HEADER_BYTES + stripesOf(mode) * STRIPE_BYTES);
   index.nodeBytes = nodeBytes;
   index.nodeCapacity = nodeCapacity;
   index.valueBytes = valueBytes;
   index.leafCapacity = leafCapacityOf(nodeBytes, valueBytes);
   index.innerCapacity = (nodeBytes - <u32>KEYS) / 12;
-  index.digitBits = digitBitsOf(index.leafCapacity);
+  index.digitBits = digitBits;
+  index.mode = mode;
   index.seed = seed;
-  // Enough levels that the top list stays about as short as one node.
-  const entries = <u64>nodeCapacity * index.leafCapacity;
+  // Enough levels that the top list is about one node long when the leaves are half full.
+  let above: u64 = (<u64>nodeCapacity * index.leafCapacity) / 2;
   let levels: u32 = 1;
-  while (levels < MAX_LEVELS && entries >> (levels * index.digitBits) > 0) levels += 1;
+  while (levels < MAX_LEVELS && above > index.innerCapacity / 2) {
+    above >>= digitBits;
+    levels += 1;
+  }
   index.levels = max<u32>(2, levels);
 }

@@ -1,9 +1,13 @@
 /** Full structural check of an ordered index, O(n). */
 import { CORRUPT, OK, Status } from "../memory/status";
-import { capacityOf, childPtr, head, Index, KEY_MAX, KEY_MIN, keyAt, node } from "./layout";
-import { heightOf } from "./ordered-index";
+import { capacityOf, childPtr, head, Index, isShared, KEY_MAX, KEY_MIN, keyAt, node } from "./layout";
+import { indexSize } from "./ordered-index";
+import { heightOf } from "./rank";
 
-/** OK, or CORRUPT when one of the invariants of ordered-index.ts is broken. */
+/**
+ * OK, or CORRUPT when one of the invariants of ordered-index.ts is broken or a lock was left held. Nobody else
+ * may be in a changing call.
+ */
 export function indexValidate(ptr: usize): Status {
   const index = changetype<Index>(ptr);
   let nodes: u32 = 0;
@@ -13,12 +17,19 @@ export function indexValidate(ptr: usize): Status {
     nodes += counted;
   }
   let free: u32 = 0;
-  for (let at = index.freeHead; at != 0; at = node(at).link) {
-    if (free == index.nodeCapacity) return CORRUPT;
+  for (let at = <u32>index.free; at != 0; at = node(at).link) {
+    if (free == index.nodeCapacity || node(at).count != 0 || isHeld(index, at)) return CORRUPT;
     free += 1;
   }
   if (free + index.nodeCapacity - index.fresh != index.freeCount) return CORRUPT;
   return nodes + index.freeCount == index.nodeCapacity ? OK : CORRUPT;
+}
+
+/** Whether a reader or writer holds the node's lock. */
+// @ts-ignore: decorator
+@inline
+function isHeld(index: Index, at: u32): bool {
+  return isShared(index) && (node(at).lock & 0xffff) != 0;
 }
 
 /** Number of nodes of a level, or 0 when something is wrong on it. */
@@ -32,7 +43,13 @@ function validLevel(index: Index, level: u32): u32 {
   for (let at = head(index, level); at != 0; at = node(at).next) {
     const n = node(at);
     const count = <u32>n.count;
-    if (nodes == index.nodeCapacity || n.level != <u8>level || count == 0 || count > capacityOf(index, level))
+    if (
+      nodes == index.nodeCapacity ||
+      n.level != <u8>level ||
+      isHeld(index, at) ||
+      count == 0 ||
+      count > capacityOf(index, level)
+    )
       return 0;
     if (n.nextHeader != (n.next == 0 ? KEY_MAX : keyAt(n.next, 0))) return 0;
     if (nodes > 0 && heightOf(index, keyAt(at, 0)) <= level && leftCount + count <= capacityOf(index, level))
@@ -59,6 +76,6 @@ function validLevel(index: Index, level: u32): u32 {
     nodes += 1;
   }
   for (; below != 0; below = node(below).next) if (heightOf(index, keyAt(below, 0)) >= level) return 0;
-  if (level == 0 && entries != index.size + 1) return 0;
+  if (level == 0 && entries != indexSize(changetype<usize>(index)) + 1) return 0;
   return nodes;
 }

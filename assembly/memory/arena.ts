@@ -9,6 +9,7 @@
  *                  ^ ARENA                                               ^ top          ^ end
  *
  *   header   0 magic u64 | 8 abi version u32 | 12 regions u32 | 16 top u64 | 24 end u64 | 32 seed u64 | 40 random u64
+ *            48 poison u32 | 52 unused | 56 workers u64 (memory/workers.ts)
  *   directory from 64: MAX_REGIONS x { kind u32, pointer u32, bytes u64 }, in creation order
  *
  * Invariants:
@@ -59,6 +60,9 @@ class Arena {
   end: u64;
   seed: u64;
   random: u64;
+  poison: u32;
+  unused: u32;
+  workers: u64;
 }
 
 
@@ -93,6 +97,8 @@ export function arenaCreate(base: usize, end: u64, seed: u64): Status {
   arena.end = end;
   arena.seed = seed;
   arena.random = seed;
+  arena.poison = 0;
+  arena.workers = 0;
   return OK;
 }
 

@@ -78,3 +78,9 @@ export type Status = i32;
 /** The sequence's last block is the target of a copy that has not been settled. */
 // @ts-ignore: decorator
 @inline export const COPIES_PENDING: Status = -23;
+/** All 64 worker ids are in use. */
+// @ts-ignore: decorator
+@inline export const OUT_OF_WORKERS: Status = -24;
+/** A worker died or trapped while it held a lock: restore the core from a snapshot. */
+// @ts-ignore: decorator
+@inline export const POISONED: Status = -25;

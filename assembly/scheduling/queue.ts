@@ -7,7 +7,9 @@
  * A key is computed once, when the request arrives, and kept across preemption: a preempted request stands
  * before everything that arrived after it. Enter, leave and next are one index operation each.
  */
-import { indexDelete, indexPut, indexSeek } from "../index/ordered-index";
+import { indexDelete } from "../index/delete";
+import { indexPut } from "../index/put";
+import { indexSeek } from "../index/scan";
 import { knownTokens, Policy, Request, request, Scheduler, State } from "./layout";
 
 // @ts-ignore: decorator

@@ -7,7 +7,9 @@
  *
  * `submit` refuses whatever could never run, so that every accepted request ends.
  */
-import { indexDelete, indexFind, indexPut } from "../index/ordered-index";
+import { indexDelete } from "../index/delete";
+import { indexPut } from "../index/put";
+import { indexFind } from "../index/read";
 import { blocksFor, MAX_GENERATION, MAX_NAMESPACE, NONE, SLOT_BITS, SLOT_MASK } from "../paging/layout";
 import { close } from "../paging/sequences";
 import {

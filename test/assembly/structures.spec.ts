@@ -1,14 +1,9 @@
 /** Ordered index, block pool, prefix index and block tables, inside wasm. */
-import {
-  indexBytes,
-  indexCreate,
-  indexDelete,
-  indexFind,
-  indexNodesFor,
-  indexPut,
-  indexSeek,
-  indexSize,
-} from "../../assembly/index/ordered-index";
+import { indexDelete } from "../../assembly/index/delete";
+import { indexBytes, indexCreate, indexNodesFor, indexSize } from "../../assembly/index/ordered-index";
+import { indexPut } from "../../assembly/index/put";
+import { indexFind } from "../../assembly/index/read";
+import { indexSeek } from "../../assembly/index/scan";
 import { indexValidate } from "../../assembly/index/validate";
 import {
   INVALID_ARGUMENT,

@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
-import { type Build, Core, type OrderedIndex } from "../../bindings/main.js";
+import { type Build, Core, type IndexMode, Operations, type OrderedIndex } from "../../bindings/main.js";
 import { Random } from "../support/random.js";
 
 const PATTERNS: Readonly<Record<string, (random: Random, i: number) => bigint>> = {
@@ -82,15 +82,25 @@ class Harness {
   }
 }
 
+/** Every build, and every mode of the one with threads. */
+const VARIANTS: readonly (readonly [Build, IndexMode])[] = [
+  ["core", "private"],
+  ["core-scalar", "private"],
+  ["debug", "private"],
+  ["core-threads", "private"],
+  ["core-threads", "locked"],
+  ["core-threads", "optimistic"],
+];
+
 async function start(
-  build: Build,
+  [build, mode]: readonly [Build, IndexMode],
   seed: number,
   nodeBytes: number,
   valueBytes: 4 | 8,
   pattern: string,
 ): Promise<Harness> {
   const core = await Core.create({ build, seed: seed >>> 0 });
-  const index = core.orderedIndex({ capacity: 2000, nodeBytes, valueBytes });
+  const index = core.orderedIndex({ capacity: 2000, nodeBytes, valueBytes, mode });
   return new Harness(index, new Random(seed), PATTERNS[pattern]);
 }
 
@@ -102,9 +112,9 @@ for (const [pattern] of Object.entries(PATTERNS)) {
         fc.integer({ min: 1, max: 400 }),
         fc.constantFrom(128, 256, 1024),
         fc.constantFrom(4 as const, 8 as const),
-        fc.constantFrom<Build>("core", "core-scalar", "debug"),
-        async (seed, operations, nodeBytes, valueBytes, build) => {
-          const harness = await start(build, seed, nodeBytes, valueBytes, pattern);
+        fc.constantFrom(...VARIANTS),
+        async (seed, operations, nodeBytes, valueBytes, variant) => {
+          const harness = await start(variant, seed, nodeBytes, valueBytes, pattern);
           for (let i = 0; i < operations; i++) {
             harness.step(i);
             harness.index.validate();
@@ -117,44 +127,130 @@ for (const [pattern] of Object.entries(PATTERNS)) {
   });
 }
 
-test("1,000,000 batched puts and deletes with tiny nodes equal the model", async () => {
-  const core = await Core.create({ seed: 11 });
-  const index = core.orderedIndex({ capacity: 40_000, nodeBytes: 128 });
-  const random = new Random(12);
-  const model = new Map<number, number>();
-  for (let round = 0; round < 250; round++) {
-    const keys = Array.from({ length: 2000 }, () => 1 + random.below(round % 2 === 0 ? 30_000 : 3_000));
-    const gone = Array.from({ length: 2000 }, () => 1 + random.below(30_000));
-    index.setMany(
-      BigUint64Array.from(keys, (key) => BigInt(key)),
-      BigUint64Array.from(keys, (_, i) => BigInt(round * 2000 + i)),
-    );
-    keys.forEach((key, i) => model.set(key, round * 2000 + i));
-    let removed = 0;
-    for (const key of gone) removed += model.delete(key) ? 1 : 0;
-    assert.equal(index.deleteMany(BigUint64Array.from(gone, (key) => BigInt(key))), removed);
-    assert.equal(index.size, model.size);
-    if (round % 10 === 9) {
-      index.validate();
-      const { nodes, freeNodes } = index.stats();
-      const enough = core.exports.orderedIndexNodesFor(model.size, 128, 8);
-      assert.ok(nodes - freeNodes <= enough, "deletions leave no sparse nodes behind");
-      const probes = BigUint64Array.from({ length: 3000 }, () => BigInt(1 + random.below(31_000)));
-      const { values, found } = index.getMany(probes);
-      probes.forEach((key, i) => {
-        const expected = model.get(Number(key));
-        assert.equal(found[i] === 1, expected !== undefined);
-        if (expected !== undefined) assert.equal(values[i], BigInt(expected));
+/** A million operations through `apply`, in groups of 500, with the model after each group. */
+for (const [build, mode] of VARIANTS.filter(
+  ([build]) => build.startsWith("core") && build !== "core-scalar",
+)) {
+  for (const nodeBytes of [128, 1024]) {
+    test(`1,000,000 batched operations equal the model: ${build}, ${mode}, nodes of ${nodeBytes}`, async () => {
+      const core = await Core.create({ build, seed: 11 });
+      const index = core.orderedIndex({ capacity: 40_000, nodeBytes, mode });
+      const random = new Random(12);
+      const model = new Map<number, number>();
+      const operations = new Operations(500);
+      for (let group = 0; group < 2000; group++) {
+        const space = (group >> 5) % 2 === 0 ? 30_000 : 3_000;
+        applyGroup(index, operations, model, random, space);
+        if (group % 100 === 99) checkAgainst(index, model, nodeBytes);
+      }
+    });
+  }
+}
+
+function applyGroup(
+  index: OrderedIndex,
+  operations: Operations,
+  model: Map<number, number>,
+  random: Random,
+  space: number,
+): void {
+  const expected: (() => void)[] = [];
+  operations.clear();
+  for (let i = 0; i < operations.capacity; i++) {
+    const key = 1 + random.below(space);
+    const before = model.get(key);
+    const value = random.next();
+    const kind = random.below(10);
+    if (kind < 3) {
+      operations.putHalves(key, 0, value);
+      expected.push(() => assert.equal(operations.status(i), before === undefined ? 1 : 0));
+      model.set(key, value);
+    } else if (kind < 6) {
+      operations.deleteHalves(key, 0);
+      expected.push(() => assert.equal(operations.status(i), before === undefined ? 0 : 1));
+      model.delete(key);
+    } else if (kind < 8) {
+      operations.getHalves(key, 0);
+      expected.push(() => {
+        assert.equal(operations.status(i), before === undefined ? 0 : 1);
+        assert.equal(operations.value(i), BigInt(before ?? 0));
       });
+    } else if (kind === 8) {
+      operations.fetchAdd(BigInt(key), 3n);
+      expected.push(() => assert.equal(operations.status(i), before === undefined ? -19 : 1));
+      if (before !== undefined) model.set(key, before + 3);
+    } else {
+      operations.compareExchange(BigInt(key), BigInt((before ?? 0) + (value & 1)), 7n);
+      const equal = before !== undefined && (value & 1) === 0;
+      expected.push(() => assert.equal(operations.status(i), before === undefined ? -19 : Number(equal)));
+      if (equal) model.set(key, 7);
     }
   }
-  const expected = [...model].sort(([a], [b]) => a - b).map(([key, value]) => [BigInt(key), BigInt(value)]);
-  assert.deepEqual([...index.entries()], expected);
+  index.apply(operations);
+  for (const check of expected) check();
+}
+
+function checkAgainst(index: OrderedIndex, model: Map<number, number>, nodeBytes: number): void {
+  index.validate();
+  assert.equal(index.size, model.size);
+  const sorted = [...model].sort(([a], [b]) => a - b).map(([key, value]) => [BigInt(key), BigInt(value)]);
+  assert.deepEqual([...index.entries()], sorted);
+  const { exports } = index.core;
+  const { nodes, freeNodes } = index.stats();
+  const bits = exports.orderedIndexDigitBits(nodeBytes, 8);
+  const enough = exports.orderedIndexNodesFor(model.size, nodeBytes, 8, bits);
+  assert.ok(nodes - freeNodes <= enough, "deletions leave no sparse nodes behind");
+}
+
+test("setMany, getMany and deleteMany equal single calls", async () => {
+  for (const [build, mode] of VARIANTS) {
+    const core = await Core.create({ build, seed: 3 });
+    const index = core.orderedIndex({ capacity: 5000, nodeBytes: 256, mode });
+    const random = new Random(4);
+    const keys = BigUint64Array.from({ length: 3001 }, () => BigInt(1 + random.below(9000)));
+    const values = keys.map((key) => key * 3n);
+    index.setMany(keys, values);
+    const present = new Set(keys);
+    assert.equal(index.size, present.size);
+    const probes = BigUint64Array.from({ length: 4003 }, (_, i) => BigInt(1 + i * 2));
+    const got = index.getMany(probes);
+    probes.forEach((key, i) => {
+      assert.equal(got.found[i], present.has(key) ? 1 : 0);
+      assert.equal(got.values[i], present.has(key) ? key * 3n : 0n);
+      assert.equal(index.get(key), present.has(key) ? key * 3n : undefined);
+    });
+    const odd = probes.filter((key) => present.has(key)).length;
+    assert.equal(index.deleteMany(probes), odd);
+    assert.equal(index.size, present.size - odd);
+    index.validate();
+  }
 });
 
-test("out of nodes is a status: the index stays as it was, and goes on after deletions", async () => {
-  const core = await Core.create({ seed: 5 });
-  const index = core.orderedIndex({ capacity: 1, nodeBytes: 128 });
+test("scans of a batch return what range returns", async () => {
+  for (const [build, mode] of VARIANTS) {
+    const core = await Core.create({ build, seed: 5 });
+    const index = core.orderedIndex({ capacity: 5000, nodeBytes: 256, mode, valueBytes: 4 });
+    const operations = new Operations(300);
+    const random = new Random(6);
+    for (let i = 0; i < 3000; i++) index.setHalves(1 + random.below(20_000), 0, i);
+    const wanted: [bigint, number][] = [];
+    for (let i = 0; i < 300; i++) {
+      wanted.push([BigInt(random.below(21_000)), random.below(120)]);
+      operations.scan(...wanted[i]);
+    }
+    index.apply(operations);
+    wanted.forEach(([key, limit], i) => assert.deepEqual(operations.entries(i), index.scan(key, limit)));
+  }
+});
+
+for (const [build, mode] of VARIANTS) {
+  test(`out of nodes is a status: the index stays as it was, and goes on: ${build}, ${mode}`, async () => {
+    await fillUp(await Core.create({ build, seed: 5 }), mode);
+  });
+}
+
+async function fillUp(core: Core, mode: IndexMode): Promise<void> {
+  const index = core.orderedIndex({ capacity: 1, nodeBytes: 128, mode });
   const random = new Random(6);
   const keys: bigint[] = [];
   let refused: bigint | undefined;
@@ -177,7 +273,7 @@ test("out of nodes is a status: the index stays as it was, and goes on after del
   assert.ok(index.set(refused, 1n));
   assert.ok(keys.every((key) => index.get(key) === key));
   index.validate();
-});
+}
 
 /** Levels that keys reach, read off the structure by walking its levels in memory. */
 function keysOnLevel(index: OrderedIndex, level: number): number {

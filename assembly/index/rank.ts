@@ -1,0 +1,39 @@
+/** Places of a key: its height, its slot in a node, its way right on a level. */
+import { finalize64 } from "../memory/hash";
+import { Index, keyAt, node } from "./layout";
+
+/**
+ * Highest level of a key: the zero digits at the end of its hash. A pure function of key and seed, so that
+ * equal keys always meet on the same level; hashed, so that regular keys (multiples of a power of two) stay
+ * geometric.
+ */
+// @ts-ignore: decorator
+@inline
+export function heightOf(index: Index, key: u64): u32 {
+  const zeros = <u32>ctz(finalize64(key ^ index.seed));
+  // Comparing first saves the division for all keys but the promoted ones.
+  return zeros < index.digitBits ? 0 : min(zeros / index.digitBits, index.levels - 1);
+}
+
+/**
+ * Slot of the largest of the first `count` keys that is <= `key`; slot 0 is always taken for one.
+ * Branch-free: the comparison becomes a conditional move.
+ */
+// @ts-ignore: decorator
+@inline
+export function rankAmong(at: u32, key: u64, count: u32): u32 {
+  let base: u32 = 0;
+  let length = count;
+  while (length > 1) {
+    const half = length >> 1;
+    base = select<u32>(base + half, base, keyAt(at, base + half) <= key);
+    length -= half;
+  }
+  return base;
+}
+
+// @ts-ignore: decorator
+@inline
+export function rank(at: u32, key: u64): u32 {
+  return rankAmong(at, key, <u32>node(at).count);
+}

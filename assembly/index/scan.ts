@@ -1,0 +1,197 @@
+/**
+ * Ordered reads: entries from a key on, leaf by leaf. Every leaf is read at one moment; keys strictly increase,
+ * and a key that is there during the whole scan shows exactly once. It is no snapshot of all leaves together.
+ */
+import { lockShared, NO_VERSION, readVersion, unchanged, unlockShared } from "../memory/locks";
+import { Status } from "../memory/status";
+import { workerId } from "../memory/workers";
+import {
+  Index,
+  isNode,
+  isOptimistic,
+  isShared,
+  KEY_MIN,
+  keyAt,
+  keyPtr,
+  loadValue,
+  node,
+  stripe,
+  valuePtr,
+} from "./layout";
+import { ATTEMPTS, descend, goRight, lockLeafShared, versionOfPlace, walkOptimistic } from "./place";
+import { rankAmong } from "./rank";
+
+/**
+ * Writes up to `limit` entries with lowest <= key <= highest, in order, as u64 keys and u64 values. Returns
+ * how many.
+ */
+export function indexRange(
+  ptr: usize,
+  lowest: u64,
+  highest: u64,
+  limit: u32,
+  keysPtr: usize,
+  valuesPtr: usize,
+): u32 {
+  const index = changetype<Index>(ptr);
+  if (lowest == KEY_MIN) lowest = 1;
+  if (lowest > highest || limit == 0) return 0;
+  if (isOptimistic(index)) return rangeOptimistic(index, lowest, highest, limit, keysPtr, valuesPtr);
+  if (isShared(index)) return rangeLocked(index, lowest, highest, limit, keysPtr, valuesPtr);
+  return rangeFrom(
+    index,
+    goRight(descend(index, lowest, 0), lowest),
+    lowest,
+    highest,
+    limit,
+    keysPtr,
+    valuesPtr,
+  );
+}
+
+/** A scan of a private index from the leaf that holds `lowest`. */
+export function rangeFrom(
+  index: Index,
+  at: u32,
+  lowest: u64,
+  highest: u64,
+  limit: u32,
+  keysPtr: usize,
+  valuesPtr: usize,
+): u32 {
+  let written = copyRun(index, at, lowest, highest, limit, keysPtr, valuesPtr);
+  while (written < limit && node(at).nextHeader <= highest) {
+    at = node(at).next;
+    if (at == 0) break;
+    const offset = (<usize>written) << 3;
+    written += copyRun(index, at, lowest, highest, limit - written, keysPtr + offset, valuesPtr + offset);
+  }
+  return written;
+}
+
+/** Copies the slots of one leaf with lowest <= key <= highest, at most `limit`. Returns how many. */
+function copyRun(
+  index: Index,
+  at: u32,
+  lowest: u64,
+  highest: u64,
+  limit: u32,
+  keysPtr: usize,
+  valuesPtr: usize,
+): u32 {
+  const count = min(<u32>node(at).count, index.leafCapacity);
+  let from: u32 = 0;
+  if (count == 0) return 0;
+  if (keyAt(at, 0) < lowest) {
+    from = rankAmong(at, lowest, count);
+    if (keyAt(at, from) < lowest) from += 1;
+  }
+  let length = min(count - from, limit);
+  if (length == 0) return 0;
+  if (keyAt(at, from + length - 1) > highest) {
+    if (keyAt(at, from) > highest) return 0;
+    length = rankAmong(<u32>(keyPtr(at, from) - keyPtr(0, 0)), highest, length) + 1;
+  }
+  copyWords(keysPtr, keyPtr(at, from), length);
+  const values = valuePtr(index, at, from);
+  if (index.valueBytes == 8) copyWords(valuesPtr, values, length);
+  else widen(valuesPtr, values, length);
+  return length;
+}
+
+/** Copies u64 words: runs this short are copied faster here than by a call of memory.copy. */
+// @ts-ignore: decorator
+@inline
+function copyWords(to: usize, from: usize, count: u32): void {
+  const end = to + ((<usize>count) << 3);
+  if (ASC_FEATURE_SIMD) {
+    while (to + 16 <= end) {
+      v128.store(to, v128.load(from));
+      to += 16;
+      from += 16;
+    }
+  }
+  for (; to < end; to += 8, from += 8) store<u64>(to, load<u64>(from));
+}
+
+function widen(to: usize, from: usize, count: u32): void {
+  for (let i: usize = 0; i < <usize>count; i++) store<u64>(to + (i << 3), <u64>load<u32>(from + (i << 2)));
+}
+
+function rangeOptimistic(
+  index: Index,
+  lowest: u64,
+  highest: u64,
+  limit: u32,
+  keysPtr: usize,
+  valuesPtr: usize,
+): u32 {
+  let written: u32 = 0;
+  const own = stripe(index, workerId());
+  let attempts: u32 = 0;
+  while (attempts < ATTEMPTS) {
+    let at = walkOptimistic(index, lowest, 0);
+    let version = versionOfPlace();
+    while (at != 0) {
+      const offset = (<usize>written) << 3;
+      const count = copyRun(
+        index,
+        at,
+        lowest,
+        highest,
+        limit - written,
+        keysPtr + offset,
+        valuesPtr + offset,
+      );
+      const next = node(at).next;
+      const more = written + count < limit && node(at).nextHeader <= highest && next != 0;
+      const nextVersion = more && isNode(index, next) ? readVersion(next) : NO_VERSION;
+      if (!unchanged(at, version)) break;
+      written += count;
+      if (!more) return written;
+      if (count > 0) attempts = 0;
+      // What follows starts behind the last entry handed out, whatever moves meanwhile.
+      if (written > 0) lowest = load<u64>(keysPtr + ((<usize>written) << 3) - 8) + 1;
+      if (nextVersion == NO_VERSION) break;
+      at = next;
+      version = nextVersion;
+    }
+    attempts += 1;
+    own.retries += 1;
+  }
+  own.fallbacks += 1;
+  const offset = (<usize>written) << 3;
+  return written + rangeLocked(index, lowest, highest, limit - written, keysPtr + offset, valuesPtr + offset);
+}
+
+function rangeLocked(
+  index: Index,
+  lowest: u64,
+  highest: u64,
+  limit: u32,
+  keysPtr: usize,
+  valuesPtr: usize,
+): u32 {
+  const own = stripe(index, workerId());
+  own.inside = 1;
+  let at = lockLeafShared(index, lowest);
+  let written = copyRun(index, at, lowest, highest, limit, keysPtr, valuesPtr);
+  while (written < limit && node(at).nextHeader <= highest && node(at).next != 0) {
+    const next = node(at).next;
+    lockShared(next);
+    unlockShared(at);
+    at = next;
+    const offset = (<usize>written) << 3;
+    written += copyRun(index, at, lowest, highest, limit - written, keysPtr + offset, valuesPtr + offset);
+  }
+  unlockShared(at);
+  own.inside = 0;
+  return written;
+}
+
+/**
+ * Finds the smallest key >= `key` and writes it and its value (u64 each). Returns 1, or 0 when there is none.
+ */
+export function indexSeek(ptr: usize, key: u64, outKeyPtr: usize, outValuePtr: usize): Status {
+  return <Status>indexRange(ptr, key, u64.MAX_VALUE - 1, 1, outKeyPtr, outValuePtr);
+}
