@@ -86,7 +86,8 @@ export function problems(bytes, rule) {
   if (ids.includes(DATA_SECTION)) found.push("has a data section");
   if (ids.includes(START_SECTION)) found.push("has a start function");
   for (const { module: from, name } of WebAssembly.Module.imports(module)) {
-    if (from !== "env" || !["memory", ...(rule.imports ?? [])].includes(name)) found.push(`imports ${from}.${name}`);
+    if (from !== "env" || !["memory", ...(rule.imports ?? [])].includes(name))
+      found.push(`imports ${from}.${name}`);
   }
   if (found.length === 0 && !takesMemory(module, rule.shared)) {
     found.push(`does not take a ${rule.shared ? "shared" : "plain"} memory`);

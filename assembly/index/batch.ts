@@ -26,7 +26,7 @@ import { PROBES, probeLeaves } from "./probe";
 import { indexPut } from "./put";
 import { heightOf, rank } from "./rank";
 import { indexGet, provenLeaf, readLeaf } from "./read";
-import { indexRange, rangeFrom } from "./scan";
+import { indexRange, rangeFrom, rangeOptimistic } from "./scan";
 import { indexCompareExchange, indexFetchAdd } from "./update";
 
 /** What an operation record asks for. */
@@ -255,7 +255,8 @@ function scanFrom(index: Index, at: u32, key: u64, limit: u32, keysPtr: usize, v
   const last = KEY_MAX - 1;
   if (limit == 0 || key > last) return 0;
   const lowest = max<u64>(key, 1);
-  if (at != 0 && !isShared(index) && provenLeaf(at, lowest) != NO_VERSION)
+  if (isOptimistic(index)) return <i32>rangeOptimistic(index, at, lowest, last, limit, keysPtr, valuesPtr);
+  if (at != 0 && provenLeaf(at, lowest) != NO_VERSION)
     return <i32>rangeFrom(index, at, lowest, last, limit, keysPtr, valuesPtr);
   return <i32>indexRange(changetype<usize>(index), lowest, last, limit, keysPtr, valuesPtr);
 }

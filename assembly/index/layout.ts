@@ -250,10 +250,11 @@ export function layOut(
   index.digitBits = digitBits;
   index.mode = mode;
   index.seed = seed;
-  // Enough levels that the top list is about one node long when the leaves are half full.
-  let above: u64 = (<u64>nodeCapacity * index.leafCapacity) / 2;
+  // Enough levels that the top list is about one node long. The capacity is ample: it holds about a fifth of
+  // its slots whatever happens.
+  let above: u64 = (<u64>nodeCapacity * index.leafCapacity) / 5;
   let levels: u32 = 1;
-  while (levels < MAX_LEVELS && above > index.innerCapacity / 2) {
+  while (levels < MAX_LEVELS && above > (index.innerCapacity * 3) / 4) {
     above >>= digitBits;
     levels += 1;
   }

@@ -20,6 +20,7 @@ import {
 } from "./layout";
 import { ATTEMPTS, descend, goRight, lockLeafShared, versionOfPlace, walkOptimistic } from "./place";
 import { rankAmong } from "./rank";
+import { provenLeaf } from "./read";
 
 /**
  * Writes up to `limit` entries with lowest <= key <= highest, in order, as u64 keys and u64 values. Returns
@@ -36,7 +37,7 @@ export function indexRange(
   const index = changetype<Index>(ptr);
   if (lowest == KEY_MIN) lowest = 1;
   if (lowest > highest || limit == 0) return 0;
-  if (isOptimistic(index)) return rangeOptimistic(index, lowest, highest, limit, keysPtr, valuesPtr);
+  if (isOptimistic(index)) return rangeOptimistic(index, 0, lowest, highest, limit, keysPtr, valuesPtr);
   if (isShared(index)) return rangeLocked(index, lowest, highest, limit, keysPtr, valuesPtr);
   return rangeFrom(
     index,
@@ -118,8 +119,10 @@ function widen(to: usize, from: usize, count: u32): void {
   for (let i: usize = 0; i < <usize>count; i++) store<u64>(to + (i << 3), <u64>load<u32>(from + (i << 2)));
 }
 
-function rangeOptimistic(
+/** A scan of an optimistic index, from a leaf found ahead if `hint` is not 0. */
+export function rangeOptimistic(
   index: Index,
+  hint: u32,
   lowest: u64,
   highest: u64,
   limit: u32,
@@ -130,8 +133,13 @@ function rangeOptimistic(
   const own = stripe(index, workerId());
   let attempts: u32 = 0;
   while (attempts < ATTEMPTS) {
-    let at = walkOptimistic(index, lowest, 0);
-    let version = versionOfPlace();
+    let at = hint;
+    let version = hint != 0 ? provenLeaf(hint, lowest) : NO_VERSION;
+    hint = 0;
+    if (version == NO_VERSION) {
+      at = walkOptimistic(index, lowest, 0);
+      version = versionOfPlace();
+    }
     while (at != 0) {
       const offset = (<usize>written) << 3;
       const count = copyRun(

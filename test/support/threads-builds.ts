@@ -1,0 +1,151 @@
+/**
+ * The index of the threads build as shipped, and mutants of it: the same source with one guard taken out, which a
+ * check that is worth its name must notice.
+ */
+import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import asc from "assemblyscript/asc";
+import { root } from "./package-root.js";
+
+export interface Mutant {
+  readonly file: string;
+  readonly find: string;
+  readonly replace: string;
+}
+
+/** Guards and what the source looks like without each. */
+export const MUTANTS = {
+  "heights differ between threads": {
+    file: "assembly/index/put.ts",
+    find: "const height = heightOf(index, key);",
+    replace: "const height = min(heightOf(index, key) + (workerId() & 1), index.levels - 1);",
+  },
+  "a level is left before the next is locked": {
+    file: "assembly/index/put.ts",
+    find: "    if (isShared(index)) lockExclusive(child);\n    leaveSmaller(index, left, at, level);\n",
+    replace: "    leaveSmaller(index, left, at, level);\n    if (isShared(index)) lockExclusive(child);\n",
+  },
+  "a new node is published unlocked": {
+    file: "assembly/index/nodes.ts",
+    find: "  if (isShared(index)) lockPrivate(at);\n",
+    replace: "",
+  },
+  "a deletion locks right before left": {
+    file: "assembly/index/delete.ts",
+    find: "      if (isShared(index)) lockExclusive(below);\n",
+    replace:
+      "      if (isShared(index)) {\n" +
+      "        const first = node(below).next;\n" +
+      "        if (first != 0) lockExclusive(first);\n" +
+      "        lockExclusive(below);\n" +
+      "        if (first != 0) releaseExclusive(first);\n" +
+      "      }\n",
+  },
+  "an overwrite lets go of the entry before it locks the leaf": {
+    file: "assembly/index/put.ts",
+    find: "      lockExclusive(child);\n      releaseExclusive(at);\n",
+    replace: "      releaseExclusive(at);\n      lockExclusive(child);\n",
+  },
+  "a merge does not lock the right neighbour": {
+    file: "assembly/index/edit.ts",
+    find: "  const lock = isShared(index) && !held;\n",
+    replace: "  const lock = false;\n",
+  },
+  "a locking reader lets go before it has the next node": {
+    file: "assembly/index/place.ts",
+    find: "    lockShared(next);\n    unlockShared(at);\n",
+    replace: "    unlockShared(at);\n    lockShared(next);\n",
+  },
+  "a reader does not validate the leaf": {
+    file: "assembly/index/read.ts",
+    find: "  if (!unchanged(at, version)) return -1;\n",
+    replace: "",
+  },
+  "a reader does not validate the way down": {
+    file: "assembly/index/place.ts",
+    find: "    if (!unchanged(at, version)) return 0;\n",
+    replace: "",
+  },
+  "a writer does not validate the place it locks": {
+    file: "assembly/memory/locks.ts",
+    find: "  if (ASC_FEATURE_THREADS) return atomic.cmpxchg<u64>(word, version, version | WRITER) == version;\n",
+    replace: "  lockExclusive(word);\n",
+  },
+  "a scan does not validate its leaf": {
+    file: "assembly/index/scan.ts",
+    find: "      if (!unchanged(at, version)) break;\n",
+    replace: "",
+  },
+  "a freed node keeps its version": {
+    file: "assembly/index/nodes.ts",
+    find: "      unlockExclusive(at);\n",
+    replace: "      atomic.store<u64>(at, load<u64>(at) & ~(<u64>0xffff));\n",
+  },
+  "the free list has no change count": {
+    file: "assembly/index/nodes.ts",
+    find: "  return (((seen >> 32) + 1) << 32) | top;\n",
+    replace: "  return top;\n",
+  },
+  "nodes are not reserved": {
+    file: "assembly/index/nodes.ts",
+    find: "        if (atomic.cmpxchg<u32>(freeCountWord(index), free, free - count) == free) return true;\n",
+    replace: "        atomic.store<u32>(freeCountWord(index), free - count);\n        return true;\n",
+  },
+  "leaving a lock forgets readers that came in": {
+    file: "assembly/memory/locks.ts",
+    find: "      const seen = atomic.load<u64>(word);\n      if ((seen & WRITER) == 0) {\n        if (atomic.cmpxchg<u64>(word, seen, seen + READER) == seen) return;\n",
+    replace:
+      "      const seen = atomic.add<u64>(word, READER);\n      if ((seen & WRITER) == 0) {\n        return;\n      } else if (atomic.sub<u64>(word, READER) == 0) {\n",
+  },
+  "two workers take one id": {
+    file: "assembly/memory/workers.ts",
+    find: "      if (atomic.cmpxchg<u64>(ARENA + TAKEN, taken, taken | ((<u64>1) << id)) == taken) {\n",
+    replace: "      atomic.store<u64>(ARENA + TAKEN, taken | ((<u64>1) << id));\n      if (true) {\n",
+  },
+} as const satisfies Readonly<Record<string, Mutant>>;
+
+export type MutantName = keyof typeof MUTANTS;
+
+/** The module that is shipped. */
+export function shipped(): Uint8Array<ArrayBuffer> {
+  return new Uint8Array(readFileSync(join(root, "build", "core-threads.wasm")));
+}
+
+const ENTRY = "mutant-entry.ts";
+const ENTRY_TEXT = 'export * from "./assembly/exports/memory";\nexport * from "./assembly/exports/index";\n';
+const built = new Map<MutantName, Promise<Uint8Array<ArrayBuffer>>>();
+
+/** Index and memory of the threads build with one guard taken out. */
+export function mutant(name: MutantName): Promise<Uint8Array<ArrayBuffer>> {
+  let bytes = built.get(name);
+  if (!bytes) built.set(name, (bytes = compile(MUTANTS[name])));
+  return bytes;
+}
+
+async function compile({ file, find, replace }: Mutant): Promise<Uint8Array<ArrayBuffer>> {
+  let output: Uint8Array | undefined;
+  const flags =
+    `${ENTRY} --baseDir ${root} -o out.wasm --runtime stub -O3 --use abort= --importMemory --zeroFilledMemory ` +
+    "--initialMemory 1 --maximumMemory 65536 --enable simd --enable threads --sharedMemory";
+  const { error, stderr } = await asc.main(flags.split(" "), {
+    readFile: (name) => {
+      if (name === ENTRY) return ENTRY_TEXT;
+      let text: string;
+      try {
+        text = readFileSync(join(root, name), "utf8");
+      } catch {
+        return null;
+      }
+      if (name !== file) return text;
+      assert.equal(text.split(find).length, 2, `${file} has the guard once`);
+      return text.replace(find, replace);
+    },
+    writeFile: (name, contents) => {
+      if (name.endsWith(".wasm")) output = contents as Uint8Array;
+    },
+    listFiles: () => [],
+  });
+  if (error || !output) throw new Error(`mutant does not compile: ${stderr.toString()}`, { cause: error });
+  return new Uint8Array(output);
+}
