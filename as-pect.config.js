@@ -7,6 +7,6 @@ export default {
   wasi: null,
   async instantiate(_memory, createImports, instantiate, binary) {
     const memory = new WebAssembly.Memory({ initial: 256, maximum: 4096, shared: true });
-    return instantiate(binary, createImports({ env: { memory, park() {} } }));
+    return instantiate(binary, createImports({ env: { memory, park: () => 0 } }));
   },
 };

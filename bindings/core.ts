@@ -326,19 +326,30 @@ export class Core {
    * @param what names the subject in the error's message.
    */
   call(run: () => number, what: string): number {
-    if (this.#closed || this.#poison !== undefined) this.requireUsable();
-    let result: number;
-    try {
-      result = run();
-    } catch (error) {
-      this.#poison = error;
-      this.exports.corePoison();
-      throw new QuartermasterError("POISONED", `${what}: the core trapped on a broken invariant`, {
-        cause: error,
-      });
-    }
+    const result = this.run(run, what);
     if (result < 0) throw statusError(result, what);
     return result;
+  }
+
+  /** As `call`, for results that are addresses or counts: every value of them is one. */
+  run(run: () => number, what: string): number {
+    if (this.#closed || this.#poison !== undefined) this.requireUsable();
+    try {
+      return run();
+    } catch (error) {
+      throw this.trapped(error, what);
+    }
+  }
+
+  /** Poisons the core after a call into the module has thrown; returns what to throw. */
+  trapped(error: unknown, what: string): QuartermasterError {
+    const lost = this.exports.corePoisoned() < 0;
+    this.#poison = error;
+    this.exports.corePoison();
+    const reason = lost
+      ? "a worker died or trapped while it held a lock"
+      : "the core trapped on a broken invariant";
+    return new QuartermasterError("POISONED", `${what}: ${reason}`, { cause: error });
   }
 
   /** Address of at least `bytes` bytes for the arguments of one call. */

@@ -13,8 +13,12 @@ export const BUILDS: readonly Build[] = ["core", "core-threads", "core-scalar", 
 export interface HostImports extends WebAssembly.Imports {
   env: {
     memory: WebAssembly.Memory;
-    /** How a worker waits for another; only the threads build imports it. */
-    park(address: number, expected: number, timeoutUs: number): void;
+    /**
+     * How a worker waits for another; only the threads build imports it. Blocks while the 32-bit word at
+     * `address` is `expected`, at most `timeoutUs`; returns the microseconds that have passed, from which the
+     * core tells a lock whose holder has died.
+     */
+    park(address: number, expected: number, timeoutUs: number): number;
   };
 }
 
@@ -36,19 +40,24 @@ export async function instantiateRaw(module: WebAssembly.Module, imports: HostIm
   return (await WebAssembly.instantiate(module, imports)).exports as unknown as CoreExports;
 }
 
-/** Imports of a module over `memory`. Parking is Atomics.wait where this thread may block, else nothing. */
+/** Imports of a module over `memory`. Parking is Atomics.wait where this thread may block, else spinning. */
 export function hostImports(memory: WebAssembly.Memory): HostImports {
   let words = new Int32Array(0);
   let mayBlock = true;
-  const park = (address: number, expected: number, timeoutUs: number): void => {
+  const park = (address: number, expected: number, timeoutUs: number): number => {
     const at = address >>> 2;
     if (at >= words.length) words = new Int32Array(memory.buffer);
-    if (!mayBlock) return;
+    const start = performance.now();
     try {
-      Atomics.wait(words, at, expected, timeoutUs / 1000);
+      if (mayBlock) Atomics.wait(words, at, expected, timeoutUs / 1000);
     } catch {
-      mayBlock = false; // a browser's main thread: the core goes on spinning
+      mayBlock = false; // a browser's main thread
     }
+    if (!mayBlock) {
+      const end = start + timeoutUs / 1000;
+      while (Atomics.load(words, at) === expected && performance.now() < end);
+    }
+    return (performance.now() - start) * 1000;
   };
   return { env: { memory, park } };
 }

@@ -150,12 +150,12 @@ export class OrderedIndex {
   }
 
   get(key: bigint): bigint | undefined {
-    const at = this.core.exports.orderedIndexFind64(this.pointer, this.#key(key)) >>> 0;
+    const at = this.#find(key);
     return at === 0 ? undefined : this.#valueAt(at);
   }
 
   has(key: bigint): boolean {
-    return this.core.exports.orderedIndexFind64(this.pointer, this.#key(key)) !== 0;
+    return this.#find(key) !== 0;
   }
 
   /** Enters or overwrites; returns whether the key is new. Throws OUT_OF_MEMORY, then nothing has changed. */
@@ -172,13 +172,13 @@ export class OrderedIndex {
 
   /** As `get`, without BigInt: the low 32 bits of the value, or undefined. */
   getLow(keyLow: number, keyHigh: number): number | undefined {
-    const at = this.core.exports.orderedIndexFind(this.pointer, keyLow, keyHigh) >>> 0;
+    const at = this.#findHalves(keyLow, keyHigh);
     return at === 0 ? undefined : new DataView(this.core.memory.buffer).getUint32(at, true);
   }
 
   /** As `has`, without BigInt. */
   hasHalves(keyLow: number, keyHigh: number): boolean {
-    return this.core.exports.orderedIndexFind(this.pointer, keyLow, keyHigh) !== 0;
+    return this.#findHalves(keyLow, keyHigh) !== 0;
   }
 
   /** As `set`, without BigInt: key and value as two u32 halves each. */
@@ -220,9 +220,9 @@ export class OrderedIndex {
 
   /** Adds to a value, modulo its width; returns the value before. Throws NOT_FOUND. */
   fetchAdd(key: bigint, delta: bigint): bigint {
-    const checkedKey = this.#key(key);
-    const at =
-      this.core.exports.orderedIndexFetchAdd64(this.pointer, checkedKey, BigInt.asUintN(64, delta)) >>> 0;
+    const { exports } = this.core;
+    const [k, d] = [this.#key(key), BigInt.asUintN(64, delta)];
+    const at = this.core.run(() => exports.orderedIndexFetchAdd64(this.pointer, k, d), "fetchAdd") >>> 0;
     if (at === 0)
       throw statusError(-19, `key ${key}`, { argument: "key", value: key, range: "a key in the index" });
     return new DataView(this.core.memory.buffer).getBigUint64(at, true);
@@ -237,7 +237,7 @@ export class OrderedIndex {
       new BigUint64Array(memory.buffer, at, count).set(keys.subarray(from, from + count));
       const valuesAt = at + BATCH * 8;
       const foundAt = valuesAt + BATCH * 8;
-      exports.orderedIndexGetMany(this.pointer, at, count, valuesAt, foundAt);
+      this.core.run(() => exports.orderedIndexGetMany(this.pointer, at, count, valuesAt, foundAt), "getMany");
       values.set(new BigUint64Array(memory.buffer, valuesAt, count), from);
       found.set(new Uint8Array(memory.buffer, foundAt, count), from);
     });
@@ -256,7 +256,10 @@ export class OrderedIndex {
       const valuesAt = at + BATCH * 8;
       new BigUint64Array(memory.buffer, at, count).set(keys.subarray(from, from + count));
       new BigUint64Array(memory.buffer, valuesAt, count).set(values.subarray(from, from + count));
-      const entered = exports.orderedIndexSetMany(this.pointer, at, valuesAt, count);
+      const entered = this.core.run(
+        () => exports.orderedIndexSetMany(this.pointer, at, valuesAt, count),
+        "setMany",
+      );
       // Entering the first key that was refused again says why it was.
       if (entered < count) this.set(keys[from + entered], values[from + entered]);
     });
@@ -266,8 +269,9 @@ export class OrderedIndex {
   deleteMany(keys: BigUint64Array): number {
     let removed = 0;
     this.#inBatches(keys.length, (from, count, at) => {
-      new BigUint64Array(this.core.memory.buffer, at, count).set(keys.subarray(from, from + count));
-      removed += this.core.exports.orderedIndexDeleteMany(this.pointer, at, count);
+      const { exports, memory } = this.core;
+      new BigUint64Array(memory.buffer, at, count).set(keys.subarray(from, from + count));
+      removed += this.core.run(() => exports.orderedIndexDeleteMany(this.pointer, at, count), "deleteMany");
     });
     return removed;
   }
@@ -288,7 +292,10 @@ export class OrderedIndex {
       const count = Math.min(APPLY_RECORDS, length - from);
       const records = new Uint32Array(memory.buffer, at, count * RECORD_WORDS);
       records.set(words.subarray(from * RECORD_WORDS, (from + count) * RECORD_WORDS));
-      const done = exports.orderedIndexApply(this.pointer, at, count, keysAt, valuesAt, APPLY_ENTRIES);
+      const done = this.core.run(
+        () => exports.orderedIndexApply(this.pointer, at, count, keysAt, valuesAt, APPLY_ENTRIES),
+        "apply",
+      );
       words.set(records.subarray(0, done * RECORD_WORDS), from * RECORD_WORDS);
       const found = operations.markScans(from, from + done, entries);
       operations.appendEntries(memory.buffer, keysAt, valuesAt, entries, found);
@@ -318,7 +325,11 @@ export class OrderedIndex {
       const { exports, memory } = this.core;
       this.core.requireUsable();
       const at = this.core.scratch(BATCH * 16);
-      const count = exports.orderedIndexRange(this.pointer, next, last, BATCH, at, at + BATCH * 8);
+      const from = next;
+      const count = this.core.run(
+        () => exports.orderedIndexRange(this.pointer, from, last, BATCH, at, at + BATCH * 8),
+        "range",
+      );
       const keys = new BigUint64Array(memory.buffer, at, count).slice();
       const values = new BigUint64Array(memory.buffer, at + BATCH * 8, count).slice();
       for (let i = 0; i < count; i++) yield [keys[i], values[i]];
@@ -366,6 +377,25 @@ export class OrderedIndex {
   /** Full check, O(n); throws CORRUPT. */
   validate(): void {
     this.core.call(() => this.core.exports.orderedIndexValidate(this.pointer), "orderedIndex");
+  }
+
+  /** Address of the key's value, 0 when it is not there. */
+  #find(key: bigint): number {
+    const checkedKey = this.#key(key);
+    try {
+      return this.core.exports.orderedIndexFind64(this.pointer, checkedKey) >>> 0;
+    } catch (error) {
+      throw this.core.trapped(error, "get");
+    }
+  }
+
+  #findHalves(keyLow: number, keyHigh: number): number {
+    this.core.requireUsable();
+    try {
+      return this.core.exports.orderedIndexFind(this.pointer, keyLow, keyHigh) >>> 0;
+    } catch (error) {
+      throw this.core.trapped(error, "get");
+    }
   }
 
   #key(key: bigint): bigint {

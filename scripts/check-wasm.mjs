@@ -57,7 +57,7 @@ function sections(bytes) {
 function takesMemory(module, shared) {
   try {
     const memory = new WebAssembly.Memory({ initial: 16, maximum: 65536, shared });
-    new WebAssembly.Instance(module, { env: { memory, park() {} } });
+    new WebAssembly.Instance(module, { env: { memory, park: () => 0 } });
     return true;
   } catch {
     return false;

@@ -79,7 +79,7 @@ export class Stripe {
   retries: u32;
   /** Reads and descents that gave up being optimistic. */
   fallbacks: u32;
-  /** Not 0 while the worker is in a call that may hold locks. */
+  /** Calls that may hold locks and that the worker is in: a locked read counts within a batch as well. */
   inside: u32;
   /** Where a shared index hands a value out. */
   result: u64;

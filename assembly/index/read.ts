@@ -85,12 +85,12 @@ export function provenLeaf(at: u32, key: u64): u64 {
 }
 
 function getLocked(index: Index, own: Stripe, key: u64): usize {
-  own.inside = 1;
+  own.inside += 1;
   const at = lockLeafShared(index, key);
   const slot = rank(at, key);
   const found = keyAt(at, slot) == key;
   if (found) own.result = loadValue(index, valuePtr(index, at, slot));
   unlockShared(at);
-  own.inside = 0;
+  own.inside -= 1;
   return found ? resultOf(own) : 0;
 }

@@ -181,7 +181,7 @@ function rangeLocked(
   valuesPtr: usize,
 ): u32 {
   const own = stripe(index, workerId());
-  own.inside = 1;
+  own.inside += 1;
   let at = lockLeafShared(index, lowest);
   let written = copyRun(index, at, lowest, highest, limit, keysPtr, valuesPtr);
   while (written < limit && node(at).nextHeader <= highest && node(at).next != 0) {
@@ -193,7 +193,7 @@ function rangeLocked(
     written += copyRun(index, at, lowest, highest, limit - written, keysPtr + offset, valuesPtr + offset);
   }
   unlockShared(at);
-  own.inside = 0;
+  own.inside -= 1;
   return written;
 }
 

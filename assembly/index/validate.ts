@@ -1,12 +1,12 @@
 /** Full structural check of an ordered index, O(n). */
 import { CORRUPT, OK, Status } from "../memory/status";
-import { capacityOf, childPtr, head, Index, isShared, KEY_MAX, KEY_MIN, keyAt, node } from "./layout";
+import { capacityOf, childAt, head, Index, isNode, isShared, KEY_MAX, KEY_MIN, keyAt, node } from "./layout";
 import { indexSize } from "./ordered-index";
 import { heightOf } from "./rank";
 
 /**
- * OK, or CORRUPT when one of the invariants of ordered-index.ts is broken or a lock was left held. Nobody else
- * may be in a changing call.
+ * OK, or CORRUPT when one of the invariants of ordered-index.ts is broken or a lock was left held; follows no
+ * address before it has proved to be one of a node. Nobody else may be in a changing call.
  */
 export function indexValidate(ptr: usize): Status {
   const index = changetype<Index>(ptr);
@@ -18,7 +18,8 @@ export function indexValidate(ptr: usize): Status {
   }
   let free: u32 = 0;
   for (let at = <u32>index.free; at != 0; at = node(at).link) {
-    if (free == index.nodeCapacity || node(at).count != 0 || isHeld(index, at)) return CORRUPT;
+    if (!isNode(index, at) || free == index.nodeCapacity || node(at).count != 0 || isHeld(index, at))
+      return CORRUPT;
     free += 1;
   }
   if (free + index.nodeCapacity - index.fresh != index.freeCount) return CORRUPT;
@@ -44,6 +45,7 @@ function validLevel(index: Index, level: u32): u32 {
     const n = node(at);
     const count = <u32>n.count;
     if (
+      (n.next != 0 && !isNode(index, n.next)) ||
       nodes == index.nodeCapacity ||
       n.level != <u8>level ||
       isHeld(index, at) ||
@@ -61,12 +63,12 @@ function validLevel(index: Index, level: u32): u32 {
       // A promoted key starts its node on every level below its own.
       if (!first && slot > 0 && heightOf(index, key) > level) return 0;
       if (level > 0) {
-        const child = load<u32>(childPtr(index, at, slot));
+        const child = childAt(index, at, slot);
         while (below != 0 && below != child) {
           if (heightOf(index, keyAt(below, 0)) >= level && keyAt(below, 0) != KEY_MIN) return 0;
           below = node(below).next;
         }
-        if (below == 0 || keyAt(child, 0) != key) return 0;
+        if (below == 0 || keyAt(below, 0) != key) return 0;
         below = node(below).next;
       }
       previous = key;

@@ -9,7 +9,8 @@
  * exchange. (Entering by an unconditional add and backing out, as in the paper's code, would lose the
  * reader's count when the writer leaves by a store.)
  *
- * No fairness: waiting is spinning, then parking with a timeout.
+ * No fairness: waiting is spinning, then parking with a timeout. A wait of seconds poisons the core: a holder that
+ * died never lets go.
  */
 import { loadFence, waitTurn } from "./workers";
 
@@ -33,13 +34,13 @@ import { loadFence, waitTurn } from "./workers";
 
 export function lockShared(word: usize): void {
   if (ASC_FEATURE_THREADS) {
-    let turns: u32 = 0;
+    let waited: u32 = 0;
     for (;;) {
       const seen = atomic.load<u64>(word);
       if ((seen & WRITER) == 0) {
         if (atomic.cmpxchg<u64>(word, seen, seen + READER) == seen) return;
       } else {
-        turns = waitTurn(word, seen, turns);
+        waited = waitTurn(word, seen, waited);
       }
     }
   }
@@ -54,7 +55,7 @@ export function unlockShared(word: usize): void {
 /** Keeps new readers and writers out, then waits until the readers that are in have left. */
 export function lockExclusive(word: usize): void {
   if (ASC_FEATURE_THREADS) {
-    let turns: u32 = 0;
+    let waited: u32 = 0;
     for (;;) {
       const seen = atomic.load<u64>(word);
       if ((seen & WRITER) == 0) {
@@ -63,7 +64,7 @@ export function lockExclusive(word: usize): void {
           return;
         }
       } else {
-        turns = waitTurn(word, seen, turns);
+        waited = waitTurn(word, seen, waited);
       }
     }
   }
@@ -71,11 +72,11 @@ export function lockExclusive(word: usize): void {
 
 function drainReaders(word: usize): void {
   if (ASC_FEATURE_THREADS) {
-    let turns: u32 = 0;
+    let waited: u32 = 0;
     for (;;) {
       const seen = atomic.load<u64>(word);
       if ((seen & READERS) == 0) return;
-      turns = waitTurn(word, seen, turns);
+      waited = waitTurn(word, seen, waited);
     }
   }
 }

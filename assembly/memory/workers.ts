@@ -19,6 +19,12 @@ import { INVALID_ARGUMENT, OK, OUT_OF_WORKERS, POISONED, Status } from "./status
 @inline const SPINS: u32 = 64;
 // @ts-ignore: decorator
 @inline const PARK_US: f64 = 200;
+/** Locks are held for microseconds; a wait this long means that the holder is gone. */
+// @ts-ignore: decorator
+@inline const LOST_US: u32 = 5_000_000;
+/** Most that one parking counts for: a waiter that was itself suspended has not watched the lock meanwhile. */
+// @ts-ignore: decorator
+@inline const COUNTED_US: f64 = 2_000;
 
 /** Id of this instance. */
 let worker: u32 = 0;
@@ -27,11 +33,11 @@ let fences: bool = true;
 
 /**
  * Blocks until the 32-bit word at `address` is no longer `expected`, at most `timeoutUs`: Atomics.wait in a
- * worker, nothing where blocking is forbidden.
+ * worker, a short spin where blocking is forbidden. Returns the microseconds that have passed.
  */
 // @ts-ignore: decorator
 @external("env", "park")
-declare function park(address: usize, expected: i32, timeoutUs: f64): void;
+declare function park(address: usize, expected: i32, timeoutUs: f64): f64;
 
 // @ts-ignore: decorator
 @inline
@@ -72,7 +78,7 @@ export function resetWorkers(): void {
   store<u32>(ARENA + POISON, 0);
 }
 
-/** Makes every worker that waits, or calls later, stop: a lock may be held for ever. */
+/** Makes every worker that waits stop, and the bindings refuse later calls: a lock may be held for ever. */
 export function poison(): void {
   if (ASC_FEATURE_THREADS) atomic.store<u32>(ARENA + POISON, 1);
 }
@@ -83,16 +89,20 @@ export function poisonStatus(): Status {
 }
 
 /**
- * One turn of waiting while the lock word at `word` reads `seen`. Returns the turns so far. Traps when the
- * core is poisoned: what is waited for will not come.
+ * One turn of waiting while the lock word at `word` reads `seen`. Returns the wait so far, 0 at first: turns
+ * spun, then microseconds parked on top. Traps when the core is poisoned, and poisons it when the wait has been
+ * too long: what is waited for will not come.
  */
-export function waitTurn(word: usize, seen: u64, turns: u32): u32 {
+export function waitTurn(word: usize, seen: u64, waited: u32): u32 {
   if (ASC_FEATURE_THREADS) {
-    if (turns < SPINS) return turns + 1;
+    if (waited < SPINS) return waited + 1;
+    if (waited >= SPINS + LOST_US) poison();
     if (atomic.load<u32>(ARENA + POISON) != 0) unreachable();
-    park(word, <i32>(<u32>seen), PARK_US);
+    const parked = park(word, <i32>(<u32>seen), PARK_US);
+    // A host without a clock may return anything.
+    return waited + (parked > 0 ? <u32>min<f64>(parked, COUNTED_US) : 0);
   }
-  return turns;
+  return waited;
 }
 
 /** Stands between plain loads and the atomic load that validates them. */
