@@ -5,6 +5,7 @@
  * embedder's own engine are equals behind this interface.
  */
 import type { StepPlan } from "./plan.js";
+import type { RunOptions, StatView } from "./statistics.js";
 
 /** How to pick the next token from a row of logits. Every field has a default; the default is greedy. */
 export interface SamplingOptions {
@@ -54,6 +55,8 @@ export interface ExecutorDescription {
   readonly vocabSize: number;
   /** Longest sequence the model was made for, in tokens. */
   readonly maxSequenceTokens: number;
+  /** StatMask bits that `run` can measure. Default 0: none. */
+  readonly statMask?: number;
 }
 
 /** What running a plan gives back. */
@@ -62,6 +65,8 @@ export interface StepResult {
   readonly tokens: Uint32Array;
   /** Logits of the sampling rows, `[rows][vocabSize]`, when the executor was asked to return them. */
   readonly logits?: Float32Array;
+  /** What was measured of a row in a layer, for rows with a StatisticsRequest. Valid until the next run. */
+  readonly statistics?: (row: number, layer: number) => StatView;
 }
 
 /**
@@ -74,7 +79,19 @@ export interface Executor {
   /**
    * @param context gives the sampling context of a row that samples; plans are valid until the returned
    * promise settles.
+   * @param options lanes and statistics; an executor that cannot do what they ask refuses with UNSUPPORTED
    */
-  run(plan: StepPlan, context: (row: number) => RowContext): Promise<StepResult>;
+  run(plan: StepPlan, context: (row: number) => RowContext, options?: RunOptions): Promise<StepResult>;
+  /**
+   * Moves K and V within lanes, record after record; an executor that has it honours RunOptions.lanes.
+   * @param moves records of MOVE_WORDS: layer, kvHead, source block, source offset, target block, target offset, slots,
+   * 0. A record's slots stay within its two blocks; source and target may overlap.
+   */
+  move?(moves: Uint32Array): Promise<void>;
+  /**
+   * Merges slots of a lane: K and V of the target become the mean over itself and its members, accumulated in f32.
+   * @param merges layer, kvHead, target block, target offset, m, then m pairs (block, offset); repeated
+   */
+  merge?(merges: Uint32Array): Promise<void>;
   close(): Promise<void>;
 }

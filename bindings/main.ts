@@ -40,4 +40,13 @@ export {
   type RequestOptions,
   type SchedulerOptions,
 } from "./scheduler.js";
+export {
+  APPEND_SLOT,
+  MOVE_WORDS,
+  StatMask,
+  type LaneRow,
+  type RunOptions,
+  type StatisticsRequest,
+  type StatView,
+} from "./statistics.js";
 export { TextStream, type Detokenizer } from "./text-stream.js";
