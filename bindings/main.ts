@@ -9,6 +9,22 @@ export {
   type TokenEvent,
 } from "./engine.js";
 export { QuartermasterError, type ErrorDetails, type HostCode, type StatusCode } from "./errors.js";
+export {
+  PlaneMask,
+  type BudgetAllocator,
+  type BudgetPlan,
+  type BudgetScope,
+  type EvictionPolicy,
+  type KeepPlan,
+  type LaneShape,
+  type LaneView,
+  type LayerSignals,
+  type SequenceLanes,
+  type SlotMerge,
+  type SlotReuse,
+  type SparseSelector,
+  type StatisticsNeeds,
+} from "./eviction/policy.js";
 export type { Executor, ExecutorDescription, RowContext, SamplingOptions, StepResult } from "./executor.js";
 export type { CoreExports } from "./exports.js";
 export {
