@@ -16,6 +16,7 @@ const BENCHES: Readonly<Record<string, () => Promise<Bench>>> = {
   "bytes-per-block": () => import("./bytes-per-block.js"),
   forward: () => import("./forward.js"),
   "index-choice": () => import("./index-choice.js"),
+  "ordered-index": () => import("./ordered-index.js"),
   calls: () => import("./calls.js"),
 };
 
@@ -24,7 +25,10 @@ const HELP = `npm run -s bench -- NAME [NAME ...] [options]
   --list     names and questions
   --all      every bench
   --quick    fewer repetitions: whether it runs, not how fast
-  --json     JSON lines on standard output`;
+  --json     JSON lines on standard output
+  --full     every size and distribution, however long it takes (ordered-index)
+  --plot F   writes an SVG plot to file F (ordered-index)
+  --only S   subjects to run, separated by commas (ordered-index)`;
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
@@ -33,6 +37,9 @@ const { values, positionals } = parseArgs({
     quick: { type: "boolean" },
     list: { type: "boolean" },
     all: { type: "boolean" },
+    full: { type: "boolean" },
+    plot: { type: "string" },
+    only: { type: "string" },
     help: { type: "boolean", short: "h" },
   },
 });
@@ -53,7 +60,8 @@ async function main(): Promise<number> {
   if (names.length > 1) return inProcessesOfTheirOwn(names);
   const bench = await BENCHES[names[0]]();
   if (!values.json) console.log(`${names[0]}: ${bench.title}`);
-  await bench.run(new Report(names[0], values.json ?? false, values.quick ?? false));
+  const { full, plot, only } = values;
+  await bench.run(new Report(names[0], values.json ?? false, values.quick ?? false, { full, plot, only }));
   return 0;
 }
 

@@ -70,8 +70,20 @@ export interface Comparison {
   case: string;
   subject: string;
   versus: string;
-  metric: "speedup";
+  /** Always better-is-greater: throughput, throughput by wall time, or the peer's p99 over ours. */
+  metric: "speedup" | "wall-speedup" | "p99-ratio";
   value: number;
+  params?: Record<string, unknown>;
+}
+
+/** Flags that only some benches know. */
+export interface BenchOptions {
+  /** All sizes, however long they take. */
+  readonly full?: boolean;
+  /** File for an SVG plot. */
+  readonly plot?: string;
+  /** Subjects to run, separated by commas. */
+  readonly only?: string;
 }
 
 /** What a bench writes to: JSON lines for machines, aligned lines for people. */
@@ -80,6 +92,7 @@ export class Report {
     readonly bench: string,
     readonly json: boolean,
     readonly quick: boolean,
+    readonly options: BenchOptions = {},
   ) {}
 
   measured(
@@ -99,17 +112,36 @@ export class Report {
   }
 
   /** How much better than a peer of the same run; above 1 is better. */
-  compared(name: string, versus: string, value: number): void {
+  compared(
+    name: string,
+    versus: string,
+    value: number,
+    {
+      subject = "quartermaster",
+      metric = "speedup",
+      params,
+    }: Partial<Pick<Comparison, "subject" | "metric" | "params">> = {},
+  ): void {
     const line: Comparison = {
       bench: this.bench,
       case: name,
-      subject: "quartermaster",
+      subject,
       versus,
-      metric: "speedup",
+      metric,
       value,
+      ...(params && { params }),
     };
-    if (this.json) console.log(JSON.stringify(line));
-    else console.log(`  ${name.padEnd(28)} ${value.toFixed(value < 10 ? 2 : 0)}x as fast as ${versus}`);
+    if (this.json) {
+      console.log(JSON.stringify(line));
+      return;
+    }
+    const what = {
+      speedup: "as fast as",
+      "wall-speedup": "as fast by the clock as",
+      "p99-ratio": "lower p99 than",
+    };
+    const by = subject === "quartermaster" ? "" : `${subject}: `;
+    console.log(`  ${name.padEnd(28)} ${by}${value.toFixed(value < 10 ? 2 : 0)}x ${what[metric]} ${versus}`);
   }
 
   /** Timings of one case, and our ratio to each peer; the first subject is ours. */

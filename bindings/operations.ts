@@ -108,6 +108,11 @@ export class Operations {
     return this.#wide[(i * RECORD_WORDS + VALUE) >> 1];
   }
 
+  /** As `value`, without BigInt: its low 32 bits. */
+  valueLow(i: number): number {
+    return this.words[i * RECORD_WORDS + VALUE];
+  }
+
   /** Entries of scan `i`, in key order. */
   entries(i: number): [key: bigint, value: bigint][] {
     const start = this.scanStarts[i];

@@ -315,6 +315,25 @@ export class OrderedIndex {
     return entries;
   }
 
+  /** As `scan`, into arrays that hold at least `limit` entries each. Returns how many entries there were. */
+  scanInto(from: bigint, limit: number, keys: BigUint64Array, values: BigUint64Array): number {
+    requireInteger("limit", limit, 0, Math.min(keys.length, values.length));
+    let written = 0;
+    for (let next = clamp(from); written < limit;) {
+      const { exports, memory } = this.core;
+      this.core.requireUsable();
+      const at = this.core.scratch(BATCH * 16);
+      const asked = Math.min(BATCH, limit - written);
+      const count = exports.orderedIndexRange(this.pointer, next, MAX_KEY, asked, at, at + BATCH * 8);
+      keys.set(new BigUint64Array(memory.buffer, at, count), written);
+      values.set(new BigUint64Array(memory.buffer, at + BATCH * 8, count), written);
+      written += count;
+      if (count < asked || keys[written - 1] === MAX_KEY) break;
+      next = keys[written - 1] + 1n;
+    }
+    return written;
+  }
+
   /**
    * Entries with lowest <= key <= highest, in key order, read in batches: entries changed meanwhile may or
    * may not show.

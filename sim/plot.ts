@@ -1,4 +1,4 @@
-/** SVG plots without a dependency: a serving timeline in three panels, and line plots for benches. */
+/** SVG plots without a dependency: a serving timeline in three panels, line and bar plots for benches. */
 
 export interface TimelineSample {
   readonly tUs: number;
@@ -257,4 +257,51 @@ export function linePlot(options: {
     `<text x="16" y="${top + height / 2}" transform="rotate(-90 16 ${top + height / 2})" text-anchor="middle">${escapeText(options.yLabel)}</text>`,
   );
   return document(options.title, 520, body);
+}
+
+export interface BarSeries {
+  readonly name: string;
+  /** One value a group; undefined leaves a gap. */
+  readonly values: readonly (number | undefined)[];
+}
+
+/** Bars in groups, the series of a group side by side; the legend stands in rows of three. */
+export function barPlot(options: {
+  title: string;
+  groups: readonly string[];
+  series: readonly BarSeries[];
+}): string {
+  const { groups, series } = options;
+  const rows = Math.ceil(series.length / 3);
+  const highest = Math.max(...series.flatMap(({ values }) => values.map((value) => value ?? 0)));
+  const panel: Panel = { top: 50 + rows * 18, height: 320, title: "", highest };
+  const groupWidth = (WIDTH - LEFT - RIGHT) / groups.length;
+  const barWidth = (groupWidth * 0.86) / series.length;
+  const color = (i: number): string =>
+    i < COLORS.length ? COLORS[i] : `hsl(${(i * 67) % 360} 25% ${35 + ((i * 11) % 35)}%)`;
+  const body = [axes(panel, [], (x) => x)];
+  series.forEach(({ name, values }, i) => {
+    const [column, row] = [i % 3, Math.floor(i / 3)];
+    const [x, y] = [LEFT + column * 270, 42 + row * 18];
+    body.push(
+      `<rect x="${x}" y="${y}" width="10" height="10" fill="${color(i)}"/>` +
+        `<text x="${x + 14}" y="${y + 9}">${escapeText(name)}</text>`,
+    );
+    values.forEach((value, group) => {
+      if (value === undefined) return;
+      const height = (panel.height * value) / highest;
+      const left = LEFT + group * groupWidth + groupWidth * 0.07 + i * barWidth;
+      body.push(
+        `<rect x="${left.toFixed(1)}" y="${(panel.top + panel.height - height).toFixed(1)}" ` +
+          `width="${(barWidth * 0.92).toFixed(1)}" height="${height.toFixed(1)}" fill="${color(i)}"/>`,
+      );
+    });
+  });
+  groups.forEach((group, i) => {
+    const middle = (LEFT + (i + 0.5) * groupWidth).toFixed(1);
+    body.push(
+      `<text x="${middle}" y="${panel.top + panel.height + 18}" text-anchor="middle">${escapeText(group)}</text>`,
+    );
+  });
+  return document(options.title, panel.top + panel.height + 40, body);
 }

@@ -1,0 +1,59 @@
+/**
+ * How does the ordered index compare with other ordered maps under the YCSB workloads?
+ *
+ * Every subject replays the same operations in a process of its own; rounds are interleaved; throughput is
+ * operations a second of CPU time, medians over the rounds. A run in which checksums differ fails.
+ */
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import type { Report } from "./measure.js";
+import { plotRun, reportRun } from "./ordered-index/report.js";
+import { runRounds } from "./ordered-index/rounds.js";
+import { compiledPeers, OURS, PACKAGES } from "./ordered-index/subjects.js";
+import type { Distribution } from "./ordered-index/workload.js";
+
+export const title =
+  "ordered maps under YCSB load, A, B, C, E, U: ours in all modes, npm, Java and C++ peers; --full for zipf and 10 M keys";
+
+interface Run {
+  readonly loaded: number;
+  readonly distribution: Distribution;
+  readonly rounds: number;
+}
+
+function runsOf({ quick, options }: Report): Run[] {
+  if (quick) return [{ loaded: 20_000, distribution: "uniform", rounds: 1 }];
+  const rounds = 3;
+  const million: Run = { loaded: 1e6, distribution: "uniform", rounds };
+  if (!options.full) return [million];
+  return [
+    million,
+    { loaded: 1e6, distribution: "zipf", rounds },
+    { loaded: 1e7, distribution: "uniform", rounds: 1 },
+    { loaded: 1e7, distribution: "zipf", rounds: 1 },
+  ];
+}
+
+export async function run(report: Report): Promise<void> {
+  const folder = mkdtempSync(join(tmpdir(), "ordered-index-"));
+  try {
+    const only = report.options.only?.split(",");
+    const subjects = [...OURS, ...PACKAGES, ...compiledPeers(folder)].filter(
+      ({ name }) => only === undefined || only.includes(name),
+    );
+    for (const { loaded, distribution, rounds } of runsOf(report)) {
+      const results = runRounds({ subjects, loaded, distribution, rounds, folder });
+      const suffix = `${distribution}/${sizeName(loaded)}`;
+      reportRun(report, suffix, results);
+      if (report.options.plot !== undefined && distribution === "uniform" && loaded <= 1e6)
+        writeFileSync(report.options.plot, plotRun(results, suffix));
+    }
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+}
+
+function sizeName(keys: number): string {
+  return keys >= 1e6 ? `${keys / 1e6}M` : `${keys / 1e3}k`;
+}

@@ -1,0 +1,106 @@
+/** The maps that replay a workload, each as a command of its own; those of other languages are compiled first. */
+import { spawnSync } from "node:child_process";
+import { existsSync } from "node:fs";
+import { dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
+
+export interface Subject {
+  readonly name: string;
+  readonly threads: 1 | 2;
+  /** Whether it keeps keys in order. */
+  readonly ordered: boolean;
+  readonly ours: boolean;
+  command(workloadFile: string): string[];
+}
+
+const here = dirname(fileURLToPath(import.meta.url));
+/** Sources are not compiled into dist/. */
+const peers = join(here, "..", "..", "..", "bench", "peer");
+
+function javascript(name: string, argument: string, threads: 1 | 2 = 1): Subject {
+  const flags = ["--expose-gc", "--max-old-space-size=12288"];
+  return {
+    name,
+    threads,
+    ordered: name !== "Map",
+    ours: name.startsWith("quartermaster"),
+    command: (file) => [process.execPath, ...flags, join(here, "child.js"), file, argument],
+  };
+}
+
+export const OURS: readonly Subject[] = [
+  javascript("quartermaster", "private:batch:1"),
+  javascript("quartermaster/single-halves", "private:halves:1"),
+  javascript("quartermaster/single-bigint", "private:bigint:1"),
+  javascript("quartermaster/optimistic", "optimistic:batch:1"),
+  javascript("quartermaster/locked", "locked:batch:1"),
+  javascript("quartermaster/optimistic", "optimistic:batch:2", 2),
+  javascript("quartermaster/locked", "locked:batch:2", 2),
+];
+
+export const PACKAGES: readonly Subject[] = [
+  "sorted-btree",
+  "js-sdsl",
+  "functional-red-black-tree",
+  "Map",
+].map((name) => javascript(name, name));
+
+/** Ours of another shape: bytes a node and keys for each one promoted. */
+export function shaped(nodeBytes: number, keysPerPromotion: number): Subject {
+  return javascript(
+    `quartermaster/${nodeBytes}/${keysPerPromotion}`,
+    `private:batch:1:${nodeBytes}:${keysPerPromotion}`,
+  );
+}
+
+export const JAVA = "java ConcurrentSkipListMap";
+export const ABSEIL = "absl::btree_map";
+
+function works(command: string, ...flags: string[]): boolean {
+  const { status, error, stderr } = spawnSync(command, flags, { encoding: "utf8" });
+  if (error === undefined && status !== 0) process.stderr.write(stderr);
+  return error === undefined && status === 0;
+}
+
+/** Compiles the drivers into `folder`; says on stderr what cannot be had here. */
+export function compiledPeers(folder: string): Subject[] {
+  return [...javaPeer(folder), ...cppPeers(folder)];
+}
+
+function skipped(name: string, need: string): [] {
+  console.error(`SKIPPED ${name}: it needs ${need}`);
+  return [];
+}
+
+function javaPeer(folder: string): Subject[] {
+  if (!works("javac", "-version")) return skipped(JAVA, "a JDK, 17 or later (javac)");
+  if (!works("javac", "-d", folder, join(peers, "skiplist", "SkipListReplay.java")))
+    return skipped(JAVA, "a JDK that compiles Java 17");
+  const flags = ["-Xms6g", "-Xmx12g", "-cp", folder, "SkipListReplay"];
+  return ([1, 2] as const).map((threads) => ({
+    name: JAVA,
+    threads,
+    ordered: true,
+    ours: false,
+    command: (file) => ["java", ...flags, file, String(threads)],
+  }));
+}
+
+function cppPeers(folder: string): Subject[] {
+  if (!works("g++", "--version")) return skipped(`${ABSEIL} and std::map`, "g++");
+  const source = join(peers, "trees", "tree-replay.cpp");
+  const flags = ["-O3", "-march=native", "-std=c++17", source];
+  const subjects: Subject[] = [];
+  const add = (name: string, program: string, ...more: string[]): boolean => {
+    const path = join(folder, program);
+    if (!works("g++", ...flags, "-o", path, ...more)) return false;
+    subjects.push({ name, threads: 1, ordered: true, ours: false, command: (file) => [path, file] });
+    return true;
+  };
+  if (!existsSync("/usr/include/absl/container/btree_map.h"))
+    skipped(ABSEIL, "the headers of Abseil (Debian: libabsl-dev)");
+  else if (!add(ABSEIL, "absl-replay", "-DABSEIL", "-labsl_throw_delegate"))
+    skipped(ABSEIL, "a linkable Abseil");
+  if (!add("std::map", "std-replay")) skipped("std::map", "a C++17 compiler");
+  return subjects;
+}
