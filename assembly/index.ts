@@ -1,5 +1,6 @@
 /** Entry of the core: everything exported here, and nothing else, is visible to a host. */
 export * from "./exports/memory";
 export * from "./exports/index";
+export * from "./exports/views";
 export * from "./exports/paging";
 export * from "./exports/scheduling";

@@ -6,6 +6,7 @@
  */
 import { invalidArgument, QuartermasterError, requireInteger, STATUS_CODES } from "./errors.js";
 import type { CoreExports } from "./exports.js";
+import { FreeExtents, type FreeExtentsOptions } from "./free-extents.js";
 import { KvCache, type KvCacheOptions } from "./kv-cache.js";
 import {
   type Build,
@@ -17,13 +18,29 @@ import {
   ordersLoads,
 } from "./module.js";
 import { INDEX_MODES, OrderedIndex, type OrderedIndexOptions } from "./ordered-index.js";
+import {
+  EvictionOrder,
+  ExpiryOrder,
+  OrderedView,
+  type OrderedViewOptions,
+  TenantOrder,
+  VIEW_CLASSES,
+  ViewOrder,
+} from "./ordered-view.js";
 import { Scheduler, type SchedulerOptions } from "./scheduler.js";
 
 /** Layout version this binding was written for; the module's `abiVersion()` must be the same. */
 export const ABI_VERSION = 1;
 
 const PAGE = 65536;
-const RegionKind = { Scratch: 1, OrderedIndex: 2, KvCache: 3, Scheduler: 4 } as const;
+const RegionKind = {
+  Scratch: 1,
+  OrderedIndex: 2,
+  KvCache: 3,
+  Scheduler: 4,
+  OrderedView: 5,
+  FreeExtents: 6,
+} as const;
 
 export interface CoreOptions {
   /** Which build to load. Default "core". */
@@ -66,6 +83,8 @@ export class Core {
   readonly exports: CoreExports;
   /** Structures in order of creation; a restored core has those of the snapshot. */
   readonly orderedIndexes: OrderedIndex[] = [];
+  readonly orderedViews: OrderedView[] = [];
+  readonly freeExtentSets: FreeExtents[] = [];
   readonly kvCaches: KvCache[] = [];
   readonly schedulers: Scheduler[] = [];
   #poison: unknown = undefined;
@@ -232,6 +251,36 @@ export class Core {
     return index;
   }
 
+  /** Ids in the order of a u64 of the caller's own. */
+  viewOrder(options: OrderedViewOptions): ViewOrder {
+    return this.#orderedView(ViewOrder, options);
+  }
+
+  /** Ids in the order of their deadlines. */
+  expiryOrder(options: OrderedViewOptions): ExpiryOrder {
+    return this.#orderedView(ExpiryOrder, options);
+  }
+
+  /** Ids in the order in which they are to be evicted. */
+  evictionOrder(options: OrderedViewOptions): EvictionOrder {
+    return this.#orderedView(EvictionOrder, options);
+  }
+
+  /** Ids in eviction order, tenant by tenant. */
+  tenantOrder(options: OrderedViewOptions): TenantOrder {
+    return this.#orderedView(TenantOrder, options);
+  }
+
+  /** Which runs of a pool's blocks are free; at first all are. */
+  freeExtents(options: FreeExtentsOptions): FreeExtents {
+    const { blocks } = FreeExtents.shape(options);
+    this.#makeRoom(this.exports.freeExtentsBytes(blocks), "freeExtents");
+    this.call(() => this.exports.freeExtentsCreate(blocks), "freeExtents");
+    const extents = new FreeExtents(this, this.#lastPointer());
+    this.freeExtentSets.push(extents);
+    return extents;
+  }
+
   /** A block pool with prefix index and block tables. */
   kvCache(options: KvCacheOptions): KvCache {
     const { exports } = this;
@@ -298,6 +347,8 @@ export class Core {
   validate(): void {
     this.call(() => this.exports.coreValidate(), "arena");
     for (const index of this.orderedIndexes) index.validate();
+    for (const view of this.orderedViews) view.validate();
+    for (const extents of this.freeExtentSets) extents.validate();
     for (const cache of this.kvCaches) cache.validate();
     for (const scheduler of this.schedulers) scheduler.validate();
   }
@@ -368,6 +419,19 @@ export class Core {
     return SCRATCH_BYTES;
   }
 
+  #orderedView<View extends OrderedView>(
+    type: new (core: Core, pointer: number) => View,
+    options: OrderedViewOptions,
+  ): View {
+    const { capacity } = OrderedView.shape(options);
+    const kind = VIEW_CLASSES.indexOf(type as never);
+    this.#makeRoom(this.exports.orderedViewBytes(capacity), "orderedView");
+    this.call(() => this.exports.orderedViewCreate(capacity, kind), "orderedView");
+    const view = new type(this, this.#lastPointer());
+    this.orderedViews.push(view);
+    return view;
+  }
+
   #takeScratch(bytes: number): void {
     this.#makeRoom(bytes, "scratch");
     this.call(() => this.exports.scratchCreate(bytes), "scratch");
@@ -412,6 +476,11 @@ export class Core {
         this.#scratchBytes = exports.coreRegionBytes(i);
       } else if (kind === RegionKind.OrderedIndex) {
         this.orderedIndexes.push(new OrderedIndex(this, pointer));
+      } else if (kind === RegionKind.OrderedView) {
+        const type = VIEW_CLASSES[exports.orderedViewKind(pointer)] ?? OrderedView;
+        this.orderedViews.push(new type(this, pointer));
+      } else if (kind === RegionKind.FreeExtents) {
+        this.freeExtentSets.push(new FreeExtents(this, pointer));
       } else if (kind === RegionKind.KvCache) {
         this.kvCaches.push(new KvCache(this, pointer));
       } else if (kind === RegionKind.Scheduler) {

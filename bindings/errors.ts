@@ -30,6 +30,7 @@ export const STATUS_CODES = {
   [-23]: "COPIES_PENDING",
   [-24]: "OUT_OF_WORKERS",
   [-25]: "POISONED",
+  [-26]: "ALREADY_FREE",
 } as const;
 
 export type StatusCode = (typeof STATUS_CODES)[keyof typeof STATUS_CODES];

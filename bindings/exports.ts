@@ -103,4 +103,58 @@ export interface SchedulingExports {
   schedulerValidateAll(scheduler: number): number;
 }
 
-export interface CoreExports extends MemoryExports, OrderedIndexExports, PagingExports, SchedulingExports {}
+export interface ViewExports {
+  freeExtentsBytes(blocks: number): number;
+  freeExtentsCreate(blocks: number): number;
+  freeExtentsAllocate(extents: number, length: number, fit: number): number;
+  freeExtentsAllocated(extents: number): number;
+  freeExtentsAllocateAt(extents: number, start: number, length: number): number;
+  freeExtentsFree(extents: number, start: number, length: number): number;
+  freeExtentsBlocks(extents: number): number;
+  freeExtentsTotal(extents: number): number;
+  freeExtentsLargest(extents: number): number;
+  freeExtentsCount(extents: number): number;
+  freeExtentsList(extents: number, start: number, limit: number, out: number): number;
+  freeExtentsValidate(extents: number): number;
+  orderedViewBytes(capacity: number): number;
+  orderedViewCreate(capacity: number, kind: number): number;
+  orderedViewSet(view: number, id: number, order: bigint): number;
+  orderedViewSetTime(view: number, id: number, us: number): number;
+  orderedViewSetEviction(
+    view: number,
+    id: number,
+    klass: number,
+    score: number,
+    lastUse: number,
+    depth: number,
+  ): number;
+  orderedViewSetTenant(
+    view: number,
+    id: number,
+    tenant: number,
+    klass: number,
+    score: number,
+    lastUse: number,
+    depth: number,
+  ): number;
+  orderedViewRemove(view: number, id: number): number;
+  orderedViewHas(view: number, id: number): number;
+  orderedViewOrder(view: number, id: number): bigint;
+  orderedViewFirst(view: number, lowest: bigint, highest: bigint): number;
+  orderedViewPop(view: number, lowest: bigint, highest: bigint): number;
+  orderedViewPopFirst(view: number): number;
+  orderedViewTenantFirst(view: number, tenant: number): number;
+  orderedViewTenantPop(view: number, tenant: number): number;
+  orderedViewPopDue(view: number, nowUs: number, limit: number, out: number): number;
+  orderedViewNextTime(view: number): number;
+  orderedViewNext(view: number, id: number): number;
+  orderedViewList(view: number, from: number, highest: bigint, limit: number, out: number): number;
+  orderedViewSize(view: number): number;
+  orderedViewCapacity(view: number): number;
+  orderedViewKind(view: number): number;
+  orderedViewClear(view: number): void;
+  orderedViewValidate(view: number): number;
+}
+
+export interface CoreExports
+  extends MemoryExports, OrderedIndexExports, ViewExports, PagingExports, SchedulingExports {}

@@ -27,6 +27,7 @@ export {
 } from "./eviction/policy.js";
 export type { Executor, ExecutorDescription, RowContext, SamplingOptions, StepResult } from "./executor.js";
 export type { CoreExports } from "./exports.js";
+export { FreeExtents, type Extent, type Fit, type FreeExtentsOptions } from "./free-extents.js";
 export {
   KvCache,
   type BlockId,
@@ -43,6 +44,17 @@ export {
   type OrderedIndexOptions,
   type OrderedIndexStats,
 } from "./ordered-index.js";
+export {
+  EvictionOrder,
+  ExpiryOrder,
+  MAX_ORDER,
+  OrderedView,
+  TenantOrder,
+  ViewOrder,
+  type EvictionPlace,
+  type OrderedViewOptions,
+  type TenantPlace,
+} from "./ordered-view.js";
 export { Phase, TRANSFER_WORDS, TransferOp, type StepPlan } from "./plan.js";
 export { resolveSampling } from "./sampling.js";
 export {

@@ -48,6 +48,8 @@ export const enum RegionKind {
   OrderedIndex = 2,
   KvCache = 3,
   Scheduler = 4,
+  OrderedView = 5,
+  FreeExtents = 6,
 }
 
 

@@ -84,3 +84,6 @@ export type Status = i32;
 /** A worker died or trapped while it held a lock: restore the core from a snapshot. */
 // @ts-ignore: decorator
 @inline export const POISONED: Status = -25;
+/** A block of the range given back is free already. */
+// @ts-ignore: decorator
+@inline export const ALREADY_FREE: Status = -26;
