@@ -1,0 +1,343 @@
+/*
+ * Runs conformance scripts (docs/conformance.md) against quartermaster.h: conformance FILE.json ...
+ * Prints the first step whose answer differs, and exits with 1. With --snapshot FILE in front, writes the core's
+ * state after the last script there.
+ */
+#include <quartermaster.h>
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { MAX_NUMBERS = 65536, MAX_LISTS = 4, MAX_NAME = 32 };
+
+/* ---- reading: just the JSON that scripts are made of -------------------------------------------------------- */
+
+typedef struct {
+  const char* at;
+  const char* end;
+} reader;
+
+static void fail(const char* what) {
+  fprintf(stderr, "conformance: %s\n", what);
+  exit(2);
+}
+
+static char peek(reader* r) {
+  while (r->at < r->end && strchr(" \n\t\r", *r->at) != NULL) r->at++;
+  if (r->at == r->end) fail("the script ends too early");
+  return *r->at;
+}
+
+static void expect(reader* r, char c) {
+  if (peek(r) != c) fail("not a conformance script");
+  r->at++;
+}
+
+static int take(reader* r, char c) {
+  if (peek(r) != c) return 0;
+  r->at++;
+  return 1;
+}
+
+static void read_string(reader* r, char* out, size_t size) {
+  size_t length = 0;
+  expect(r, '"');
+  while (r->at < r->end && *r->at != '"') {
+    if (length + 1 == size) fail("a name is too long");
+    out[length++] = *r->at++;
+  }
+  out[length] = 0;
+  expect(r, '"');
+}
+
+static double read_number(reader* r) {
+  char* after;
+  peek(r);
+  const double value = strtod(r->at, &after);
+  if (after == r->at) fail("a number was expected");
+  r->at = after;
+  return value;
+}
+
+/* ---- one call ------------------------------------------------------------------------------------------------- */
+
+/* [operation, numbers..., lists...]: lists follow the numbers in every operation that has both. */
+typedef struct {
+  char operation[MAX_NAME];
+  double numbers[16];
+  int number_count;
+  uint32_t lists[MAX_LISTS][4096];
+  uint32_t list_lengths[MAX_LISTS];
+  int list_count;
+} call;
+
+static void read_call(reader* r, call* c) {
+  c->number_count = c->list_count = 0;
+  expect(r, '[');
+  read_string(r, c->operation, sizeof c->operation);
+  while (take(r, ',')) {
+    if (!take(r, '[')) {
+      if (c->number_count == 16) fail("too many arguments");
+      c->numbers[c->number_count++] = read_number(r);
+      continue;
+    }
+    if (c->list_count == MAX_LISTS) fail("too many lists");
+    uint32_t length = 0;
+    while (!take(r, ']')) {
+      if (length > 0) expect(r, ',');
+      if (length == 4096) fail("a list is too long");
+      c->lists[c->list_count][length++] = (uint32_t)read_number(r);
+    }
+    c->list_lengths[c->list_count++] = length;
+  }
+  expect(r, ']');
+}
+
+static double answer[MAX_NUMBERS];
+static int answered;
+
+static void put(double value) {
+  if (answered == MAX_NUMBERS) fail("an answer is too long");
+  answer[answered++] = value;
+}
+
+static void put_words(const uint32_t* words, uint32_t count) {
+  for (uint32_t i = 0; i < count; i++) put(words[i]);
+}
+
+/* ---- the host under test ---------------------------------------------------------------------------------- */
+
+static qm_core* core;
+static qm_cache cache;
+static qm_scheduler scheduler;
+static qm_index index_;
+static qm_plan plan;
+
+static uint32_t u(const call* c, int i) { return (uint32_t)c->numbers[i]; }
+static int is(const call* c, const char* operation) { return strcmp(c->operation, operation) == 0; }
+
+static void put_outcomes(void) {
+  const uint32_t* words;
+  const int count = qm_outcomes(core, scheduler, &words);
+  put(count);
+  for (int i = 0; i < count; i++) {
+    put(words[8 * i]);
+    put(words[8 * i + 1]);
+    put((int32_t)words[8 * i + 2]);
+    put_words(words + 8 * i + 3, 3);
+  }
+}
+
+static void put_plan(void) {
+  const uint32_t counts[] = {plan.step_id,        plan.rows,    plan.decode_rows, plan.sampling_rows,
+                             plan.total_tokens,   plan.transfer_count, plan.running, plan.waiting,
+                             plan.free_blocks,    plan.evictable_blocks};
+  put_words(counts, 10);
+  put_words(plan.requests, plan.rows);
+  put_words(plan.phases, plan.rows);
+  put_words(plan.new_tokens, plan.rows);
+  put_words(plan.computed_before, plan.rows);
+  put_words(plan.tokens, plan.total_tokens);
+  put_words(plan.slots, plan.total_tokens);
+  for (uint32_t row = 0; row < plan.rows; row++) {
+    put(plan.table_count[row]);
+    put_words(plan.tables + plan.table_start[row], plan.table_count[row]);
+  }
+  put_words(plan.transfers, 8 * plan.transfer_count);
+  put_outcomes();
+}
+
+static int answer_cache(const call* c) {
+  const uint32_t* tokens = c->lists[0];
+  const uint32_t count = c->list_count > 0 ? c->list_lengths[0] : 0;
+  const uint32_t* words = NULL;
+  if (is(c, "cache"))
+    put(qm_cache_create(core,
+                        &(qm_cache_options){.blocks = u(c, 0), .block_size = u(c, 1), .max_sequences = u(c, 2),
+                                            .max_sequence_tokens = u(c, 3), .no_prefix_cache = u(c, 4) == 0},
+                        &cache));
+  else if (is(c, "open")) put(qm_sequence_open(core, cache, u(c, 0), tokens, count, u(c, 1) != 0));
+  else if (is(c, "match")) put(qm_cache_match(core, cache, u(c, 0), tokens, count));
+  else if (is(c, "reserve")) put(qm_sequence_reserve(core, cache, u(c, 0), u(c, 1)));
+  else if (is(c, "append")) put(qm_sequence_append(core, cache, u(c, 0), tokens, count));
+  else if (is(c, "truncate")) put(qm_sequence_truncate(core, cache, u(c, 0), u(c, 1)));
+  else if (is(c, "fork")) put(qm_sequence_fork(core, cache, u(c, 0)));
+  else if (is(c, "close")) put(qm_sequence_close(core, cache, u(c, 0)));
+  else if (is(c, "length")) put(qm_sequence_length(core, cache, u(c, 0)));
+  else if (is(c, "settle")) put(qm_cache_settle_copies(core, cache));
+  else if (is(c, "revert")) put(qm_cache_revert_copies(core, cache));
+  else if (is(c, "forget")) put(qm_cache_forget(core, cache));
+  else if (is(c, "available")) put(qm_cache_available(core, cache));
+  else if (is(c, "references")) put(qm_block_references(core, cache, u(c, 0)));
+  else if (is(c, "table") || is(c, "copies")) {
+    const int found = is(c, "table") ? qm_sequence_table(core, cache, u(c, 0), &words)
+                                     : qm_cache_copies(core, cache, &words);
+    put(found);
+    if (found > 0) put_words(words, (uint32_t)found * (is(c, "table") ? 1 : 8));
+  } else return 0;
+  return 1;
+}
+
+static int answer_scheduler(const call* c) {
+  if (is(c, "scheduler"))
+    put(qm_scheduler_create(
+        core, cache,
+        &(qm_scheduler_options){.vocab_size = u(c, 0), .max_requests = u(c, 1), .max_running = u(c, 2),
+                                .max_batch_tokens = u(c, 3), .max_chunk_tokens = u(c, 4),
+                                .watermark_blocks = u(c, 5), .token_capacity = u(c, 6),
+                                .policy = (qm_policy)u(c, 7), .queue_timeout_us = c->numbers[8]},
+        &scheduler));
+  else if (is(c, "submit"))
+    put(qm_submit(core, scheduler,
+                  &(qm_request){.id = (uint64_t)c->numbers[0], .name_space = u(c, 1), .priority = u(c, 2),
+                                .arrival_us = c->numbers[3], .max_new_tokens = u(c, 4), .tokens = c->lists[0],
+                                .token_count = c->list_lengths[0]}));
+  else if (is(c, "abort")) put(qm_abort(core, scheduler, u(c, 0)));
+  else if (is(c, "state")) put(qm_request_state(core, scheduler, u(c, 0)));
+  else if (is(c, "abandon")) put(qm_abandon(core, scheduler, u(c, 0)));
+  else if (is(c, "step")) {
+    const int status = qm_step(core, scheduler, c->numbers[0], &plan);
+    put(status);
+    if (status >= 0) put_plan();
+  } else if (is(c, "commit")) {
+    const int status = qm_commit(core, scheduler, u(c, 0), c->numbers[1], c->lists[0], c->lists[1]);
+    put(status);
+    if (status >= 0) put_outcomes();
+  } else return 0;
+  return 1;
+}
+
+static int answer_index(const call* c) {
+  uint64_t keys[1024], values[1024];
+  if (is(c, "index")) put(qm_index_create(core, u(c, 0), &index_));
+  else if (is(c, "put")) put(qm_index_put(core, index_, (uint64_t)c->numbers[0], (uint64_t)c->numbers[1]));
+  else if (is(c, "delete")) put(qm_index_delete(core, index_, (uint64_t)c->numbers[0]));
+  else if (is(c, "size")) put(qm_index_size(core, index_));
+  else if (is(c, "get")) {
+    const int found = qm_index_get(core, index_, (uint64_t)c->numbers[0], values);
+    put(found);
+    if (found == 1) put((double)values[0]);
+  } else if (is(c, "range")) {
+    if (u(c, 2) > 1024) fail("a range is too long");
+    const int found = qm_index_range(core, index_, (uint64_t)c->numbers[0], (uint64_t)c->numbers[1], u(c, 2),
+                                     keys, values);
+    put(found);
+    for (int i = 0; i < found; i++) {
+      put((double)keys[i]);
+      put((double)values[i]);
+    }
+  } else return 0;
+  return 1;
+}
+
+static void answer_call(const call* c) {
+  answered = 0;
+  if (is(c, "core")) {
+    qm_core_free(core);
+    core = NULL;
+    put(qm_core_create((uint64_t)c->numbers[0], 0, &core));
+  } else if (is(c, "validate")) {
+    put(qm_core_validate(core));
+  } else if (!answer_cache(c) && !answer_scheduler(c) && !answer_index(c)) {
+    fprintf(stderr, "conformance: unknown operation %s\n", c->operation);
+    exit(2);
+  }
+}
+
+/* ---- a script ----------------------------------------------------------------------------------------------- */
+
+static char* read_file(const char* path, size_t* size) {
+  FILE* file = fopen(path, "rb");
+  if (file == NULL) fail("cannot open the script");
+  fseek(file, 0, SEEK_END);
+  *size = (size_t)ftell(file);
+  rewind(file);
+  char* text = malloc(*size + 1);
+  if (text == NULL || fread(text, 1, *size, file) != *size) fail("cannot read the script");
+  text[*size] = 0; /* strtod stops here at the latest */
+  fclose(file);
+  return text;
+}
+
+/* Reads the expected answer; returns the place of the first difference, -1 when there is none. */
+static int difference(reader* r) {
+  int at = 0, first = -1;
+  expect(r, '[');
+  while (!take(r, ']')) {
+    if (at > 0) expect(r, ',');
+    const double expected = read_number(r);
+    if (first < 0 && (at >= answered || answer[at] != expected)) first = at;
+    at += 1;
+  }
+  return first < 0 && at != answered ? at : first;
+}
+
+static int run_script(const char* path) {
+  static call c;
+  char key[MAX_NAME], name[MAX_NAME];
+  size_t size;
+  char* text = read_file(path, &size);
+  reader r = {text, text + size};
+  expect(&r, '{');
+  read_string(&r, key, sizeof key);
+  expect(&r, ':');
+  if (strcmp(key, "format") != 0 || read_number(&r) != 1) fail("a script of format 1 was expected");
+  expect(&r, ',');
+  read_string(&r, key, sizeof key);
+  expect(&r, ':');
+  read_string(&r, name, sizeof name);
+  expect(&r, ',');
+  read_string(&r, key, sizeof key);
+  expect(&r, ':');
+  expect(&r, '[');
+  int steps = 0, failed = 0;
+  do {
+    const char* start = (peek(&r), r.at);
+    expect(&r, '[');
+    read_call(&r, &c);
+    expect(&r, ',');
+    answer_call(&c);
+    const int at = difference(&r);
+    expect(&r, ']');
+    if (at >= 0) {
+      printf("%s: step %d differs at number %d of the answer\n  %.*s\n  got ", name, steps, at,
+             (int)(r.at - start), start);
+      for (int i = 0; i < answered; i++) printf("%s%.17g", i > 0 ? "," : "[", answer[i]);
+      printf("]\n");
+      failed = 1;
+    }
+    steps += 1;
+  } while (!failed && take(&r, ','));
+  if (!failed) printf("%s: %d answers as expected\n", name, steps);
+  free(text);
+  return failed;
+}
+
+static void write_snapshot(const char* path) {
+  const uint64_t bytes = qm_snapshot_bytes(core);
+  void* state = malloc(bytes);
+  FILE* file = fopen(path, "wb");
+  if (state == NULL || file == NULL || qm_snapshot(core, state, bytes) != QM_OK ||
+      fwrite(state, 1, bytes, file) != bytes || fclose(file) != 0)
+    fail("cannot write the snapshot");
+  free(state);
+}
+
+int main(int count, char** arguments) {
+  const char* snapshot = NULL;
+  int first = 1, failed = 0;
+  if (count > 2 && strcmp(arguments[1], "--snapshot") == 0) {
+    snapshot = arguments[2];
+    first = 3;
+  }
+  if (count <= first) {
+    fprintf(stderr, "usage: conformance [--snapshot FILE] SCRIPT.json ...\n");
+    return 2;
+  }
+  for (int i = first; i < count; i++) failed |= run_script(arguments[i]);
+  if (snapshot != NULL) write_snapshot(snapshot);
+  qm_core_free(core);
+  return failed;
+}

@@ -1,0 +1,225 @@
+/*
+ * quartermaster: KV-cache paging, prefix caching and batch scheduling for LLM inference engines, as a C library.
+ *
+ * What       The WebAssembly core, translated to C: the same code, the same decisions, the same bytes. It plans;
+ *            your engine computes. Records and rules: docs/abi.md.
+ * Errors     Functions return QM_OK, a result >= 0, or a negative qm_status. A refused call has changed nothing.
+ *            A broken invariant (a trap in the core) gives QM_POISONED for this call and every later one: free the
+ *            core and restore a snapshot.
+ * Threads    Distinct cores are independent. One core is used by one thread at a time.
+ * Memory     A core reserves 8 GiB of address space and touches what its structures need. Structures are made once
+ *            and live as long as their core. Pointers handed out stay valid until the core is freed; what they point
+ *            to changes as each function says.
+ * Ownership  Every pointer passed in stays the caller's and is read during the call only.
+ */
+#ifndef QUARTERMASTER_H
+#define QUARTERMASTER_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#if defined(__GNUC__)
+#define QM_API __attribute__((visibility("default")))
+#else
+#define QM_API
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef enum qm_status {
+  QM_OK = 0,
+  QM_INVALID_ARGUMENT = -1,
+  QM_OUT_OF_MEMORY = -2,
+  QM_OUT_OF_BLOCKS = -3,
+  QM_OUT_OF_SEQUENCES = -4,
+  QM_OUT_OF_REQUESTS = -5,
+  QM_OUT_OF_TOKENS = -6,
+  QM_UNKNOWN_SEQUENCE = -7,
+  QM_UNKNOWN_REQUEST = -8,
+  QM_DUPLICATE_ID = -9,
+  QM_EMPTY_PROMPT = -10,
+  QM_TOO_LONG = -11,
+  QM_POOL_TOO_SMALL = -12,
+  QM_INVALID_TIME = -13,
+  QM_INVALID_TOKEN = -14,
+  QM_UNKNOWN_STEP = -15,
+  QM_STEP_IN_FLIGHT = -16,
+  QM_NOT_RESERVED = -17,
+  QM_SEQUENCE_OWNED = -18,
+  QM_NOT_FOUND = -19,
+  QM_QUEUE_TIMEOUT = -20,
+  QM_BAD_SNAPSHOT = -21,
+  QM_CORRUPT = -22,
+  QM_COPIES_PENDING = -23,
+  QM_OUT_OF_WORKERS = -24,
+  QM_POISONED = -25
+} qm_status;
+
+/* "OUT_OF_BLOCKS" for QM_OUT_OF_BLOCKS, and so on; "UNKNOWN_STATUS" for anything else. Static. */
+QM_API const char* qm_status_name(int status);
+/* Version of the core's records; equal to abiVersion() of the module it was translated from. */
+QM_API uint32_t qm_abi_version(void);
+
+/* ---- core ------------------------------------------------------------------------------------------------- */
+
+typedef struct qm_core qm_core;
+
+/* seed: of every hash in the core; take a random one where users choose the prompts. maximum_bytes: most memory the
+ * core may use, 64 KiB to 4 GiB; 0 means 4 GiB. */
+QM_API int qm_core_create(uint64_t seed, uint64_t maximum_bytes, qm_core** core);
+/* NULL is allowed. */
+QM_API void qm_core_free(qm_core* core);
+/* Full check of every structure; QM_OK or QM_CORRUPT. O(everything). */
+QM_API int qm_core_validate(qm_core* core);
+/* Bytes of memory in use. */
+QM_API uint64_t qm_core_bytes(const qm_core* core);
+
+/* The whole state as bytes. Continues in qm_core_restore, in any build, in C, Node, Deno or a browser. */
+QM_API uint64_t qm_snapshot_bytes(qm_core* core);
+/* bytes: as qm_snapshot_bytes says. */
+QM_API int qm_snapshot(qm_core* core, void* out, uint64_t bytes);
+QM_API int qm_core_restore(const void* snapshot, uint64_t bytes, uint64_t maximum_bytes, qm_core** core);
+
+/* What a structure of a core is called in calls: its address in the core. 0 is none. */
+typedef uint32_t qm_cache;
+typedef uint32_t qm_scheduler;
+typedef uint32_t qm_index;
+/* Structures in order of creation, for a restored core: the `position`-th of its kind, 0 when there are fewer. */
+QM_API qm_cache qm_cache_at(qm_core* core, uint32_t position);
+QM_API qm_scheduler qm_scheduler_at(qm_core* core, uint32_t position);
+QM_API qm_index qm_index_at(qm_core* core, uint32_t position);
+
+/* ---- KV cache: block pool, prefix index, block tables --------------------------------------------------------- */
+
+typedef struct qm_cache_options {
+  uint32_t blocks;              /* 1 to 2^27 */
+  uint32_t block_size;          /* tokens, a power of two from 1 to 256; 0: 16 */
+  uint32_t max_sequences;       /* open at a time, 1 to 2^20; 0: 1024 */
+  uint32_t max_sequence_tokens; /* 1 to 2^24; 0: 8192 */
+  int no_prefix_cache;          /* not 0: blocks are never shared by content */
+} qm_cache_options;
+
+QM_API int qm_cache_create(qm_core* core, const qm_cache_options* options, qm_cache* cache);
+/* Opens a sequence on the longest cached prefix; the last token is always left to compute. name_space: 0 to
+ * 2^31 - 2; sequences of different ones never share. is_private: neither takes nor leaves cached blocks. Returns a
+ * handle > 0. */
+QM_API int qm_sequence_open(qm_core* core, qm_cache cache, uint32_t name_space, const uint32_t* tokens,
+                            uint32_t count, int is_private);
+/* Tokens that qm_sequence_open would find cached now. Changes nothing. */
+QM_API int qm_cache_match(qm_core* core, qm_cache cache, uint32_t name_space, const uint32_t* tokens,
+                          uint32_t count);
+/* Makes room for `count` tokens, all or nothing. Returns the blocks added. */
+QM_API int qm_sequence_reserve(qm_core* core, qm_cache cache, uint32_t sequence, uint32_t count);
+/* Records tokens whose K and V have been written to the reserved slots. */
+QM_API int qm_sequence_append(qm_core* core, qm_cache cache, uint32_t sequence, const uint32_t* tokens,
+                              uint32_t count);
+QM_API int qm_sequence_truncate(qm_core* core, qm_cache cache, uint32_t sequence, uint32_t length);
+/* Returns the handle of a second sequence over the same blocks. */
+QM_API int qm_sequence_fork(qm_core* core, qm_cache cache, uint32_t sequence);
+QM_API int qm_sequence_close(qm_core* core, qm_cache cache, uint32_t sequence);
+/* Tokens of a sequence. */
+QM_API int qm_sequence_length(qm_core* core, qm_cache cache, uint32_t sequence);
+/* Block ids of a sequence: *table lasts until its next reserve, append, truncate or close. Returns their number. */
+QM_API int qm_sequence_table(qm_core* core, qm_cache cache, uint32_t sequence, const uint32_t** table);
+/* Copies to run before their targets are written, 8 words each (docs/abi.md); then settle, or revert if they were
+ * not run. Returns their number. */
+QM_API int qm_cache_copies(qm_core* core, qm_cache cache, const uint32_t** records);
+QM_API int qm_cache_settle_copies(qm_core* core, qm_cache cache);
+QM_API int qm_cache_revert_copies(qm_core* core, qm_cache cache);
+/* Blocks that a reservation could take now. */
+QM_API int qm_cache_available(qm_core* core, qm_cache cache);
+/* Sequences (and unsettled copies) that hold a block. */
+QM_API int qm_block_references(qm_core* core, qm_cache cache, uint32_t block);
+/* Forgets every cached block that nobody holds. Returns their number. */
+QM_API int qm_cache_forget(qm_core* core, qm_cache cache);
+
+/* ---- scheduler ------------------------------------------------------------------------------------------------ */
+
+typedef enum qm_policy { QM_FCFS = 0, QM_PRIORITY = 1, QM_SHORTEST_FIRST = 2 } qm_policy;
+
+typedef struct qm_scheduler_options {
+  uint32_t vocab_size;       /* token ids are below it, >= 1 */
+  uint32_t max_requests;     /* live at a time, waiting or running; 0: 4096 */
+  uint32_t max_running;      /* rows of a batch; 0: the least of 256, the cache's sequences and the budget */
+  uint32_t max_batch_tokens; /* tokens of a step; 0: 2048 */
+  uint32_t max_chunk_tokens; /* tokens of one prefill chunk; 0: max_batch_tokens */
+  uint32_t watermark_blocks; /* kept available at admission */
+  uint32_t token_capacity;   /* prompt and new tokens of all live requests; 0: max_requests times 1024 */
+  qm_policy policy;
+  double queue_timeout_us; /* 0: none */
+} qm_scheduler_options;
+
+QM_API int qm_scheduler_create(qm_core* core, qm_cache cache, const qm_scheduler_options* options,
+                               qm_scheduler* scheduler);
+
+typedef struct qm_request {
+  uint64_t id;            /* yours, unique among live requests */
+  const uint32_t* tokens; /* prompt */
+  uint32_t token_count, max_new_tokens;
+  uint32_t name_space;
+  uint32_t priority; /* smaller is more urgent */
+  double arrival_us; /* on the clock of qm_step */
+} qm_request;
+
+/* Returns a handle > 0. */
+QM_API int qm_submit(qm_core* core, qm_scheduler scheduler, const qm_request* request);
+QM_API int qm_abort(qm_core* core, qm_scheduler scheduler, uint32_t request);
+/* State of a request: 1 arriving, 2 waiting, 3 running, 0 ended. */
+QM_API int qm_request_state(qm_core* core, qm_scheduler scheduler, uint32_t request);
+
+/* A step's decisions: the words of StepPlan in docs/abi.md, sections as pointers into the core, valid until the next
+ * qm_step. Decode rows come first. */
+typedef struct qm_plan {
+  uint32_t step_id, rows, decode_rows, sampling_rows, total_tokens, transfer_count, outcome_count, table_words;
+  uint32_t running, waiting, free_blocks, evictable_blocks;
+  const uint32_t* requests;        /* [rows] */
+  const uint32_t* sequences;       /* [rows] */
+  const uint32_t* phases;          /* [rows] 0 prefill chunk, 1 decode, 2 last chunk; 1 and 2 sample a token */
+  const uint32_t* new_tokens;      /* [rows] */
+  const uint32_t* computed_before; /* [rows] */
+  const uint32_t* token_start;     /* [rows + 1] */
+  const uint32_t* tokens;          /* [total_tokens] */
+  const uint32_t* slots;           /* [total_tokens] block * block_size + offset */
+  const uint32_t* table_start;     /* [rows] index into tables */
+  const uint32_t* table_count;     /* [rows] */
+  const uint32_t* tables;          /* [table_words] block ids */
+  const uint32_t* transfers;       /* [transfer_count][8] */
+  const uint32_t* outcomes;        /* [outcome_count][8]; qm_commit adds to them: see qm_outcomes */
+} qm_plan;
+
+/* Plans a step at now_us (>= every earlier time). An empty plan needs no commit. Returns QM_OK. */
+QM_API int qm_step(qm_core* core, qm_scheduler scheduler, double now_us, qm_plan* plan);
+/* tokens, [sampling_rows]: what was sampled, in row order. finish, [sampling_rows] or NULL: not 0 ends the request
+ * after this token. */
+QM_API int qm_commit(qm_core* core, qm_scheduler scheduler, uint32_t step_id, double now_us,
+                     const uint32_t* tokens, const uint32_t* finish);
+/* The plan was not executed: takes it back. */
+QM_API int qm_abandon(qm_core* core, qm_scheduler scheduler, uint32_t step_id);
+/* Outcomes of the last step and its commit, 8 words each: request, kind (1 finished, 2 preempted, 3 rejected), code,
+ * tokens generated, prompt tokens cached, preemptions, 0, 0. Returns their number. */
+QM_API int qm_outcomes(qm_core* core, qm_scheduler scheduler, const uint32_t** records);
+/* Time of the next arrival; infinity when there is none. */
+QM_API double qm_next_wake_us(qm_core* core, qm_scheduler scheduler);
+
+/* ---- ordered index -------------------------------------------------------------------------------------------- */
+
+/* A map from u64 keys (1 to 2^64 - 2) to u64 values, in key order, for up to `capacity` entries. */
+QM_API int qm_index_create(qm_core* core, uint32_t capacity, qm_index* index);
+/* 1 entered, 0 overwritten. */
+QM_API int qm_index_put(qm_core* core, qm_index index, uint64_t key, uint64_t value);
+/* 1 and *value, or 0. */
+QM_API int qm_index_get(qm_core* core, qm_index index, uint64_t key, uint64_t* value);
+/* 1 removed, 0 not there. */
+QM_API int qm_index_delete(qm_core* core, qm_index index, uint64_t key);
+/* Up to `limit` entries with lowest <= key <= highest, in order. Returns how many. */
+QM_API int qm_index_range(qm_core* core, qm_index index, uint64_t lowest, uint64_t highest, uint32_t limit,
+                          uint64_t* keys, uint64_t* values);
+QM_API int qm_index_size(qm_core* core, qm_index index);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif /* QUARTERMASTER_H */

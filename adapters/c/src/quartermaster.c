@@ -1,0 +1,554 @@
+/* quartermaster.h over the translated core. */
+#include "quartermaster.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core_calls.h"
+
+#define PAGE 65536ull
+#define MAX_PAGES 65536ull
+#define MAX_REGIONS 64u
+/* A core's arena starts here; a snapshot without a whole header is none. */
+#define SNAPSHOT_MINIMUM 1024ull
+
+const char* qm_status_name(int status) {
+  static const char* const names[] = {
+      "OK",               "INVALID_ARGUMENT", "OUT_OF_MEMORY",    "OUT_OF_BLOCKS",   "OUT_OF_SEQUENCES",
+      "OUT_OF_REQUESTS",  "OUT_OF_TOKENS",    "UNKNOWN_SEQUENCE", "UNKNOWN_REQUEST", "DUPLICATE_ID",
+      "EMPTY_PROMPT",     "TOO_LONG",         "POOL_TOO_SMALL",   "INVALID_TIME",    "INVALID_TOKEN",
+      "UNKNOWN_STEP",     "STEP_IN_FLIGHT",   "NOT_RESERVED",     "SEQUENCE_OWNED",  "NOT_FOUND",
+      "QUEUE_TIMEOUT",    "BAD_SNAPSHOT",     "CORRUPT",          "COPIES_PENDING",  "OUT_OF_WORKERS",
+      "POISONED"};
+  const int last = (int)(sizeof names / sizeof *names) - 1;
+  return status <= 0 && -status <= last ? names[-status] : "UNKNOWN_STATUS";
+}
+
+/* ---- core ------------------------------------------------------------------------------------------------- */
+
+wasm_rt_memory_t* w2c_env_memory(struct w2c_env* env) { return &((struct qm_core*)env)->memory; }
+
+uint32_t qm_abi_version(void) {
+  w2c_qm none = {0};
+  return w2c_qm_abiVersion(&none);
+}
+
+static int allocate_core(uint64_t bytes, uint64_t maximum_bytes, qm_core** core) {
+  if (maximum_bytes == 0) maximum_bytes = MAX_PAGES * PAGE;
+  if (maximum_bytes < PAGE || maximum_bytes > MAX_PAGES * PAGE) return QM_INVALID_ARGUMENT;
+  struct qm_core* made = calloc(1, sizeof *made);
+  if (made == NULL) return QM_OUT_OF_MEMORY;
+  if (!wasm_rt_reserve_memory(&made->memory, (bytes + PAGE - 1) / PAGE, maximum_bytes / PAGE)) {
+    free(made);
+    return QM_OUT_OF_MEMORY;
+  }
+  wasm2c_qm_instantiate(&made->instance, (struct w2c_env*)made);
+  *core = made;
+  return QM_OK;
+}
+
+void qm_core_free(qm_core* core) {
+  if (core == NULL) return;
+  wasm2c_qm_free(&core->instance);
+  wasm_rt_release_memory(&core->memory);
+  free(core);
+}
+
+uint64_t qm_core_bytes(const qm_core* core) { return core == NULL ? 0 : core->memory.size; }
+
+static uint8_t* at(const qm_core* core, uint32_t address) { return core->memory.data + address; }
+
+static uint32_t word(const qm_core* core, uint32_t address) {
+  uint32_t value;
+  memcpy(&value, at(core, address), sizeof value);
+  return value;
+}
+
+/* Address of the `position`-th structure of a kind, 0 when there are fewer. */
+static int64_t structure_at(qm_core* core, uint32_t kind, uint32_t position) {
+  uint32_t regions = 0;
+  QM_CALL(core, regions, w2c_qm_coreRegions(instance));
+  for (uint32_t region = 0; region < regions; region++) {
+    uint32_t found = 0, pointer = 0;
+    QM_CALL(core, found, w2c_qm_coreRegionKind(instance, region));
+    if (found != kind || position-- != 0) continue;
+    QM_CALL(core, pointer, w2c_qm_coreRegionPointer(instance, region));
+    return pointer;
+  }
+  return 0;
+}
+
+static uint32_t none_if_refused(int64_t pointer) { return pointer < 0 ? 0 : (uint32_t)pointer; }
+
+qm_cache qm_cache_at(qm_core* core, uint32_t position) {
+  return core == NULL ? 0 : none_if_refused(structure_at(core, QM_KV_CACHE, position));
+}
+
+qm_scheduler qm_scheduler_at(qm_core* core, uint32_t position) {
+  return core == NULL ? 0 : none_if_refused(structure_at(core, QM_SCHEDULER, position));
+}
+
+qm_index qm_index_at(qm_core* core, uint32_t position) {
+  return core == NULL ? 0 : none_if_refused(structure_at(core, QM_ORDERED_INDEX, position));
+}
+
+/* Whether `pointer` names a structure of this kind: remembered, as every call asks. */
+static int is_structure(qm_core* core, uint32_t kind, uint32_t pointer) {
+  if (core == NULL || pointer == 0) return 0;
+  uint32_t* const known = &core->known[kind];
+  if (*known == pointer) return 1;
+  for (uint32_t position = 0; position < MAX_REGIONS; position++) {
+    const uint32_t found = none_if_refused(structure_at(core, kind, position));
+    if (found == 0) return 0;
+    if (found == pointer) {
+      *known = pointer;
+      return 1;
+    }
+  }
+  return 0;
+}
+
+#define REQUIRE(core, kind, pointer) \
+  if (!is_structure(core, kind, pointer)) return QM_INVALID_ARGUMENT
+
+/* Grows the memory until a region of `bytes` fits. */
+static int make_room(qm_core* core, double bytes) {
+  double top = 0, cost = 0;
+  int status = QM_OK;
+  if (bytes < 0) return (int)bytes;
+  QM_CALL(core, top, w2c_qm_coreTop(instance));
+  QM_CALL(core, cost, w2c_qm_coreCost(instance, bytes));
+  const double pages = ceil((top + cost) / (double)PAGE);
+  if (pages > (double)MAX_PAGES) return QM_OUT_OF_MEMORY;
+  if (!wasm_rt_extend_memory(&core->memory, (uint64_t)pages)) return QM_OUT_OF_MEMORY;
+  QM_CALL(core, status, (int)w2c_qm_coreExtend(instance));
+  return status;
+}
+
+static int last_region(qm_core* core, uint32_t* pointer) {
+  QM_CALL(core, *pointer, w2c_qm_coreRegionPointer(instance, w2c_qm_coreRegions(instance) - 1));
+  return QM_OK;
+}
+
+static int created(qm_core* core, uint64_t seed) {
+  int status = QM_OK;
+  QM_CALL(core, status, (int)w2c_qm_coreCreate(instance, seed));
+  if (status == QM_OK) QM_CALL(core, status, (int)w2c_qm_coreAttach(instance, 1));
+  if (status >= 0) status = make_room(core, QM_SCRATCH_BYTES);
+  if (status == QM_OK) QM_CALL(core, status, (int)w2c_qm_scratchCreate(instance, QM_SCRATCH_BYTES));
+  return status == QM_OK ? last_region(core, &core->scratch) : status;
+}
+
+int qm_core_create(uint64_t seed, uint64_t maximum_bytes, qm_core** core) {
+  if (core == NULL) return QM_INVALID_ARGUMENT;
+  *core = NULL;
+  qm_core* made = NULL;
+  int status = allocate_core(PAGE, maximum_bytes, &made);
+  if (status != QM_OK) return status;
+  status = created(made, seed);
+  if (status != QM_OK) qm_core_free(made);
+  else *core = made;
+  return status;
+}
+
+int qm_core_validate(qm_core* core) {
+  if (core == NULL) return QM_INVALID_ARGUMENT;
+  int status = QM_OK;
+  QM_CALL(core, status, (int)w2c_qm_coreValidate(instance));
+  for (uint32_t i = 0; status == QM_OK && qm_index_at(core, i) != 0; i++)
+    QM_CALL(core, status, (int)w2c_qm_orderedIndexValidate(instance, qm_index_at(core, i)));
+  for (uint32_t i = 0; status == QM_OK && qm_cache_at(core, i) != 0; i++)
+    QM_CALL(core, status, (int)w2c_qm_kvValidateCache(instance, qm_cache_at(core, i)));
+  for (uint32_t i = 0; status == QM_OK && qm_scheduler_at(core, i) != 0; i++)
+    QM_CALL(core, status, (int)w2c_qm_schedulerValidateAll(instance, qm_scheduler_at(core, i)));
+  return status;
+}
+
+static int64_t snapshot_bytes(qm_core* core) {
+  double top = 0;
+  QM_CALL(core, top, w2c_qm_coreTop(instance));
+  return (int64_t)top;
+}
+
+uint64_t qm_snapshot_bytes(qm_core* core) {
+  const int64_t bytes = core == NULL ? 0 : snapshot_bytes(core);
+  return bytes < 0 ? 0 : (uint64_t)bytes;
+}
+
+int qm_snapshot(qm_core* core, void* out, uint64_t bytes) {
+  if (core == NULL || out == NULL || bytes != qm_snapshot_bytes(core) || bytes == 0)
+    return core != NULL && core->poisoned ? QM_POISONED : QM_INVALID_ARGUMENT;
+  memcpy(out, core->memory.data, bytes);
+  /* A snapshot carries no workers: docs/abi.md. */
+  memset((uint8_t*)out + QM_WORKERS_AT, 0, QM_WORKERS_BYTES);
+  return QM_OK;
+}
+
+static int adopted(qm_core* core) {
+  int status = QM_OK;
+  QM_CALL(core, status, (int)w2c_qm_coreAdopt(instance));
+  if (status == QM_OK) QM_CALL(core, status, (int)w2c_qm_coreAttach(instance, 1));
+  if (status < 0) return status;
+  core->scratch = none_if_refused(structure_at(core, QM_SCRATCH, 0));
+  return core->scratch == 0 ? QM_BAD_SNAPSHOT : QM_OK;
+}
+
+int qm_core_restore(const void* snapshot, uint64_t bytes, uint64_t maximum_bytes, qm_core** core) {
+  if (core == NULL || snapshot == NULL) return QM_INVALID_ARGUMENT;
+  *core = NULL;
+  if (bytes < SNAPSHOT_MINIMUM || bytes > MAX_PAGES * PAGE) return QM_BAD_SNAPSHOT;
+  qm_core* made = NULL;
+  int status = allocate_core(bytes, maximum_bytes, &made);
+  if (status != QM_OK) return status;
+  memcpy(made->memory.data, snapshot, bytes);
+  status = adopted(made);
+  if (status != QM_OK) qm_core_free(made);
+  else *core = made;
+  return status;
+}
+
+/* ---- KV cache ----------------------------------------------------------------------------------------------- */
+
+int qm_cache_create(qm_core* core, const qm_cache_options* options, qm_cache* cache) {
+  if (core == NULL || options == NULL || cache == NULL) return QM_INVALID_ARGUMENT;
+  const uint32_t blocks = options->blocks;
+  const uint32_t size = options->block_size ? options->block_size : 16;
+  const uint32_t sequences = options->max_sequences ? options->max_sequences : 1024;
+  const uint32_t tokens = options->max_sequence_tokens ? options->max_sequence_tokens : 8192;
+  double bytes = 0;
+  QM_CALL(core, bytes, w2c_qm_kvCacheBytes(instance, blocks, size, sequences, tokens));
+  int status = make_room(core, bytes);
+  if (status != QM_OK) return status;
+  QM_CALL(core, status,
+          (int)w2c_qm_kvCacheCreate(instance, blocks, size, sequences, tokens, !options->no_prefix_cache, 64));
+  return status < 0 ? status : last_region(core, cache);
+}
+
+/* Writes token ids to the cache's input region. */
+static int put_tokens(qm_core* core, qm_cache cache, const uint32_t* tokens, uint32_t count) {
+  uint32_t input = 0;
+  if (count == 0) return QM_OK;
+  if (tokens == NULL) return QM_INVALID_ARGUMENT;
+  if (count > word(core, cache + QM_CACHE_MAX_SEQUENCE_TOKENS)) return QM_TOO_LONG;
+  QM_CALL(core, input, w2c_qm_kvInput(instance, cache));
+  memcpy(at(core, input), tokens, (size_t)count * sizeof *tokens);
+  return QM_OK;
+}
+
+/* A call that returns a result >= 0 or a status. */
+#define RESULT(core, expression)                        \
+  do {                                                  \
+    int qm_result = QM_OK;                              \
+    QM_CALL(core, qm_result, (int)(expression));        \
+    return qm_result;                                   \
+  } while (0)
+
+int qm_sequence_open(qm_core* core, qm_cache cache, uint32_t name_space, const uint32_t* tokens, uint32_t count,
+                     int is_private) {
+  REQUIRE(core, QM_KV_CACHE, cache);
+  const int status = put_tokens(core, cache, tokens, count);
+  if (status != QM_OK) return status;
+  RESULT(core, w2c_qm_kvOpen(instance, cache, name_space, count, is_private != 0));
+}
+
+int qm_cache_match(qm_core* core, qm_cache cache, uint32_t name_space, const uint32_t* tokens, uint32_t count) {
+  REQUIRE(core, QM_KV_CACHE, cache);
+  const int status = put_tokens(core, cache, tokens, count);
+  if (status != QM_OK) return status;
+  RESULT(core, w2c_qm_kvMatch(instance, cache, name_space, count));
+}
+
+int qm_sequence_reserve(qm_core* core, qm_cache cache, uint32_t sequence, uint32_t count) {
+  REQUIRE(core, QM_KV_CACHE, cache);
+  RESULT(core, w2c_qm_kvReserve(instance, cache, sequence, count));
+}
+
+int qm_sequence_append(qm_core* core, qm_cache cache, uint32_t sequence, const uint32_t* tokens, uint32_t count) {
+  REQUIRE(core, QM_KV_CACHE, cache);
+  const int status = put_tokens(core, cache, tokens, count);
+  if (status != QM_OK) return status;
+  RESULT(core, w2c_qm_kvAppend(instance, cache, sequence, count));
+}
+
+int qm_sequence_truncate(qm_core* core, qm_cache cache, uint32_t sequence, uint32_t length) {
+  REQUIRE(core, QM_KV_CACHE, cache);
+  RESULT(core, w2c_qm_kvTruncate(instance, cache, sequence, length));
+}
+
+int qm_sequence_fork(qm_core* core, qm_cache cache, uint32_t sequence) {
+  REQUIRE(core, QM_KV_CACHE, cache);
+  RESULT(core, w2c_qm_kvFork(instance, cache, sequence));
+}
+
+int qm_sequence_close(qm_core* core, qm_cache cache, uint32_t sequence) {
+  REQUIRE(core, QM_KV_CACHE, cache);
+  RESULT(core, w2c_qm_kvClose(instance, cache, sequence));
+}
+
+int qm_sequence_length(qm_core* core, qm_cache cache, uint32_t sequence) {
+  REQUIRE(core, QM_KV_CACHE, cache);
+  int length = 0;
+  QM_CALL(core, length, (int)w2c_qm_kvLength(instance, cache, sequence));
+  return length < 0 ? QM_UNKNOWN_SEQUENCE : length;
+}
+
+int qm_sequence_table(qm_core* core, qm_cache cache, uint32_t sequence, const uint32_t** table) {
+  REQUIRE(core, QM_KV_CACHE, cache);
+  int count = 0;
+  uint32_t address = 0;
+  if (table == NULL) return QM_INVALID_ARGUMENT;
+  QM_CALL(core, count, (int)w2c_qm_kvTableCount(instance, cache, sequence));
+  if (count < 0) return QM_UNKNOWN_SEQUENCE;
+  QM_CALL(core, address, w2c_qm_kvTable(instance, cache, sequence));
+  *table = (const uint32_t*)at(core, address);
+  return count;
+}
+
+int qm_cache_copies(qm_core* core, qm_cache cache, const uint32_t** records) {
+  REQUIRE(core, QM_KV_CACHE, cache);
+  uint32_t address = 0;
+  if (records == NULL) return QM_INVALID_ARGUMENT;
+  QM_CALL(core, address, w2c_qm_kvCopies(instance, cache));
+  *records = (const uint32_t*)at(core, address);
+  RESULT(core, w2c_qm_kvCopyCount(instance, cache));
+}
+
+int qm_cache_settle_copies(qm_core* core, qm_cache cache) {
+  REQUIRE(core, QM_KV_CACHE, cache);
+  RESULT(core, (w2c_qm_kvSettleCopies(instance, cache), 0));
+}
+
+int qm_cache_revert_copies(qm_core* core, qm_cache cache) {
+  REQUIRE(core, QM_KV_CACHE, cache);
+  RESULT(core, (w2c_qm_kvRevertCopies(instance, cache), 0));
+}
+
+int qm_cache_available(qm_core* core, qm_cache cache) {
+  REQUIRE(core, QM_KV_CACHE, cache);
+  RESULT(core, w2c_qm_kvAvailable(instance, cache));
+}
+
+int qm_block_references(qm_core* core, qm_cache cache, uint32_t block) {
+  REQUIRE(core, QM_KV_CACHE, cache);
+  RESULT(core, w2c_qm_kvReferences(instance, cache, block));
+}
+
+int qm_cache_forget(qm_core* core, qm_cache cache) {
+  REQUIRE(core, QM_KV_CACHE, cache);
+  RESULT(core, w2c_qm_kvForget(instance, cache));
+}
+
+/* ---- scheduler ------------------------------------------------------------------------------------------------ */
+
+static uint32_t least(uint32_t a, uint32_t b) { return a < b ? a : b; }
+
+/* Defaults as the TypeScript binding's. */
+static qm_scheduler_options with_defaults(const qm_core* core, qm_cache cache, const qm_scheduler_options* given) {
+  qm_scheduler_options o = *given;
+  const uint32_t sequences = word(core, cache + QM_CACHE_MAX_SEQUENCES);
+  const uint32_t longest = word(core, cache + QM_CACHE_MAX_SEQUENCE_TOKENS);
+  if (o.max_requests == 0) o.max_requests = 4096;
+  if (o.max_batch_tokens == 0) o.max_batch_tokens = 2048;
+  if (o.max_running == 0) o.max_running = least(256, least(sequences, o.max_batch_tokens));
+  if (o.token_capacity == 0) o.token_capacity = o.max_requests * least(longest, 1024);
+  return o;
+}
+
+int qm_scheduler_create(qm_core* core, qm_cache cache, const qm_scheduler_options* options,
+                        qm_scheduler* scheduler) {
+  REQUIRE(core, QM_KV_CACHE, cache);
+  if (options == NULL || scheduler == NULL) return QM_INVALID_ARGUMENT;
+  const qm_scheduler_options o = with_defaults(core, cache, options);
+  double bytes = 0;
+  QM_CALL(core, bytes,
+          w2c_qm_schedulerRegionBytes(instance, cache, o.max_requests, o.max_running, o.max_batch_tokens,
+                                      o.token_capacity));
+  int status = make_room(core, bytes);
+  if (status != QM_OK) return status;
+  QM_CALL(core, status,
+          (int)w2c_qm_schedulerRegionCreate(instance, cache, o.max_requests, o.max_running, o.max_batch_tokens,
+                                            o.max_chunk_tokens, o.watermark_blocks, o.vocab_size, o.policy,
+                                            o.token_capacity, o.queue_timeout_us));
+  return status < 0 ? status : last_region(core, scheduler);
+}
+
+int qm_submit(qm_core* core, qm_scheduler scheduler, const qm_request* request) {
+  REQUIRE(core, QM_SCHEDULER, scheduler);
+  if (request == NULL) return QM_INVALID_ARGUMENT;
+  uint32_t cache = 0;
+  QM_CALL(core, cache, w2c_qm_schedulerCache(instance, scheduler));
+  const int status = put_tokens(core, cache, request->tokens, request->token_count);
+  if (status != QM_OK) return status;
+  RESULT(core, w2c_qm_requestSubmit(instance, scheduler, (uint32_t)request->id, (uint32_t)(request->id >> 32),
+                                    request->token_count, request->max_new_tokens, request->name_space,
+                                    request->priority, request->arrival_us));
+}
+
+int qm_abort(qm_core* core, qm_scheduler scheduler, uint32_t request) {
+  REQUIRE(core, QM_SCHEDULER, scheduler);
+  RESULT(core, w2c_qm_requestAbort(instance, scheduler, request));
+}
+
+int qm_request_state(qm_core* core, qm_scheduler scheduler, uint32_t request) {
+  REQUIRE(core, QM_SCHEDULER, scheduler);
+  RESULT(core, w2c_qm_requestState(instance, scheduler, request));
+}
+
+static const uint32_t* section(const qm_core* core, uint32_t plan, uint32_t index) {
+  return (const uint32_t*)at(core, word(core, plan + 4 * index));
+}
+
+/* Words of the record: docs/abi.md. */
+static void read_plan(const qm_core* core, uint32_t address, qm_plan* plan) {
+  uint32_t w[32];
+  memcpy(w, at(core, address), sizeof w);
+  *plan = (qm_plan){
+      .step_id = w[0],
+      .rows = w[1],
+      .decode_rows = w[2],
+      .sampling_rows = w[3],
+      .total_tokens = w[4],
+      .transfer_count = w[5],
+      .outcome_count = w[6],
+      .table_words = w[7],
+      .running = w[25],
+      .waiting = w[26],
+      .free_blocks = w[27],
+      .evictable_blocks = w[28],
+      .requests = section(core, address, 8),
+      .sequences = section(core, address, 9),
+      .phases = section(core, address, 10),
+      .new_tokens = section(core, address, 11),
+      .computed_before = section(core, address, 12),
+      .token_start = section(core, address, 15),
+      .tokens = section(core, address, 16),
+      .slots = section(core, address, 17),
+      .table_start = section(core, address, 18),
+      .table_count = section(core, address, 19),
+      .tables = section(core, address, 20),
+      .transfers = section(core, address, 21),
+      .outcomes = section(core, address, 22),
+  };
+}
+
+int qm_step(qm_core* core, qm_scheduler scheduler, double now_us, qm_plan* plan) {
+  REQUIRE(core, QM_SCHEDULER, scheduler);
+  if (plan == NULL) return QM_INVALID_ARGUMENT;
+  int step = 0;
+  uint32_t address = 0;
+  QM_CALL(core, step, (int)w2c_qm_schedulerStep(instance, scheduler, now_us));
+  if (step < 0) return step;
+  QM_CALL(core, address, w2c_qm_schedulerPlan(instance, scheduler));
+  read_plan(core, address, plan);
+  return QM_OK;
+}
+
+int qm_commit(qm_core* core, qm_scheduler scheduler, uint32_t step_id, double now_us, const uint32_t* tokens,
+              const uint32_t* finish) {
+  REQUIRE(core, QM_SCHEDULER, scheduler);
+  uint32_t plan = 0, results = 0, max_running = 0;
+  QM_CALL(core, plan, w2c_qm_schedulerPlan(instance, scheduler));
+  QM_CALL(core, results, w2c_qm_schedulerResults(instance, scheduler));
+  QM_CALL(core, max_running, w2c_qm_schedulerMaxRunning(instance, scheduler));
+  const uint32_t samples = word(core, plan + 4 * 3);
+  if (samples > 0 && tokens == NULL) return QM_INVALID_ARGUMENT;
+  if (samples > 0) memcpy(at(core, results), tokens, samples * sizeof *tokens);
+  uint32_t* const flags = (uint32_t*)at(core, results + 4 * max_running);
+  for (uint32_t i = 0; i < samples; i++) flags[i] = finish != NULL && finish[i] != 0;
+  RESULT(core, w2c_qm_schedulerCommit(instance, scheduler, step_id, now_us));
+}
+
+int qm_abandon(qm_core* core, qm_scheduler scheduler, uint32_t step_id) {
+  REQUIRE(core, QM_SCHEDULER, scheduler);
+  RESULT(core, w2c_qm_schedulerAbandon(instance, scheduler, step_id));
+}
+
+int qm_outcomes(qm_core* core, qm_scheduler scheduler, const uint32_t** records) {
+  REQUIRE(core, QM_SCHEDULER, scheduler);
+  uint32_t plan = 0;
+  if (records == NULL) return QM_INVALID_ARGUMENT;
+  QM_CALL(core, plan, w2c_qm_schedulerPlan(instance, scheduler));
+  *records = section(core, plan, 22);
+  return (int)word(core, plan + 4 * 6);
+}
+
+static double next_wake(qm_core* core, qm_scheduler scheduler) {
+  double wake = INFINITY;
+  QM_CALL(core, wake, w2c_qm_schedulerNextWakeUs(instance, scheduler));
+  return wake;
+}
+
+double qm_next_wake_us(qm_core* core, qm_scheduler scheduler) {
+  return is_structure(core, QM_SCHEDULER, scheduler) && !core->poisoned ? next_wake(core, scheduler) : INFINITY;
+}
+
+/* ---- ordered index -------------------------------------------------------------------------------------------- */
+
+#define VALUE_BYTES 8u
+
+/* The ends of the key space are the index's own. */
+static int is_key(uint64_t key) { return key != 0 && key != UINT64_MAX; }
+
+int qm_index_create(qm_core* core, uint32_t capacity, qm_index* index) {
+  if (core == NULL || index == NULL || capacity == 0) return QM_INVALID_ARGUMENT;
+  uint32_t bits = 0, nodes = 0;
+  double bytes = 0;
+  int status = QM_OK;
+  QM_CALL(core, bits, w2c_qm_orderedIndexDigitBits(instance, QM_DEFAULT_NODE_BYTES, VALUE_BYTES));
+  QM_CALL(core, nodes, w2c_qm_orderedIndexNodesFor(instance, capacity, QM_DEFAULT_NODE_BYTES, VALUE_BYTES, bits));
+  QM_CALL(core, bytes, w2c_qm_orderedIndexBytes(instance, nodes, QM_DEFAULT_NODE_BYTES, VALUE_BYTES, bits, 0));
+  status = make_room(core, bytes);
+  if (status == QM_OK)
+    QM_CALL(core, status,
+            (int)w2c_qm_orderedIndexCreate(instance, nodes, QM_DEFAULT_NODE_BYTES, VALUE_BYTES, bits, 0));
+  return status < 0 ? status : last_region(core, index);
+}
+
+int qm_index_put(qm_core* core, qm_index index, uint64_t key, uint64_t value) {
+  REQUIRE(core, QM_ORDERED_INDEX, index);
+  RESULT(core, w2c_qm_orderedIndexSet64(instance, index, key, value));
+}
+
+int qm_index_get(qm_core* core, qm_index index, uint64_t key, uint64_t* value) {
+  REQUIRE(core, QM_ORDERED_INDEX, index);
+  uint32_t address = 0;
+  if (value == NULL || !is_key(key)) return QM_INVALID_ARGUMENT;
+  QM_CALL(core, address, w2c_qm_orderedIndexFind64(instance, index, key));
+  if (address == 0) return 0;
+  memcpy(value, at(core, address), sizeof *value);
+  return 1;
+}
+
+int qm_index_delete(qm_core* core, qm_index index, uint64_t key) {
+  REQUIRE(core, QM_ORDERED_INDEX, index);
+  if (!is_key(key)) return QM_INVALID_ARGUMENT;
+  RESULT(core, w2c_qm_orderedIndexDelete64(instance, index, key));
+}
+
+/* Entries go through the core's scratch, as many at a time as fit there. */
+int qm_index_range(qm_core* core, qm_index index, uint64_t lowest, uint64_t highest, uint32_t limit,
+                   uint64_t* keys, uint64_t* values) {
+  REQUIRE(core, QM_ORDERED_INDEX, index);
+  if (limit > 0 && (keys == NULL || values == NULL)) return QM_INVALID_ARGUMENT;
+  const uint32_t batch = QM_SCRATCH_BYTES / 16;
+  const uint32_t keys_at = core->scratch, values_at = core->scratch + 8 * batch;
+  uint32_t total = 0;
+  while (total < limit) {
+    const uint32_t wanted = least(batch, limit - total);
+    uint32_t found = 0;
+    QM_CALL(core, found,
+            w2c_qm_orderedIndexRange(instance, index, lowest, highest, wanted, keys_at, values_at));
+    memcpy(keys + total, at(core, keys_at), (size_t)found * 8);
+    memcpy(values + total, at(core, values_at), (size_t)found * 8);
+    total += found;
+    if (found < wanted || keys[total - 1] == UINT64_MAX) break;
+    lowest = keys[total - 1] + 1;
+  }
+  return (int)total;
+}
+
+int qm_index_size(qm_core* core, qm_index index) {
+  REQUIRE(core, QM_ORDERED_INDEX, index);
+  RESULT(core, w2c_qm_orderedIndexSize(instance, index));
+}

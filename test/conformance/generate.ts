@@ -1,0 +1,184 @@
+/**
+ * Makes the conformance scripts: random calls as the property tests make them, answered by the TypeScript API, which
+ * those tests hold against naive models. Written to test/conformance/scripts/ by `npm run conformance:generate`; a
+ * test makes them again and compares.
+ */
+import { writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { pathToFileURL } from "node:url";
+import { root } from "../support/package-root.js";
+import { Random } from "../support/random.js";
+import { ConformanceHost } from "./host.js";
+import { type Answer, type Call, print, type Script, type Step } from "./script.js";
+
+export const SCRIPTS = join(root, "test", "conformance", "scripts");
+
+/** Records what a host answers. */
+class Recorder {
+  readonly steps: Step[] = [];
+  readonly host = new ConformanceHost();
+
+  constructor(readonly random: Random) {}
+
+  async call(...call: Call): Promise<Answer> {
+    const answer = await this.host.answer(call);
+    this.steps.push([call, answer]);
+    return answer;
+  }
+}
+
+type Generator = (recorder: Recorder) => Promise<void>;
+
+/** Token ids that repeat enough for prefixes to be shared. */
+function tokens(random: Random, most: number): number[] {
+  return Array.from({ length: random.below(most + 1) }, (_, i) => i % 3 || random.below(12) % 3);
+}
+
+const cacheCalls: Generator = async (recorder) => {
+  const { random } = recorder;
+  await recorder.call("core", 11);
+  await recorder.call("cache", 14, 4, 9, 48, random.below(4) === 0 ? 0 : 1);
+  const open: number[] = [];
+  const any = (): number => (random.below(20) === 0 ? 12345678 : random.pick(open.length > 0 ? open : [77]));
+  for (let i = 0; i < 400; i++) {
+    switch (random.below(13)) {
+      case 0:
+      case 1: {
+        const [sequence] = await recorder.call(
+          "open",
+          random.below(2),
+          +(random.below(8) === 0),
+          tokens(random, 40),
+        );
+        if (sequence > 0) open.push(sequence);
+        break;
+      }
+      case 2:
+        await recorder.call("match", random.below(2), tokens(random, 40));
+        break;
+      case 3:
+      case 4:
+        await recorder.call("reserve", any(), random.below(random.below(3) === 0 ? 4 : 24));
+        break;
+      case 5:
+      case 6:
+        await recorder.call("append", any(), tokens(random, 8));
+        break;
+      case 7:
+        await recorder.call("truncate", any(), random.below(40));
+        break;
+      case 8: {
+        if (random.below(2) === 0) break;
+        const [twin] = await recorder.call("fork", any());
+        if (twin > 0) open.push(twin);
+        break;
+      }
+      case 9: {
+        const sequence = any();
+        const [closed] = await recorder.call("close", sequence);
+        if (closed === 0) open.splice(open.indexOf(sequence), 1);
+        break;
+      }
+      case 10:
+        await recorder.call("copies");
+        await recorder.call(random.below(4) === 0 ? "revert" : "settle");
+        break;
+      case 11:
+        await recorder.call("references", random.below(14));
+        await recorder.call(random.below(10) === 0 ? "forget" : "available");
+        break;
+      default:
+        await recorder.call("length", any());
+        await recorder.call("table", any());
+    }
+    if (i % 50 === 0) await recorder.call("validate");
+  }
+};
+
+const schedulerCalls: Generator = async (recorder) => {
+  const { random } = recorder;
+  const vocabulary = 7;
+  const maxRunning = 1 + random.below(8);
+  await recorder.call("core", 12);
+  await recorder.call("cache", 20, 4, 8, 64, 1);
+  const chunk = random.below(2) * (1 + random.below(6));
+  const shape = [vocabulary, 24, maxRunning, maxRunning + random.below(24), chunk, random.below(4), 6144];
+  await recorder.call("scheduler", ...shape, random.below(3), random.below(2) * 60);
+  const requests: number[] = [];
+  let now = 0;
+  const submit = async (): Promise<void> => {
+    const arrival = random.below(3) === 0 ? now + random.below(40) : 0;
+    const prompt = tokens(random, 24);
+    const [request] = await recorder.call(
+      "submit",
+      recorder.steps.length + 1,
+      random.below(2),
+      random.below(3),
+      arrival,
+      1 + random.below(20),
+      prompt,
+    );
+    if (request > 0) requests.push(request);
+  };
+  for (let i = 0; i < 90; i++) {
+    for (let n = random.below(3); n > 0; n--) await submit();
+    now += random.below(12);
+    const [status, stepId, , , samplingRows] = await recorder.call("step", now);
+    if (status < 0) continue;
+    if (random.below(8) === 0 && requests.length > 0) await recorder.call("abort", random.pick(requests));
+    if (random.below(10) === 0) {
+      await recorder.call("abandon", stepId);
+    } else {
+      const sampled = Array.from({ length: samplingRows }, () => random.below(vocabulary));
+      if (random.below(12) === 0) await recorder.call("commit", stepId + 1, now, sampled, sampled);
+      const finished = sampled.map(() => +(random.below(12) === 0));
+      await recorder.call("commit", stepId, now, sampled, finished);
+    }
+    if (requests.length > 0) await recorder.call("state", random.pick(requests));
+    if (i % 20 === 0) await recorder.call("validate");
+  }
+};
+
+const indexCalls: Generator = async (recorder) => {
+  const { random } = recorder;
+  await recorder.call("core", 13);
+  await recorder.call("index", 300);
+  const key = (): number =>
+    random.below(40) === 0 ? 0 : (1 + random.below(400)) * 2 ** (8 * random.below(3));
+  for (let i = 0; i < 1500; i++) {
+    const kind = random.below(10);
+    if (kind < 5) await recorder.call("put", key(), random.next());
+    else if (kind < 7) await recorder.call("get", key());
+    else if (kind < 9) await recorder.call("delete", key());
+    else await recorder.call("range", key(), key(), random.below(6));
+    if (i % 300 === 0) await recorder.call("validate");
+  }
+  await recorder.call("size");
+};
+
+const GENERATORS: Readonly<Record<string, Generator>> = {
+  "cache-1": cacheCalls,
+  "cache-2": cacheCalls,
+  "scheduler-1": schedulerCalls,
+  "scheduler-2": schedulerCalls,
+  "scheduler-3": schedulerCalls,
+  index: indexCalls,
+};
+
+/** All scripts, made anew. */
+export async function generate(): Promise<Script[]> {
+  const scripts: Script[] = [];
+  for (const [i, [name, generator]] of Object.entries(GENERATORS).entries()) {
+    const recorder = new Recorder(new Random(i + 1));
+    await generator(recorder);
+    scripts.push({ format: 1, name, steps: recorder.steps });
+  }
+  return scripts;
+}
+
+if (process.argv[1] && import.meta.url === pathToFileURL(process.argv[1]).href) {
+  for (const script of await generate()) {
+    writeFileSync(join(SCRIPTS, `${script.name}.json`), print(script));
+    console.log(`${script.name}: ${script.steps.length} calls`);
+  }
+}

@@ -1,0 +1,165 @@
+/** Answers the calls of conformance scripts through the TypeScript API: one core, one structure of each kind. */
+import {
+  Core,
+  type CoreOptions,
+  type KvCache,
+  type OrderedIndex,
+  POLICIES,
+  QuartermasterError,
+  type Scheduler,
+} from "../../bindings/main.js";
+import { STATUS_CODES } from "../../bindings/errors.js";
+import type { Answer, Call } from "./script.js";
+
+const STATUS_OF = new Map(Object.entries(STATUS_CODES).map(([number, code]) => [code as string, +number]));
+const STATES = ["ended", "arriving", "waiting", "running"];
+const KINDS = ["", "finished", "preempted", "rejected"];
+
+type Submission = [number, number, number, number, number, number[]];
+
+export class ConformanceHost {
+  core!: Core;
+  cache!: KvCache;
+  scheduler!: Scheduler;
+  index!: OrderedIndex;
+  readonly #options: CoreOptions;
+
+  constructor(options: CoreOptions = {}) {
+    this.#options = options;
+  }
+
+  async answer(call: Call): Promise<Answer> {
+    const [operation, ...args] = call;
+    if (operation === "core") {
+      this.core = await Core.create({ ...this.#options, seed: args[0] as number });
+      return [0];
+    }
+    try {
+      const perform = this.#operations[operation];
+      if (!perform) throw new Error(`unknown operation ${operation}`);
+      return perform(args as never);
+    } catch (error) {
+      if (!(error instanceof QuartermasterError)) throw error;
+      return [STATUS_OF.get(error.code)!];
+    }
+  }
+
+  readonly #operations: Readonly<Record<string, (args: never) => Answer>> = {
+    cache: ([blocks, blockSize, maxSequences, maxSequenceTokens, prefixCache]: number[]) => {
+      const shape = { blocks, blockSize, maxSequences, maxSequenceTokens, prefixCache: prefixCache !== 0 };
+      this.cache = this.core.kvCache(shape);
+      return [0];
+    },
+    open: ([namespace, isPrivate, tokens]: [number, number, number[]]) => [
+      this.cache.open({ tokens, namespace, private: isPrivate !== 0 }),
+    ],
+    match: ([namespace, tokens]: [number, number[]]) => [this.cache.match(tokens, namespace)],
+    reserve: ([sequence, count]: number[]) => [this.cache.reserve(sequence, count)],
+    append: ([sequence, tokens]: [number, number[]]) => [(this.cache.append(sequence, tokens), 0)],
+    truncate: ([sequence, length]: number[]) => [(this.cache.truncate(sequence, length), 0)],
+    fork: ([sequence]: number[]) => [this.cache.fork(sequence)],
+    close: ([sequence]: number[]) => [(this.cache.close(sequence), 0)],
+    length: ([sequence]: number[]) => [this.cache.length(sequence)],
+    table: ([sequence]: number[]) => counted(this.cache.blockTable(sequence)),
+    copies: () => counted(this.cache.copies(), 8),
+    settle: () => [(this.cache.settleCopies(), 0)],
+    revert: () => [(this.cache.revertCopies(), 0)],
+    forget: () => [this.cache.forget()],
+    available: () => [this.cache.available],
+    references: ([block]: number[]) => [this.cache.references(block)],
+
+    scheduler: ([vocabSize, maxRequests, maxRunning, maxBatchTokens, maxChunkTokens, ...rest]: number[]) => {
+      const [watermarkBlocks, tokenCapacity, policy, queueTimeoutUs] = rest;
+      this.scheduler = this.core.scheduler({
+        cache: this.cache,
+        vocabSize,
+        maxRequests,
+        maxRunning,
+        maxBatchTokens,
+        maxChunkTokens,
+        watermarkBlocks,
+        tokenCapacity,
+        policy: POLICIES[policy],
+        queueTimeoutUs,
+      });
+      return [0];
+    },
+    submit: ([id, namespace, priority, arrivalUs, maxNewTokens, tokens]: Submission) => [
+      this.scheduler.submit({ id, namespace, priority, arrivalUs, maxNewTokens, tokens }),
+    ],
+    abort: ([request]: number[]) => [(this.scheduler.abort(request), 0)],
+    state: ([request]: number[]) => [STATES.indexOf(this.scheduler.state(request))],
+    step: ([nowUs]: number[]) => this.#step(nowUs),
+    commit: ([stepId, nowUs, tokens, finished]: [number, number, number[], number[]]) => {
+      this.scheduler.commit(stepId, nowUs, { tokens, finished });
+      return this.#outcomes();
+    },
+    abandon: ([stepId]: number[]) => [(this.scheduler.abandon(stepId), 0)],
+
+    index: ([capacity]: number[]) => [((this.index = this.core.orderedIndex({ capacity })), 0)],
+    put: ([key, value]: number[]) => [+this.index.set(BigInt(key), BigInt(value))],
+    get: ([key]: number[]) => {
+      const value = this.index.get(BigInt(key));
+      return value === undefined ? [0] : [1, Number(value)];
+    },
+    delete: ([key]: number[]) => [+this.index.delete(BigInt(key))],
+    range: ([lowest, highest, limit]: number[]) => {
+      const entries = this.index
+        .scan(BigInt(lowest), limit)
+        .filter(([key]) => key <= BigInt(highest))
+        .map(([key, value]) => [Number(key), Number(value)]);
+      return [entries.length, ...entries.flat()];
+    },
+    size: () => [this.index.size],
+    validate: () => [(this.core.validate(), 0)],
+  };
+
+  /** Result, counts, then every section in the order of docs/conformance.md. */
+  #step(nowUs: number): Answer {
+    const plan = this.scheduler.step(nowUs);
+    const { rows, tables, tableStart, tableCount } = plan;
+    const blocks = Array.from({ length: rows }, (_, row) => [
+      tableCount[row],
+      ...tables.subarray(tableStart[row], tableStart[row] + tableCount[row]),
+    ]);
+    return [
+      0,
+      plan.stepId,
+      rows,
+      plan.decodeRows,
+      plan.samplingRows,
+      plan.totalTokens,
+      plan.transferCount,
+      plan.running,
+      plan.waiting,
+      plan.freeBlocks,
+      plan.evictableBlocks,
+      ...plan.requests,
+      ...plan.phases,
+      ...plan.newTokens,
+      ...plan.computedBefore,
+      ...plan.tokens,
+      ...plan.slots,
+      ...blocks.flat(),
+      ...plan.transfers,
+      ...this.#outcomes().slice(1),
+    ];
+  }
+
+  #outcomes(): Answer {
+    const outcomes = this.scheduler.outcomes();
+    const words = outcomes.map(({ request, kind, code, generated, cachedTokens, preemptions }) => [
+      request,
+      KINDS.indexOf(kind),
+      code === undefined || code === "OK" ? 0 : STATUS_OF.get(code)!,
+      generated,
+      cachedTokens,
+      preemptions,
+    ]);
+    return [0, outcomes.length, ...words.flat()];
+  }
+}
+
+function counted(words: Uint32Array, size = 1): Answer {
+  return [words.length / size, ...words];
+}
