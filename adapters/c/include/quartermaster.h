@@ -54,7 +54,8 @@ typedef enum qm_status {
   QM_CORRUPT = -22,
   QM_COPIES_PENDING = -23,
   QM_OUT_OF_WORKERS = -24,
-  QM_POISONED = -25
+  QM_POISONED = -25,
+  QM_ALREADY_FREE = -26
 } qm_status;
 
 /* "OUT_OF_BLOCKS" for QM_OUT_OF_BLOCKS, and so on; "UNKNOWN_STATUS" for anything else. Static. */

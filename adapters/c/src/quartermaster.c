@@ -20,7 +20,7 @@ const char* qm_status_name(int status) {
       "EMPTY_PROMPT",     "TOO_LONG",         "POOL_TOO_SMALL",   "INVALID_TIME",    "INVALID_TOKEN",
       "UNKNOWN_STEP",     "STEP_IN_FLIGHT",   "NOT_RESERVED",     "SEQUENCE_OWNED",  "NOT_FOUND",
       "QUEUE_TIMEOUT",    "BAD_SNAPSHOT",     "CORRUPT",          "COPIES_PENDING",  "OUT_OF_WORKERS",
-      "POISONED"};
+      "POISONED",         "ALREADY_FREE"};
   const int last = (int)(sizeof names / sizeof *names) - 1;
   return status <= 0 && -status <= last ? names[-status] : "UNKNOWN_STATUS";
 }
