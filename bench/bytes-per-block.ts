@@ -13,7 +13,7 @@ const QUOTED: readonly [name: string, bytes: number][] = [
 export async function run(report: Report): Promise<void> {
   const { exports } = await Core.create();
   // Growing the pool alone: tables, sequences and scratch stay the same and drop out of the difference.
-  const bytes = (blocks: number): number => exports.kvCacheBytes(blocks, 16, 64, 4096);
+  const bytes = (blocks: number): number => exports.kvCacheBytes(blocks, 16, 64, 4096, 0);
   for (const blocks of [65536, 100_000]) {
     const tokens = 16 * 4;
     report.measured(

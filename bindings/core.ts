@@ -30,7 +30,7 @@ import {
 import { Scheduler, type SchedulerOptions } from "./scheduler.js";
 
 /** Layout version this binding was written for; the module's `abiVersion()` must be the same. */
-export const ABI_VERSION = 1;
+export const ABI_VERSION = 2;
 
 const PAGE = 65536;
 const RegionKind = {
@@ -133,7 +133,7 @@ export class Core {
   /**
    * Attaches this thread to a core that another thread created: what `share()` returned there. The engine
    * thread alone creates structures, runs the scheduler and the KV cache; ordered indexes of mode "locked" and
-   * "optimistic" serve every thread. Throws OUT_OF_WORKERS.
+   * "optimistic", and `probe` of a KV cache with `sharedProbe`, serve every thread. Throws OUT_OF_WORKERS.
    */
   static async attach(shared: SharedCore, options: Pick<CoreOptions, "instantiate"> = {}): Promise<Core> {
     const { build, module, memory } = shared ?? {};
@@ -174,7 +174,11 @@ export class Core {
     requireInteger("worker", worker, 0, MAX_WORKERS - 1);
     if (worker === this.#worker) throw invalidArgument("worker", worker, "another worker than this one");
     const { exports } = this;
-    if (this.orderedIndexes.some(({ pointer }) => exports.orderedIndexInside(pointer, worker) !== 0)) {
+    const shared = [
+      ...this.orderedIndexes.map(({ pointer }) => pointer),
+      ...this.kvCaches.map(({ pointer }) => exports.kvCacheProbeIndex(pointer) >>> 0).filter(Boolean),
+    ];
+    if (shared.some((index) => exports.orderedIndexInside(index, worker) !== 0)) {
       exports.corePoison();
       this.requireUsable();
     }
@@ -285,11 +289,15 @@ export class Core {
   kvCache(options: KvCacheOptions): KvCache {
     const { exports } = this;
     const shape = KvCache.shape(options);
+    if (shape.sharedProbe && this.build !== "core-threads") {
+      throw invalidArgument("sharedProbe", true, `false in build ${this.build}; it needs core-threads`);
+    }
     const bytes = exports.kvCacheBytes(
       shape.blocks,
       shape.blockSize,
       shape.maxSequences,
       shape.maxSequenceTokens,
+      shape.sharedProbe ? 1 : 0,
     );
     this.#makeRoom(bytes, "kvCache");
     this.call(
@@ -301,6 +309,7 @@ export class Core {
           shape.maxSequenceTokens,
           shape.prefixCache ? 1 : 0,
           shape.keyBits,
+          shape.sharedProbe ? 1 : 0,
         ),
       "kvCache",
     );
@@ -466,9 +475,22 @@ export class Core {
     this.call(() => this.exports.coreExtend(), what);
   }
 
+  /**
+   * Takes up the structures that the engine thread has created since this thread attached (or since the last
+   * call): they are then at the end of `orderedIndexes`, `kvCaches`, `schedulers`.
+   */
+  refresh(): void {
+    this.requireUsable();
+    this.#adoptRegions();
+  }
+
   #adoptRegions(): void {
     const { exports } = this;
+    const known = new Set(
+      [...this.orderedIndexes, ...this.kvCaches, ...this.schedulers].map(({ pointer }) => pointer),
+    );
     for (let i = 0; i < exports.coreRegions(); i++) {
+      if (known.has(exports.coreRegionPointer(i) >>> 0)) continue;
       const pointer = exports.coreRegionPointer(i) >>> 0;
       const kind = exports.coreRegionKind(i);
       if (kind === RegionKind.Scratch) {

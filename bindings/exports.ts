@@ -24,7 +24,13 @@ export interface MemoryExports {
 }
 
 export interface PagingExports {
-  kvCacheBytes(blocks: number, blockSize: number, maxSequences: number, maxSequenceTokens: number): number;
+  kvCacheBytes(
+    blocks: number,
+    blockSize: number,
+    maxSequences: number,
+    maxSequenceTokens: number,
+    sharedProbe: number,
+  ): number;
   kvCacheCreate(
     blocks: number,
     blockSize: number,
@@ -32,9 +38,14 @@ export interface PagingExports {
     maxSequenceTokens: number,
     prefixCache: number,
     keyBits: number,
+    sharedProbe: number,
   ): number;
   kvOpen(kv: number, namespace: number, count: number, flags: number): number;
   kvMatch(kv: number, namespace: number, count: number): number;
+  kvCacheProbeBytes(): number;
+  kvCacheProbeIndex(kv: number): number;
+  kvCacheProbeStart(kv: number, namespace: number, work: number): number;
+  kvCacheProbe(kv: number, tokens: number, blocks: number, work: number): number;
   kvReserve(kv: number, sequence: number, count: number): number;
   kvAppend(kv: number, sequence: number, count: number): number;
   kvTruncate(kv: number, sequence: number, length: number): number;

@@ -56,6 +56,7 @@ export {
   type TenantPlace,
 } from "./ordered-view.js";
 export { Phase, TRANSFER_WORDS, TransferOp, type StepPlan } from "./plan.js";
+export type { PrefixProbe } from "./prefix-probe.js";
 export { resolveSampling } from "./sampling.js";
 export {
   PlanHeader,

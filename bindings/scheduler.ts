@@ -6,8 +6,9 @@
  */
 import type { Core } from "./core.js";
 import { invalidArgument, QuartermasterError, requireInteger, STATUS_CODES } from "./errors.js";
-import { invalidTokenAt, type KvCache } from "./kv-cache.js";
+import type { KvCache } from "./kv-cache.js";
 import { type StepPlan, TRANSFER_WORDS } from "./plan.js";
+import { invalidTokenAt } from "./token-ids.js";
 
 /** A live request; dead once it has finished, or was aborted or rejected. */
 export type RequestId = number & { readonly brand?: "RequestId" };

@@ -4,10 +4,12 @@
  */
 import { ARENA, arenaSeed, arenaTake, RegionKind } from "../memory/arena";
 import { INVALID_ARGUMENT, NOT_FOUND, OK, OUT_OF_MEMORY, SEQUENCE_OWNED, Status } from "../memory/status";
-import { kvCreate, kvShapeValid } from "../paging/cache";
-import { block, kvBytes, KvCache, OWNED, SLOT_MASK, tableOf } from "../paging/layout";
+import { kvCreate, kvShapeValid, kvShareProbe } from "../paging/cache";
+import { block, kvBytes, KvCache, MAX_NAMESPACE, OWNED, SLOT_MASK, tableOf } from "../paging/layout";
 import { availableBlocks } from "../paging/pool";
 import { forgetUnreferenced, matchPrefix } from "../paging/prefix";
+import { probeBlocks, probeStart, probeWorkBytes } from "../paging/probe";
+import { probeIndexBytes } from "../paging/probe-index";
 import {
   append,
   close,
@@ -37,13 +39,36 @@ function owned(kv: KvCache, handle: u32): bool {
   return isOpen(kv, handle) && (sequenceOf(kv, handle).flags & OWNED) != 0;
 }
 
-/** Bytes of a cache of this shape, or INVALID_ARGUMENT. */
-export function kvCacheBytes(blocks: u32, blockSize: u32, maxSequences: u32, maxSequenceTokens: u32): f64 {
-  if (!kvShapeValid(blocks, blockSize, maxSequences, maxSequenceTokens)) return INVALID_ARGUMENT;
-  return <f64>kvBytes(blocks, blockSize, maxSequences, maxSequenceTokens);
+/** Bytes of a cache and of the shared probe index behind it, if asked for. */
+// @ts-ignore: decorator
+@inline
+function regionBytes(
+  blocks: u32,
+  blockSize: u32,
+  maxSequences: u32,
+  maxSequenceTokens: u32,
+  sharedProbe: u32,
+): u64 {
+  const bytes = kvBytes(blocks, blockSize, maxSequences, maxSequenceTokens);
+  return sharedProbe != 0 ? bytes + probeIndexBytes(blocks) : bytes;
 }
 
-/** Creates a cache in a region of its own; afterwards it is the arena's last region. */
+/** Bytes of a cache of this shape, or INVALID_ARGUMENT. */
+export function kvCacheBytes(
+  blocks: u32,
+  blockSize: u32,
+  maxSequences: u32,
+  maxSequenceTokens: u32,
+  sharedProbe: u32,
+): f64 {
+  if (!kvShapeValid(blocks, blockSize, maxSequences, maxSequenceTokens)) return INVALID_ARGUMENT;
+  return <f64>regionBytes(blocks, blockSize, maxSequences, maxSequenceTokens, sharedProbe);
+}
+
+/**
+ * Creates a cache in a region of its own; afterwards it is the arena's last region. `sharedProbe`: 1 for an
+ * index that `kvCacheProbe` reads from any thread; only in the threads build.
+ */
 export function kvCacheCreate(
   blocks: u32,
   blockSize: u32,
@@ -51,14 +76,20 @@ export function kvCacheCreate(
   maxSequenceTokens: u32,
   prefixCache: u32,
   keyBits: u32,
+  sharedProbe: u32,
 ): Status {
   if (!kvShapeValid(blocks, blockSize, maxSequences, maxSequenceTokens) || keyBits > 64)
     return INVALID_ARGUMENT;
-  const bytes = kvBytes(blocks, blockSize, maxSequences, maxSequenceTokens);
+  if (sharedProbe != 0 && !ASC_FEATURE_THREADS) return INVALID_ARGUMENT;
+  const bytes = regionBytes(blocks, blockSize, maxSequences, maxSequenceTokens, sharedProbe);
   const kv = changetype<KvCache>(arenaTake(ARENA, RegionKind.KvCache, bytes));
   if (changetype<usize>(kv) == 0) return OUT_OF_MEMORY;
   const seed = arenaSeed(ARENA);
   kvCreate(kv, blocks, blockSize, maxSequences, maxSequenceTokens, prefixCache, keyBits, seed);
+  if (sharedProbe != 0) {
+    const index = changetype<usize>(kv) + <usize>kvBytes(blocks, blockSize, maxSequences, maxSequenceTokens);
+    kvShareProbe(kv, index, arenaSeed(ARENA));
+  }
   return checked(kv, OK);
 }
 
@@ -77,6 +108,32 @@ export function kvMatch(cache: usize, namespace: u32, count: u32): i32 {
   if (kv.prefixCache == 0 || count < 2) return 0;
   const limit = (count - 1) >> kv.blockShift;
   return matchPrefix(kv, namespace, kv.input, limit, 0) << kv.blockShift;
+}
+
+/** Bytes of the `work` area that one thread's probes need. */
+export function kvCacheProbeBytes(): u32 {
+  return <u32>probeWorkBytes();
+}
+
+/** Address of the shared probe index, an ordered index of mode 2, or 0 when the cache has none. */
+export function kvCacheProbeIndex(cache: usize): usize {
+  return changetype<KvCache>(cache).probeIndex;
+}
+
+/** Any thread: begins a probe of a prompt of this namespace. INVALID_ARGUMENT when the cache has no probe index. */
+export function kvCacheProbeStart(cache: usize, namespace: u32, work: usize): Status {
+  const kv = changetype<KvCache>(cache);
+  if (kv.probeIndex == 0 || namespace > MAX_NAMESPACE) return INVALID_ARGUMENT;
+  probeStart(kv, namespace, work);
+  return OK;
+}
+
+/**
+ * Any thread: goes on with the next `blocks` whole blocks of the prompt, their u32 tokens at `tokens`. Returns
+ * how many are cached; after fewer than `blocks` the probe is at its end.
+ */
+export function kvCacheProbe(cache: usize, tokens: usize, blocks: u32, work: usize): u32 {
+  return probeBlocks(changetype<KvCache>(cache), tokens, blocks, work);
 }
 
 export function kvReserve(cache: usize, handle: u32, count: u32): i32 {

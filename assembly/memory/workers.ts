@@ -111,3 +111,10 @@ export function waitTurn(word: usize, seen: u64, waited: u32): u32 {
 export function loadFence(): void {
   if (ASC_FEATURE_THREADS) if (fences) atomic.fence();
 }
+
+/** Stands between a plain store and stores that no other thread may see before it. */
+// @ts-ignore: decorator
+@inline
+export function storeFence(): void {
+  if (ASC_FEATURE_THREADS) if (fences) atomic.fence();
+}

@@ -2,6 +2,7 @@
 import { KvCache, kvLayOut, MAX_BLOCK_SIZE, MAX_BLOCKS, MAX_SEQUENCE_TOKENS, MAX_SEQUENCES } from "./layout";
 import { poolCreate } from "./pool";
 import { prefixCreate } from "./prefix";
+import { probeIndexCreate } from "./probe-index";
 import { sequencesCreate } from "./sequences";
 
 /** Whether the shape is within range: block size a power of two up to 256, the rest 1 to their maxima. */
@@ -43,4 +44,13 @@ export function kvCreate(
   poolCreate(kv);
   prefixCreate(kv, seed, keyBits);
   sequencesCreate(kv);
+}
+
+/**
+ * Adds a shared probe index at `index`, a zeroed region of `probeIndexBytes` bytes, to a cache that is still empty.
+ */
+export function kvShareProbe(kv: KvCache, index: usize, seed: u64): void {
+  kv.probeIndex = <u32>index;
+  kv.keyMask &= u64.MAX_VALUE >> 1;
+  probeIndexCreate(kv, seed);
 }

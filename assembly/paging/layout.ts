@@ -1,7 +1,7 @@
 /**
  * KvCache: the records and the one region that the block pool, the prefix index and the block tables share.
  *
- *   header (KvCache, 2 lines)
+ *   header (KvCache, 3 lines)
  *   blocks     [blocks]        Block, 32 B      reference count, list links, prefix key
  *   buckets    [2^k >= blocks] u32              first block of each hash chain
  *   tokens     [blocks][blockSize] u32          the token ids whose K and V a block holds
@@ -10,6 +10,7 @@
  *   copies     [maxSequences]  Copy, 32 B       copy-on-write transfers not settled yet
  *   keys       [64] u64, [64] u32               scratch of a match: keys, and blocks that carry them
  *   input      [maxSequenceTokens] u32          the host writes token ids here
+ *   probe      optional ordered index           keys of the cached blocks for other threads (probe-index.ts)
  *
  * A block costs 32 B + 4..8 B of bucket, its tokens not counted. Source of the idea of paged KV blocks with
  * reference counts: "Efficient Memory Management for Large Language Model Serving with PagedAttention" (arXiv
@@ -22,6 +23,9 @@ export type BlockId = u32;
 /** No block, no sequence, end of a list. */
 // @ts-ignore: decorator
 @inline export const NONE: u32 = 0xffffffff;
+/** Key of a block that the shared probe index does not show; with that index a key has 63 bits. */
+// @ts-ignore: decorator
+@inline export const NO_KEY: u64 = u64.MAX_VALUE;
 /** Set in `parent` of a first block: the other 31 bits are its namespace. */
 // @ts-ignore: decorator
 @inline export const ROOT: u32 = 0x80000000;
@@ -91,6 +95,9 @@ export class KvCache {
   hitTokens: u64;
   evictions: u64;
   duplicates: u64;
+  /** Address of the shared probe index, 0: none. Not 0 in `probeIncomplete`: its nodes have run out once. */
+  probeIndex: u32;
+  probeIncomplete: u32;
 }
 
 
@@ -201,7 +208,10 @@ function align(bytes: u64): u64 {
   return (bytes + 63) & ~63;
 }
 
-/** Exact bytes of a cache of this shape (the ranges of `kvCreate` are the caller's to check). */
+/**
+ * Exact bytes of a cache of this shape without a shared probe index (the ranges of `kvCreate` are the caller's to
+ * check). The index, where there is one, lies behind.
+ */
 export function kvBytes(blocks: u32, blockSize: u32, maxSequences: u32, maxSequenceTokens: u32): u64 {
   const stride = <u64>((maxSequenceTokens + blockSize - 1) / blockSize);
   return (
@@ -248,4 +258,5 @@ export function kvLayOut(
   kv.keys = <u32>at;
   at += alignToLine(<usize>MATCH_GROUP * 12);
   kv.input = <u32>at;
+  kv.probeIndex = 0;
 }

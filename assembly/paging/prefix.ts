@@ -16,10 +16,11 @@
 import { chainKey, digestTokens, rootKey } from "../memory/hash";
 import { Block, BlockId, block, KvCache, MATCH_GROUP, NONE, ROOT, tokensOf } from "./layout";
 import { evictableToFree, isCached, isFirst, takeFree } from "./pool";
+import { announce, withdraw } from "./probe-index";
 
 // @ts-ignore: decorator
 @inline
-function bucketPtr(kv: KvCache, key: u64): usize {
+export function bucketPtr(kv: KvCache, key: u64): usize {
   return <usize>kv.buckets + (((<usize>key) & (<usize>kv.bucketMask)) << 2);
 }
 
@@ -36,9 +37,10 @@ function parentKey(kv: KvCache, parent: u32): u64 {
   return isFirst(parent) ? rootKey(kv.seed, parent & ~ROOT) : block(kv, parent).key;
 }
 
+/** Key of a block with the tokens at `tokensPtr` behind the block with this key. */
 // @ts-ignore: decorator
 @inline
-function extendKey(kv: KvCache, key: u64, tokensPtr: usize): u64 {
+export function extendKey(kv: KvCache, key: u64, tokensPtr: usize): u64 {
   return chainKey(key, digestTokens(tokensPtr, kv.blockSize, kv.seed)) & kv.keyMask;
 }
 
@@ -49,7 +51,7 @@ export function keyBehind(kv: KvCache, parent: u32, tokensPtr: usize): u64 {
 
 // @ts-ignore: decorator
 @inline
-function sameTokens(a: usize, b: usize, bytes: usize): bool {
+export function sameTokens(a: usize, b: usize, bytes: usize): bool {
   if (ASC_FEATURE_SIMD) {
     let at: usize = 0;
     for (; at + 16 <= bytes; at += 16) {
@@ -65,7 +67,7 @@ function sameTokens(a: usize, b: usize, bytes: usize): bool {
 /** The first block from `id` on in its hash chain that carries the key, or NONE. */
 // @ts-ignore: decorator
 @inline
-function withKey(kv: KvCache, id: BlockId, key: u64): BlockId {
+export function withKey(kv: KvCache, id: BlockId, key: u64): BlockId {
   while (id != NONE && block(kv, id).key != key) id = block(kv, id).chain;
   return id;
 }
@@ -146,13 +148,15 @@ export function publish(kv: KvCache, id: BlockId, parent: u32): BlockId {
   store<u32>(bucket, id);
   if (!isFirst(parent)) block(kv, parent).children += 1;
   kv.cachedCount += 1;
+  if (kv.probeIndex != 0) announce(kv, key, id);
   return id;
 }
 
 /** Takes a cached block out of the index. It must have no cached children. */
 function forget(kv: KvCache, id: BlockId, record: Block): void {
   assert(isCached(record) && record.children == 0);
-  let link = bucketPtr(kv, record.key);
+  const bucket = bucketPtr(kv, record.key);
+  let link = bucket;
   while (load<u32>(link) != id)
     link = changetype<usize>(block(kv, load<u32>(link))) + offsetof<Block>("chain");
   store<u32>(link, record.chain);
@@ -160,6 +164,7 @@ function forget(kv: KvCache, id: BlockId, record: Block): void {
   record.parent = NONE;
   record.chain = NONE;
   kv.cachedCount -= 1;
+  if (kv.probeIndex != 0) withdraw(kv, record, withKey(kv, load<u32>(bucket), record.key));
 }
 
 /** Forgets the least recently used cached block that nobody holds; its block is free then. */

@@ -16,11 +16,12 @@ import {
   tokensOf,
 } from "./layout";
 import { isCached, isFirst } from "./pool";
-import { keyBehind } from "./prefix";
+import { bucketPtr, keyBehind, withKey } from "./prefix";
+import { announced, probeIndexValidate } from "./probe-index";
 
 /** OK, or CORRUPT when an invariant of the pool, the index or a table is broken. */
 export function kvValidate(kv: KvCache): Status {
-  if (!validLists(kv) || !validIndex(kv) || !validSequences(kv)) return CORRUPT;
+  if (!validLists(kv) || !validIndex(kv) || !validProbeIndex(kv) || !validSequences(kv)) return CORRUPT;
   const counted = countsAgree(kv);
   return counted ? OK : CORRUPT;
 }
@@ -65,6 +66,19 @@ function validIndex(kv: KvCache): bool {
     }
   }
   return indexed == kv.cachedCount;
+}
+
+/** The shared probe index, if any, holds the first block of each key in its hash chain and nothing else. */
+function validProbeIndex(kv: KvCache): bool {
+  if (kv.probeIndex == 0) return true;
+  let keys: u32 = 0;
+  for (let id: u32 = 0; id < kv.blockCount; id++) {
+    const record = block(kv, id);
+    if (!isCached(record) || withKey(kv, load<u32>(bucketPtr(kv, record.key)), record.key) != id) continue;
+    if (!announced(kv, id, record.key)) return false;
+    keys += 1;
+  }
+  return probeIndexValidate(kv, keys) == OK;
 }
 
 function validSequences(kv: KvCache): bool {

@@ -66,10 +66,10 @@ test("docs/abi.md documents the words of the plan header as the bindings read th
 
 test("a host that knows only docs/abi.md can read a plan", async () => {
   const { exports, memory } = await Core.create();
-  assert.equal(exports.kvCacheCreate(4096, 4, 4, 64, 1, 64), -2, "out of memory, until the host grows it");
+  assert.equal(exports.kvCacheCreate(4096, 4, 4, 64, 1, 64, 0), -2, "out of memory, until the host grows it");
   memory.grow(64);
   assert.equal(exports.coreExtend(), 0);
-  assert.equal(exports.kvCacheCreate(4096, 4, 4, 64, 1, 64), 0);
+  assert.equal(exports.kvCacheCreate(4096, 4, 4, 64, 1, 64, 0), 0);
   const kv = exports.coreRegionPointer(exports.coreRegions() - 1);
   assert.equal(exports.schedulerRegionCreate(kv, 4, 2, 8, 0, 0, 50, 1, 256, 0), 0);
   const scheduler = exports.coreRegionPointer(exports.coreRegions() - 1);

@@ -217,11 +217,11 @@ int qm_cache_create(qm_core* core, const qm_cache_options* options, qm_cache* ca
   const uint32_t sequences = options->max_sequences ? options->max_sequences : 1024;
   const uint32_t tokens = options->max_sequence_tokens ? options->max_sequence_tokens : 8192;
   double bytes = 0;
-  QM_CALL(core, bytes, w2c_qm_kvCacheBytes(instance, blocks, size, sequences, tokens));
+  QM_CALL(core, bytes, w2c_qm_kvCacheBytes(instance, blocks, size, sequences, tokens, 0));
   int status = make_room(core, bytes);
   if (status != QM_OK) return status;
   QM_CALL(core, status,
-          (int)w2c_qm_kvCacheCreate(instance, blocks, size, sequences, tokens, !options->no_prefix_cache, 64));
+          (int)w2c_qm_kvCacheCreate(instance, blocks, size, sequences, tokens, !options->no_prefix_cache, 64, 0));
   return status < 0 ? status : last_region(core, cache);
 }
 
