@@ -2,10 +2,14 @@
 import { invalidArgument, requireInteger } from "../../bindings/errors.js";
 import type { Executor, ExecutorDescription, RowContext, StepResult } from "../../bindings/executor.js";
 import { Phase, type StepPlan, TRANSFER_WORDS } from "../../bindings/plan.js";
+import type { RunOptions } from "../../bindings/statistics.js";
+import { ALL_STATISTICS, readSpecialRows, type SpecialRow } from "./lane-rows.js";
 import type { ModelConfig } from "./model-config.js";
 import type { ModelSource } from "./model-source.js";
+import { checkMoves, readMerges } from "./moves.js";
 import type { TensorLocation } from "./safetensors.js";
 import { sampleRow } from "./sampling.js";
+import type { LanePart } from "./wasm-lanes.js";
 import { MAX_TOKENS, WasmModel } from "./wasm-model.js";
 
 export interface ExecutorOptions {
@@ -78,14 +82,17 @@ export class WasmExecutor implements Executor {
       blockSize,
       vocabSize: vocab,
       maxSequenceTokens,
+      statMask: ALL_STATISTICS,
     };
   }
 
-  async run(plan: StepPlan, context: (row: number) => RowContext): Promise<StepResult> {
+  async run(plan: StepPlan, context: (row: number) => RowContext, options?: RunOptions): Promise<StepResult> {
     const model = this.#model;
+    const special = readSpecialRows(plan, options, model.config, model.blockSize);
+    model.lanes.begin(special);
     for (let i = 0; i < plan.transferCount; i++) {
       const at = i * TRANSFER_WORDS;
-      model.copyBlock(plan.transfers[at + 2], plan.transfers[at + 4], plan.transfers[at + 5]);
+      model.pool.copyBlock(plan.transfers[at + 2], plan.transfers[at + 4], plan.transfers[at + 5]);
     }
     model.setTables(plan.tables);
     const sampled = new Uint32Array(plan.samplingRows);
@@ -95,18 +102,32 @@ export class WasmExecutor implements Executor {
     for (let from = 0; from < plan.totalTokens; from += MAX_TOKENS) {
       if (from > 0) await breathe();
       const end = Math.min(from + MAX_TOKENS, plan.totalTokens);
-      for (const row of this.#compute(plan, from, end)) {
+      for (const row of this.#compute(plan, from, end, special.rows)) {
         const rowLogits = model.logits(plan.tokenStart[row + 1] - 1 - from);
         logits?.set(rowLogits, samples * vocab);
         const { sampling, tokens, generated } = context(row);
         sampled[samples++] = sampleRow(rowLogits, sampling, tokens, generated);
       }
     }
-    return logits ? { tokens: sampled, logits } : { tokens: sampled };
+    const measured = special.rows.some((row) => row.measured !== undefined);
+    return {
+      tokens: sampled,
+      ...(logits && { logits }),
+      ...(measured && { statistics: (row, layer) => model.lanes.view(row, layer) }),
+    };
+  }
+
+  async move(moves: Uint32Array): Promise<void> {
+    checkMoves(moves, this.describe());
+    this.#model.pool.move(moves);
+  }
+
+  async merge(merges: Uint32Array): Promise<void> {
+    this.#model.pool.merge(readMerges(merges, this.describe()));
   }
 
   /** Computes tokens `from` to `end` of the plan; returns the rows that sample after one of them. */
-  #compute(plan: StepPlan, from: number, end: number): number[] {
+  #compute(plan: StepPlan, from: number, end: number, special: readonly SpecialRow[]): number[] {
     const positions = new Uint32Array(end - from);
     const tableStart = new Uint32Array(end - from);
     const sampling: number[] = [];
@@ -124,11 +145,26 @@ export class WasmExecutor implements Executor {
       positions,
       plan.slots.subarray(from, end),
       tableStart,
+      partsOf(plan, from, end, special),
     );
     return sampling;
   }
 
   async close(): Promise<void> {}
+}
+
+/** The tokens of special rows among tokens `from` to `end` of the plan. */
+function partsOf(plan: StepPlan, from: number, end: number, special: readonly SpecialRow[]): LanePart[] {
+  const parts: LanePart[] = [];
+  for (const row of special) {
+    const start = plan.tokenStart[row.row];
+    const first = Math.max(start, from);
+    const count = Math.min(start + row.newTokens, end) - first;
+    if (count <= 0) continue;
+    const tableStart = plan.tableStart[row.row];
+    parts.push({ row, tableStart, first: first - from, count, firstQuery: first - start });
+  }
+  return parts;
 }
 
 /** Lets timers and input in between two parts of a long step. */

@@ -10,60 +10,9 @@ import { QuartermasterError } from "../../bindings/errors.js";
 import { kvElementsPerToken, type ModelConfig, ropeFrequencies, type WeightType } from "./model-config.js";
 import type { ModelSource } from "./model-source.js";
 import type { TensorLocation } from "./safetensors.js";
-
-export interface KernelExports {
-  embed(table: number, type: number, ids: number, n: number, hidden: number, out: number): void;
-  rmsNorm(x: number, weight: number, n: number, hidden: number, eps: number, out: number): void;
-  matmul(
-    x: number,
-    w: number,
-    type: number,
-    bias: number,
-    n: number,
-    rows: number,
-    columns: number,
-    out: number,
-  ): void;
-  rope(
-    x: number,
-    positions: number,
-    n: number,
-    heads: number,
-    headDim: number,
-    cosTable: number,
-    sinTable: number,
-    interleaved: number,
-  ): void;
-  writeKv(
-    k: number,
-    v: number,
-    slots: number,
-    n: number,
-    kvHeads: number,
-    headDim: number,
-    blockShift: number,
-    layerBase: number,
-    blockBytes: number,
-  ): void;
-  attention(
-    q: number,
-    positions: number,
-    tableOf: number,
-    n: number,
-    heads: number,
-    kvHeads: number,
-    headDim: number,
-    blockShift: number,
-    layerBase: number,
-    blockBytes: number,
-    window: number,
-    scores: number,
-    out: number,
-  ): void;
-  swiglu(gate: number, up: number, count: number): void;
-  addTo(x: number, y: number, count: number): void;
-  toF32(from: number, type: number, count: number, to: number): void;
-}
+import type { KernelExports, Weight } from "./wasm-kernels.js";
+import { type LanePart, type LayerPlace, WasmLanes } from "./wasm-lanes.js";
+import { WasmPool } from "./wasm-pool.js";
 
 /** Tokens computed together; the activations' memory is sized for it. */
 export const MAX_TOKENS = 128;
@@ -71,11 +20,6 @@ export const MAX_TOKENS = 128;
 const TYPES: Readonly<Record<WeightType, number>> = { f32: 0, f16: 1, bf16: 2 };
 const PAGE = 65536;
 const READ_BYTES = 4 * 2 ** 20;
-
-interface Weight {
-  readonly pointer: number;
-  readonly type: number;
-}
 
 interface Layer {
   readonly inputNorm: number;
@@ -110,7 +54,10 @@ export class WasmModel {
   #finalNorm!: number;
   #cos!: number;
   #sin!: number;
-  #kv!: number;
+  /** K and V. */
+  pool!: WasmPool;
+  /** Rows with lanes or statistics. */
+  lanes!: WasmLanes;
   #top = 64;
   // Activations and inputs of up to MAX_TOKENS tokens.
   #ids!: number;
@@ -160,8 +107,11 @@ export class WasmModel {
     const model = new WasmModel(config, options, memory, instance.exports as unknown as KernelExports);
     await model.#loadWeights(source, tensors);
     model.#makeRopeTables();
-    model.#kv = model.#take(model.blockBytes * options.blocks, "KV pool");
+    const kv = model.#take(model.blockBytes * options.blocks, "KV pool");
+    model.pool = new WasmPool(memory, kv, config, options.blockSize);
     model.#makeScratch();
+    const take = (bytes: number, what: string): number => model.#take(bytes, what);
+    model.lanes = new WasmLanes(memory, model.#kernels, take, config, options.blockSize, model.#scores);
     return model;
   }
 
@@ -270,18 +220,6 @@ export class WasmModel {
     this.#logits = this.#take(vocab * 4, "activations");
   }
 
-  /** Copies the first tokens of a block to another one, in every layer and head. */
-  copyBlock(source: number, target: number, tokens: number): void {
-    const bytes = new Uint8Array(this.#memory.buffer);
-    const headBytes = this.config.headDim * 4;
-    const plane = headBytes * this.blockSize;
-    const planes = this.blockBytes / plane;
-    for (let i = 0; i < planes; i++) {
-      const from = this.#kv + source * this.blockBytes + i * plane;
-      bytes.copyWithin(this.#kv + target * this.blockBytes + i * plane, from, from + tokens * headBytes);
-    }
-  }
-
   /** Copies the block tables of a step in; `computeTokens` names rows of it by index. */
   setTables(tables: Uint32Array): void {
     if (tables.length > this.#tableWords) {
@@ -293,13 +231,15 @@ export class WasmModel {
 
   /**
    * Computes up to MAX_TOKENS tokens through all layers, writing their K and V. `tableStart`: index of each
-   * token's first block id in the tables. Hidden states stay for `logits`.
+   * token's first block id in the tables. `parts`: tokens of special rows, in order. Hidden states stay for
+   * `logits`.
    */
   computeTokens(
     ids: ArrayLike<number>,
     positions: ArrayLike<number>,
     slots: ArrayLike<number>,
     tableStart: ArrayLike<number>,
+    parts: readonly LanePart[] = [],
   ): void {
     const n = ids.length;
     const { buffer } = this.#memory;
@@ -318,15 +258,15 @@ export class WasmModel {
       this.config.hidden,
       this.#x,
     );
-    this.#layers.forEach((layer, i) => this.#computeLayer(layer, i, n));
+    this.#layers.forEach((layer, i) => this.#computeLayer(layer, i, n, parts));
   }
 
-  #computeLayer(layer: Layer, index: number, n: number): void {
+  #computeLayer(layer: Layer, index: number, n: number, parts: readonly LanePart[]): void {
     const { hidden, heads, kvHeads, headDim, intermediate, rmsEps, slidingWindow } = this.config;
     const kernels = this.#kernels;
     const shift = Math.log2(this.blockSize);
     const interleaved = this.config.ropeLayout === "interleaved" ? 1 : 0;
-    const layerBase = this.#kv + index * 2 * kvHeads * this.blockSize * headDim * 4;
+    const layerBase = this.pool.layerBase(index);
     const project = (x: number, w: Weight, bias: number, rows: number, columns: number, out: number): void =>
       kernels.matmul(x, w.pointer, w.type, bias, n, rows, columns, out);
 
@@ -336,23 +276,53 @@ export class WasmModel {
     project(this.#normed, layer.v, layer.biases.v, kvHeads * headDim, hidden, this.#v);
     kernels.rope(this.#q, this.#positions, n, heads, headDim, this.#cos, this.#sin, interleaved);
     kernels.rope(this.#k, this.#positions, n, kvHeads, headDim, this.#cos, this.#sin, interleaved);
-    kernels.writeKv(this.#k, this.#v, this.#slots, n, kvHeads, headDim, shift, layerBase, this.blockBytes);
-    kernels.attention(
-      this.#q,
-      this.#positions,
-      this.#tableOf,
-      n,
-      heads,
-      kvHeads,
-      headDim,
-      shift,
-      layerBase,
-      this.blockBytes,
-      slidingWindow,
-      this.#scores,
-      this.#attended,
+    const place: LayerPlace = { index, layerBase, tables: this.#tables };
+    const each = (width: number, part: LanePart, pointer: number): number => pointer + part.first * width * 4;
+    const [queryWidth, keyWidth] = [heads * headDim, kvHeads * headDim];
+    // K and V of all tokens before any attends: nothing reads another row's, but a row's own tokens see each other.
+    eachPlain(n, parts, (first, count) =>
+      kernels.writeKv(
+        this.#k + first * keyWidth * 4,
+        this.#v + first * keyWidth * 4,
+        this.#slots + first * 4,
+        count,
+        kvHeads,
+        headDim,
+        shift,
+        layerBase,
+        this.blockBytes,
+      ),
     );
-    project(this.#attended, layer.o, 0, hidden, heads * headDim, this.#normed);
+    for (const part of parts)
+      this.lanes.write(part, place, each(keyWidth, part, this.#k), each(keyWidth, part, this.#v));
+    eachPlain(n, parts, (first, count) =>
+      kernels.attention(
+        this.#q + first * queryWidth * 4,
+        this.#positions + first * 4,
+        this.#tableOf + first * 4,
+        count,
+        heads,
+        kvHeads,
+        headDim,
+        shift,
+        layerBase,
+        this.blockBytes,
+        slidingWindow,
+        this.#scores,
+        this.#attended + first * queryWidth * 4,
+      ),
+    );
+    for (const part of parts)
+      this.lanes.attend(part, place, each(queryWidth, part, this.#q), each(queryWidth, part, this.#attended));
+    project(this.#attended, layer.o, 0, hidden, queryWidth, this.#normed);
+    for (const part of parts)
+      this.lanes.compareOutputs(
+        part,
+        place,
+        each(queryWidth, part, this.#q),
+        layer.o,
+        each(hidden, part, this.#normed),
+      );
     kernels.addTo(this.#x, this.#normed, n * hidden);
 
     kernels.rmsNorm(this.#x, layer.postNorm, n, hidden, rmsEps, this.#normed);
@@ -379,4 +349,18 @@ export class WasmModel {
     );
     return new Float32Array(this.#memory.buffer, this.#logits, vocab);
   }
+}
+
+/** Calls body with each run of tokens [first, first + count) that no part covers. */
+function eachPlain(
+  n: number,
+  parts: readonly LanePart[],
+  body: (first: number, count: number) => void,
+): void {
+  let first = 0;
+  for (const part of parts) {
+    if (part.first > first) body(first, part.first - first);
+    first = part.first + part.count;
+  }
+  if (n > first) body(first, n - first);
 }

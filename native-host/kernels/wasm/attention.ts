@@ -46,7 +46,7 @@ function dot(a: usize, b: usize, bytes: usize): f32 {
 }
 
 /** Scores in place to exp(score - max); returns 1 / their sum. `scores` has room for a multiple of 4. */
-function softmax(scores: usize, count: u32): f32 {
+export function softmax(scores: usize, count: u32): f32 {
   let highest: f32 = -Infinity;
   for (let i: usize = 0; i < <usize>count; i++) highest = max(highest, load<f32>(scores + (i << 2)));
   for (let i: usize = count; (i & 3) != 0; i++) store<f32>(scores + (i << 2), -Infinity);
@@ -58,6 +58,74 @@ function softmax(scores: usize, count: u32): f32 {
     sum = f32x4.add(sum, weight);
   }
   return 1 / sumLanes(sum);
+}
+
+// @ts-ignore: decorator
+@inline
+function isLive(live: usize, slot: u32): bool {
+  return ((load<u32>(live + ((<usize>(slot >> 5)) << 2)) >> (slot & 31)) & 1) != 0;
+}
+
+/**
+ * scores[i] = query . key(first + i) / sqrt(headDim) for `count` slots. `headBase`: this layer and KV head in block 0;
+ * `live`: bitmap of the slots to see, 0 = all; the others score -Infinity.
+ */
+// @ts-ignore: decorator
+@inline
+export function scoreHead(
+  query: usize,
+  headBase: usize,
+  table: usize,
+  first: u32,
+  count: u32,
+  live: usize,
+  headBytes: usize,
+  blockShift: u32,
+  blockBytes: usize,
+  scale: f32,
+  scores: usize,
+): void {
+  const mask: u32 = (1 << blockShift) - 1;
+  for (let i: u32 = 0; i < count; i++) {
+    const at = first + i;
+    if (live != 0 && !isLive(live, at)) {
+      store<f32>(scores + ((<usize>i) << 2), -Infinity);
+      continue;
+    }
+    const block = <usize>load<u32>(table + ((<usize>(at >> blockShift)) << 2));
+    const key = headBase + block * blockBytes + <usize>(at & mask) * headBytes;
+    store<f32>(scores + ((<usize>i) << 2), dot(query, key, headBytes) * scale);
+  }
+}
+
+/** to = sum of weights[i] * inverse * value(first + i); weights of 0 are passed over where `live` is given. */
+// @ts-ignore: decorator
+@inline
+export function addValues(
+  to: usize,
+  valueBase: usize,
+  table: usize,
+  first: u32,
+  count: u32,
+  live: usize,
+  headBytes: usize,
+  blockShift: u32,
+  blockBytes: usize,
+  weights: usize,
+  inverse: f32,
+): void {
+  const mask: u32 = (1 << blockShift) - 1;
+  memory.fill(to, 0, headBytes);
+  for (let i: u32 = 0; i < count; i++) {
+    const at = first + i;
+    if (live != 0 && !isLive(live, at)) continue;
+    const block = <usize>load<u32>(table + ((<usize>(at >> blockShift)) << 2));
+    const value = valueBase + block * blockBytes + <usize>(at & mask) * headBytes;
+    const weight = f32x4.splat(load<f32>(weights + ((<usize>i) << 2)) * inverse);
+    for (let d: usize = 0; d < headBytes; d += 16) {
+      v128.store(to + d, f32x4.add(v128.load(to + d), f32x4.mul(weight, v128.load(value + d))));
+    }
+  }
 }
 
 /**
@@ -82,7 +150,6 @@ export function attention(
 ): void {
   const headBytes = (<usize>headDim) << 2;
   const planeBytes = (<usize>kvHeads * headBytes) << blockShift;
-  const mask: u32 = (1 << blockShift) - 1;
   const group = heads / kvHeads;
   const scale: f32 = 1 / sqrt<f32>(<f32>headDim);
   for (let token: u32 = 0; token < n; token++) {
@@ -91,26 +158,12 @@ export function attention(
     const first: u32 = window != 0 && position + 1 > window ? position + 1 - window : 0;
     const count = position + 1 - first;
     for (let head: u32 = 0; head < heads; head++) {
-      const query = q + (<usize>token * heads + head) * headBytes;
-      const to = out + (<usize>token * heads + head) * headBytes;
+      const at = (<usize>token * heads + head) * headBytes;
       const headBase = layerBase + ((<usize>(head / group) * headBytes) << blockShift);
-      for (let i: u32 = 0; i < count; i++) {
-        const at = first + i;
-        const block = <usize>load<u32>(table + ((<usize>(at >> blockShift)) << 2));
-        const key = headBase + block * blockBytes + <usize>(at & mask) * headBytes;
-        store<f32>(scores + ((<usize>i) << 2), dot(query, key, headBytes) * scale);
-      }
+      scoreHead(q + at, headBase, table, first, count, 0, headBytes, blockShift, blockBytes, scale, scores);
       const inverse = softmax(scores, count);
-      memory.fill(to, 0, headBytes);
-      for (let i: u32 = 0; i < count; i++) {
-        const at = first + i;
-        const block = <usize>load<u32>(table + ((<usize>(at >> blockShift)) << 2));
-        const value = headBase + planeBytes + block * blockBytes + <usize>(at & mask) * headBytes;
-        const weight = f32x4.splat(load<f32>(scores + ((<usize>i) << 2)) * inverse);
-        for (let d: usize = 0; d < headBytes; d += 16) {
-          v128.store(to + d, f32x4.add(v128.load(to + d), f32x4.mul(weight, v128.load(value + d))));
-        }
-      }
+      const values = headBase + planeBytes;
+      addValues(out + at, values, table, first, count, 0, headBytes, blockShift, blockBytes, scores, inverse);
     }
   }
 }

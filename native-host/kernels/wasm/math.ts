@@ -36,6 +36,33 @@ export function exp4(x: v128): v128 {
   return v128.andnot(f32x4.mul(p, scale), tiny);
 }
 
+/**
+ * ln(x) of four lanes, relative error below 2e-7 away from 1, for normal positive x. x = m 2^e with m in
+ * [sqrt(1/2), sqrt(2)), then the polynomial of Cephes' logf in m - 1.
+ */
+// @ts-ignore: decorator
+@inline
+export function log4(x: v128): v128 {
+  const bits = i32x4.sub(x, i32x4.splat(0x3f3504f3));
+  const e = f32x4.convert_i32x4_s(i32x4.shr_s(bits, 23));
+  const m = i32x4.add(v128.and(bits, i32x4.splat(0x007fffff)), i32x4.splat(0x3f3504f3));
+  const r = f32x4.sub(m, f32x4.splat(1.0));
+  const square = f32x4.mul(r, r);
+  let p = f32x4.splat(7.0376836292e-2);
+  p = f32x4.add(f32x4.mul(p, r), f32x4.splat(-1.151461031e-1));
+  p = f32x4.add(f32x4.mul(p, r), f32x4.splat(1.167699874e-1));
+  p = f32x4.add(f32x4.mul(p, r), f32x4.splat(-1.2420140846e-1));
+  p = f32x4.add(f32x4.mul(p, r), f32x4.splat(1.4249322787e-1));
+  p = f32x4.add(f32x4.mul(p, r), f32x4.splat(-1.6668057665e-1));
+  p = f32x4.add(f32x4.mul(p, r), f32x4.splat(2.0000714765e-1));
+  p = f32x4.add(f32x4.mul(p, r), f32x4.splat(-2.4999993993e-1));
+  p = f32x4.add(f32x4.mul(p, r), f32x4.splat(3.3333331174e-1));
+  p = f32x4.mul(f32x4.mul(p, r), square);
+  p = f32x4.add(p, f32x4.mul(e, f32x4.splat(-2.1219444e-4)));
+  p = f32x4.sub(p, f32x4.mul(square, f32x4.splat(0.5)));
+  return f32x4.add(f32x4.add(r, p), f32x4.mul(e, f32x4.splat(0.693359375)));
+}
+
 /** Four bf16 at `ptr` as f32: the upper halves of the words. */
 // @ts-ignore: decorator
 @inline

@@ -1,0 +1,79 @@
+/** WasmPool: copies, moves and merges within kv[block][layer][K, V][kvHead][blockSize][headDim], f32. */
+import { MOVE_WORDS } from "../../bindings/statistics.js";
+import { kvElementsPerToken, type ModelConfig } from "./model-config.js";
+import type { Merge } from "./moves.js";
+
+export class WasmPool {
+  readonly #memory: WebAssembly.Memory;
+  readonly #kv: number;
+  readonly #kvHeads: number;
+  readonly #headDim: number;
+  readonly #headBytes: number;
+  readonly #planeBytes: number;
+  readonly #blockBytes: number;
+
+  /** @param kv address of block 0 */
+  constructor(memory: WebAssembly.Memory, kv: number, config: ModelConfig, blockSize: number) {
+    this.#memory = memory;
+    this.#kv = kv;
+    this.#kvHeads = config.kvHeads;
+    this.#headDim = config.headDim;
+    this.#headBytes = config.headDim * 4;
+    this.#planeBytes = this.#headBytes * blockSize;
+    this.#blockBytes = kvElementsPerToken(config) * blockSize * 4;
+  }
+
+  /** Address of a layer's K in block 0. */
+  layerBase(layer: number): number {
+    return this.#slot(layer, 0, 0, 0, 0);
+  }
+
+  /** Copies the first tokens of a block to another one, in every layer and head. */
+  copyBlock(source: number, target: number, tokens: number): void {
+    const bytes = new Uint8Array(this.#memory.buffer);
+    for (let plane = 0; plane < this.#blockBytes; plane += this.#planeBytes) {
+      const from = this.#kv + source * this.#blockBytes + plane;
+      bytes.copyWithin(this.#kv + target * this.#blockBytes + plane, from, from + tokens * this.#headBytes);
+    }
+  }
+
+  /** Runs checked records of `Executor.move`, in order. */
+  move(moves: Uint32Array): void {
+    const bytes = new Uint8Array(this.#memory.buffer);
+    for (let at = 0; at < moves.length; at += MOVE_WORDS) {
+      const [layer, kvHead, source, sourceOffset, target, targetOffset, slots] = moves.subarray(
+        at,
+        at + MOVE_WORDS,
+      );
+      for (const part of [0, 1]) {
+        const from = this.#slot(layer, part, kvHead, source, sourceOffset);
+        const to = this.#slot(layer, part, kvHead, target, targetOffset);
+        bytes.copyWithin(to, from, from + slots * this.#headBytes);
+      }
+    }
+  }
+
+  /** Gives each target the mean of its and its members' K and V. */
+  merge(merges: readonly Merge[]): void {
+    const floats = new Float32Array(this.#memory.buffer);
+    const dim = this.#headDim;
+    const sum = new Float32Array(dim);
+    for (const { layer, kvHead, places } of merges) {
+      for (const part of [0, 1]) {
+        const at = (i: number): number => this.#slot(layer, part, kvHead, places[i], places[i + 1]) / 4;
+        sum.fill(0);
+        for (let i = 0; i < places.length; i += 2) {
+          const from = at(i);
+          for (let d = 0; d < dim; d++) sum[d] += floats[from + d];
+        }
+        const [to, count] = [at(0), places.length / 2];
+        for (let d = 0; d < dim; d++) floats[to + d] = sum[d] / count;
+      }
+    }
+  }
+
+  #slot(layer: number, part: number, kvHead: number, block: number, offset: number): number {
+    const plane = (layer * 2 + part) * this.#kvHeads + kvHead;
+    return this.#kv + block * this.#blockBytes + plane * this.#planeBytes + offset * this.#headBytes;
+  }
+}
