@@ -2,9 +2,10 @@
  * NativeExecutor: runs plans on the addon's CPU kernels, which read the plan and the block tables in core
  * memory.
  */
-import { invalidArgument, requireInteger } from "../../bindings/errors.js";
+import { invalidArgument, QuartermasterError, requireInteger } from "../../bindings/errors.js";
 import type { Executor, ExecutorDescription, RowContext, StepResult } from "../../bindings/executor.js";
 import { Phase, type StepPlan } from "../../bindings/plan.js";
+import type { RunOptions } from "../../bindings/statistics.js";
 import { type Addon, type NativeModel, type NativeTensor, SAMPLING_WORDS } from "./addon.js";
 import { kvElementsPerToken, type ModelConfig } from "./model-config.js";
 import { modelFileError, type ModelSource } from "./model-source.js";
@@ -101,7 +102,11 @@ export class NativeExecutor implements Executor {
     };
   }
 
-  async run(plan: StepPlan, context: (row: number) => RowContext): Promise<StepResult> {
+  /** Throws UNSUPPORTED when asked for lanes or statistics: the wasm executor has them. */
+  async run(plan: StepPlan, context: (row: number) => RowContext, options?: RunOptions): Promise<StepResult> {
+    if (options?.lanes || options?.statistics) {
+      throw new QuartermasterError("UNSUPPORTED", "the native executor has neither lanes nor statistics yet");
+    }
     this.#attach(plan.memory);
     const { sampling, history } = packSampling(plan, context);
     const tokens = new Uint32Array(plan.samplingRows);
