@@ -29,6 +29,8 @@ const STACK_BYTES = 16384;
 
 /** Accesses of one word in a row, its value unchanged, after which a thread counts as waiting for it. */
 const SPIN = 5;
+/** Accesses of words that nobody shares, in one schedule, after which a thread counts as lost in a loop. */
+const MAX_PRIVATE = 1_000_000;
 
 export const enum State {
   Ready,
@@ -55,6 +57,7 @@ export class LogicalThread {
   #spinAddress = -1;
   #spinValue = 0n;
   #spins = 0;
+  #privateAccesses = 0;
 
   constructor(module: WebAssembly.Module, memory: WebAssembly.Memory, data: number) {
     this.#memory = memory;
@@ -78,6 +81,7 @@ export class LogicalThread {
     this.#suspended = false;
     this.#spins = 0;
     this.#spinAddress = -1;
+    this.#privateAccesses = 0;
     this.state = calls.length === 0 ? State.Finished : State.Ready;
     new Uint32Array(this.#memory.buffer, this.#data, 1)[0] = this.#data + 8;
   }
@@ -122,7 +126,11 @@ export class LogicalThread {
       this.exports.asyncify_stop_rewind();
       return;
     }
-    if (!this.isShared(address)) return;
+    if (!this.isShared(address)) {
+      this.#privateAccesses += 1;
+      if (this.#privateAccesses > MAX_PRIVATE) throw new Error("livelock: a thread runs on and on");
+      return;
+    }
     this.#countSpins(address);
     if (!this.onYield()) return;
     this.#suspended = true;
