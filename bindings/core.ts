@@ -3,6 +3,8 @@
  *
  * Runs unchanged in Node, Deno and browsers. Memory grows only when a structure is created, never inside a
  * step; every typed-array view handed out before a growth of a plain memory is stale afterwards.
+ *
+ * Longer than its neighbours because every structure is created here: only the core may make room in its memory.
  */
 import { invalidArgument, QuartermasterError, requireInteger, STATUS_CODES } from "./errors.js";
 import type { CoreExports } from "./exports.js";

@@ -2,7 +2,6 @@
  * The module's exported functions, typed by hand; a test compares them with the compiler's own declarations.
  * Pointers and counts are numbers; pointers above 2^31 come back negative and are read with `>>> 0`.
  */
-import type { OrderedIndexExports } from "./ordered-index.js";
 
 export interface MemoryExports {
   abiVersion(): number;
@@ -21,6 +20,71 @@ export interface MemoryExports {
   coreDetach(worker: number): number;
   corePoison(): void;
   corePoisoned(): number;
+}
+
+export interface OrderedIndexExports {
+  orderedIndexDigitBits(nodeBytes: number, valueBytes: number): number;
+  orderedIndexNodesFor(entries: number, nodeBytes: number, valueBytes: number, digitBits: number): number;
+  orderedIndexBytes(
+    nodes: number,
+    nodeBytes: number,
+    valueBytes: number,
+    digitBits: number,
+    mode: number,
+  ): number;
+  orderedIndexCreate(
+    nodes: number,
+    nodeBytes: number,
+    valueBytes: number,
+    digitBits: number,
+    mode: number,
+  ): number;
+  orderedIndexSet(
+    index: number,
+    keyLow: number,
+    keyHigh: number,
+    valueLow: number,
+    valueHigh: number,
+  ): number;
+  orderedIndexSet64(index: number, key: bigint, value: bigint): number;
+  orderedIndexFind(index: number, keyLow: number, keyHigh: number): number;
+  orderedIndexFind64(index: number, key: bigint): number;
+  orderedIndexDelete(index: number, keyLow: number, keyHigh: number): number;
+  orderedIndexDelete64(index: number, key: bigint): number;
+  orderedIndexCompareExchange64(index: number, key: bigint, expected: bigint, value: bigint): number;
+  orderedIndexFetchAdd64(index: number, key: bigint, delta: bigint): number;
+  orderedIndexGetMany(index: number, keys: number, count: number, values: number, found: number): number;
+  orderedIndexSetMany(index: number, keys: number, values: number, count: number): number;
+  orderedIndexDeleteMany(index: number, keys: number, count: number): number;
+  orderedIndexApply(
+    index: number,
+    records: number,
+    count: number,
+    outKeys: number,
+    outValues: number,
+    outCapacity: number,
+  ): number;
+  orderedIndexRange(
+    index: number,
+    lowest: bigint,
+    highest: bigint,
+    limit: number,
+    keys: number,
+    values: number,
+  ): number;
+  orderedIndexSize(index: number): number;
+  orderedIndexClear(index: number): void;
+  orderedIndexFreeNodes(index: number): number;
+  orderedIndexNodes(index: number): number;
+  orderedIndexNodeBytes(index: number): number;
+  orderedIndexLeafCapacity(index: number): number;
+  orderedIndexValueBytes(index: number): number;
+  orderedIndexLevels(index: number): number;
+  orderedIndexMode(index: number): number;
+  orderedIndexRetries(index: number): number;
+  orderedIndexFallbacks(index: number): number;
+  orderedIndexInside(index: number, worker: number): number;
+  orderedIndexValidate(index: number): number;
 }
 
 export interface PagingExports {

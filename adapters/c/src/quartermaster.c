@@ -152,16 +152,28 @@ int qm_core_create(uint64_t seed, uint64_t maximum_bytes, qm_core** core) {
   return status;
 }
 
+/* Full check of one structure; what has none is right. */
+static int validate_structure(qm_core* core, uint32_t kind, uint32_t pointer) {
+  int status = QM_OK;
+  if (kind == QM_ORDERED_INDEX) QM_CALL(core, status, (int)w2c_qm_orderedIndexValidate(instance, pointer));
+  if (kind == QM_KV_CACHE) QM_CALL(core, status, (int)w2c_qm_kvValidateCache(instance, pointer));
+  if (kind == QM_SCHEDULER) QM_CALL(core, status, (int)w2c_qm_schedulerValidateAll(instance, pointer));
+  if (kind == QM_VIEW) QM_CALL(core, status, (int)w2c_qm_orderedViewValidate(instance, pointer));
+  if (kind == QM_EXTENTS) QM_CALL(core, status, (int)w2c_qm_freeExtentsValidate(instance, pointer));
+  return status;
+}
+
 int qm_core_validate(qm_core* core) {
   if (core == NULL) return QM_INVALID_ARGUMENT;
   int status = QM_OK;
   QM_CALL(core, status, (int)w2c_qm_coreValidate(instance));
-  for (uint32_t i = 0; status == QM_OK && qm_index_at(core, i) != 0; i++)
-    QM_CALL(core, status, (int)w2c_qm_orderedIndexValidate(instance, qm_index_at(core, i)));
-  for (uint32_t i = 0; status == QM_OK && qm_cache_at(core, i) != 0; i++)
-    QM_CALL(core, status, (int)w2c_qm_kvValidateCache(instance, qm_cache_at(core, i)));
-  for (uint32_t i = 0; status == QM_OK && qm_scheduler_at(core, i) != 0; i++)
-    QM_CALL(core, status, (int)w2c_qm_schedulerValidateAll(instance, qm_scheduler_at(core, i)));
+  for (uint32_t kind = QM_ORDERED_INDEX; kind < QM_KINDS; kind++) {
+    for (uint32_t position = 0; status == QM_OK && position < MAX_REGIONS; position++) {
+      const uint32_t pointer = none_if_refused(structure_at(core, kind, position));
+      if (pointer == 0) break;
+      status = validate_structure(core, kind, pointer);
+    }
+  }
   return status;
 }
 
