@@ -15,14 +15,10 @@ const read = (path: string): string => readFileSync(join(root, path), "utf8");
 
 /** Declared functions of the exports interfaces: name to parameter count. */
 function declared(): Map<string, number> {
-  const text =
-    read("bindings/exports.ts") +
-    /interface OrderedIndexExports \{[^}]*\}/.exec(read("bindings/ordered-index.ts"))![0];
   return new Map(
-    [...text.matchAll(/^\s{2}(\w+)\(([^)]*)\): \w+;/gm)].map(([, name, parameters]) => [
-      name,
-      parameters.split(":").length - 1,
-    ]),
+    [...read("bindings/exports.ts").matchAll(/^\s{2}(\w+)\(([^)]*)\): \w+;/gm)].map(
+      ([, name, parameters]) => [name, parameters.split(":").length - 1],
+    ),
   );
 }
 

@@ -4,7 +4,7 @@
  * blocks of its prompt cached in those states, and nothing else.
  */
 import assert from "node:assert/strict";
-import { once } from "node:events";
+import { on } from "node:events";
 import { test } from "node:test";
 import { fileURLToPath } from "node:url";
 import { Worker } from "node:worker_threads";
@@ -92,9 +92,12 @@ for (const workers of [1, 3]) {
     const threads = notes.map(
       (own, seed) => new Worker(WORKER, { workerData: { shared: core.share(), clock, notes: own, seed } }),
     );
-    await Promise.all(threads.map((thread) => once(thread, "message")));
-    const counts = threads.map(async (thread) => (await once(thread, "message"))[0] as number);
-    const finished = Promise.all(counts);
+    // Listening from the start: a worker may be done before another one is ready.
+    const messages = threads.map((thread) => on(thread, "message"));
+    const next = async (): Promise<number[]> =>
+      Promise.all(messages.map(async (stream) => ((await stream.next()).value as [number])[0]));
+    await next();
+    const finished = next();
 
     let seen = 0;
     let still = 0;
