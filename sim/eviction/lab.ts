@@ -1,0 +1,396 @@
+/**
+ * Lab: serves sequences one at a time through a real executor, with a policy that drops tokens.
+ *
+ * A LabSequence keeps its lanes, its blocks and its accounts; `feed` and `prefill` run the executor, hand the policy its
+ * statistics in the order that bindings/eviction/policy.ts gives, and apply what it answers: merges, moves of K and V,
+ * lane lengths, freed blocks. What a policy did not ask for it does not see.
+ */
+import { invalidArgument, QuartermasterError } from "../../bindings/errors.js";
+import type { EvictionPolicy, KeepPlan, LaneShape, StatisticsNeeds } from "../../bindings/eviction/policy.js";
+import type { Executor, RowContext } from "../../bindings/executor.js";
+import { APPEND_SLOT, StatMask, type StatisticsRequest, type StatView } from "../../bindings/statistics.js";
+import { HostLanes } from "./host-lanes.js";
+import { RowPlan } from "./row-plan.js";
+import { movedSlots, pushMoves, pushPacking } from "./slot-moves.js";
+import { copyView, shownTo } from "./views.js";
+
+const GREEDY: RowContext = {
+  sampling: { temperature: 0, topK: 0, topP: 1, minP: 0, repetitionPenalty: 1, seed: 0 },
+  tokens: new Uint32Array(0),
+  generated: 0,
+};
+
+/** A policy whose dropped tokens keep their K and V: queries see the slots that it calls live. */
+export interface MaskingPolicy extends EvictionPolicy {
+  /** Ascending live slots of a lane; null: all. */
+  live(layer: number, kvHead: number): Uint32Array | null;
+}
+
+/** What serving one sequence took. */
+export interface Account {
+  /** Tokens run through the model. */
+  computed: number;
+  /** Slots that were dropped, over all lanes. */
+  evicted: number;
+  /** Slots whose K and V were moved or merged. */
+  moved: number;
+  /** Most slots of a lane at once while decoding, the step's new token included. */
+  peak: number;
+  /** Sum over decode steps of the slots of all lanes, and the number of these steps. */
+  slotSteps: number;
+  steps: number;
+  /** Time in the policy, and in the executor. */
+  policyUs: number;
+  modelUs: number;
+}
+
+/** A prompt whose K, V and statistics several policies may start from. */
+export interface Prefilled {
+  readonly sequence: LabSequence;
+  readonly tokens: readonly number[];
+  /** Logits after the last token. */
+  readonly logits: Float32Array;
+  /** [layers]. */
+  readonly views: readonly StatView[];
+}
+
+export class Lab {
+  readonly executor: Executor;
+  readonly shape: LaneShape;
+  readonly headDim: number;
+  readonly blockSize: number;
+  readonly #free: number[];
+  readonly #plan: RowPlan;
+  readonly #vocab: number;
+
+  /**
+   * @param executor that measures, moves and returns logits
+   * @param heads query heads a layer
+   */
+  constructor(executor: Executor, heads: number) {
+    const { layers, kvHeads, headDim, blocks, blockSize, vocabSize, maxSequenceTokens } = executor.describe();
+    this.executor = executor;
+    this.shape = { layers, heads, kvHeads };
+    this.headDim = headDim;
+    this.blockSize = blockSize;
+    this.#vocab = vocabSize;
+    this.#free = Array.from({ length: blocks }, (_, i) => blocks - 1 - i);
+    this.#plan = new RowPlan(3 * maxSequenceTokens + 1024);
+  }
+
+  /** Blocks that no sequence holds. */
+  get freeBlocks(): number {
+    return this.#free.length;
+  }
+
+  /** An empty sequence. @param policy null: every token stays */
+  open(policy: EvictionPolicy | null, promptTokens: number): LabSequence {
+    const { layers, kvHeads } = this.shape;
+    const { maxSequenceTokens } = this.executor.describe();
+    const lanes = new HostLanes(layers, kvHeads, maxSequenceTokens, policy?.planes ?? 0);
+    policy?.beginSequence(lanes, promptTokens);
+    return new LabSequence(this, policy, lanes, promptTokens);
+  }
+
+  /** Runs a prompt once and measures what all `needs` ask for; their windows must be equal. */
+  async prefill(tokens: readonly number[], needs: readonly StatisticsNeeds[]): Promise<Prefilled> {
+    const mask = needs.reduce((all, { prefill }) => all | prefill, 0);
+    const windows = new Set(needs.filter(hasWindow).map(({ window }) => window));
+    if (windows.size > 1) throw invalidArgument("needs", [...windows].join(), "needs of one window");
+    const sequence = this.open(null, tokens.length);
+    const request = mask === 0 ? undefined : { mask, window: [...windows][0] };
+    const { logits, views } = await sequence.run(tokens, request);
+    return { sequence, tokens, logits, views: views.map(copyView) };
+  }
+
+  /** A sequence of its own that a policy starts from a prompt that has been run. */
+  async start({ sequence, tokens, views }: Prefilled, policy: EvictionPolicy): Promise<LabSequence> {
+    const started = await sequence.copyTo(policy, tokens.length);
+    await started.observePrefill(views, tokens.length);
+    return started;
+  }
+
+  /** Runs one row. */
+  async run(
+    tokens: readonly number[],
+    before: number,
+    table: readonly number[],
+    lanes: HostLanes,
+    live: Uint32Array | undefined,
+    request: StatisticsRequest | undefined,
+  ): Promise<{ logits: Float32Array; views: StatView[] }> {
+    const writeSlots = tokens.length === 1 ? lanes.holes() : undefined;
+    const row = { lengths: lanes.lengths(), ...(writeSlots && { writeSlots }), ...(live && { live }) };
+    const result = await this.executor.run(this.#plan.of(tokens, before, table), () => GREEDY, {
+      lanes: () => row,
+      statistics: () => request,
+    });
+    if (result.logits === undefined)
+      throw invalidArgument("executor", this.executor, "one that returns logits");
+    const views = request
+      ? Array.from({ length: this.shape.layers }, (_, layer) => result.statistics!(0, layer))
+      : [];
+    return { logits: result.logits.slice(0, this.#vocab), views };
+  }
+
+  take(count: number): number[] {
+    if (count > this.#free.length)
+      throw new QuartermasterError("OUT_OF_BLOCKS", `${count} blocks wanted, ${this.#free.length} free`);
+    return count === 0 ? [] : this.#free.splice(-count).reverse();
+  }
+
+  give(blocks: readonly number[]): void {
+    this.#free.push(...blocks);
+  }
+}
+
+function hasWindow({ prefill }: StatisticsNeeds): boolean {
+  return (prefill & (StatMask.WINDOW | StatMask.WINDOW_MOMENTS)) !== 0;
+}
+
+export class LabSequence {
+  readonly lab: Lab;
+  readonly policy: EvictionPolicy | null;
+  lanes: HostLanes;
+  readonly promptTokens: number;
+  readonly account: Account = {
+    computed: 0,
+    evicted: 0,
+    moved: 0,
+    peak: 0,
+    slotSteps: 0,
+    steps: 0,
+    policyUs: 0,
+    modelUs: 0,
+  };
+  #table: number[] = [];
+
+  constructor(lab: Lab, policy: EvictionPolicy | null, lanes: HostLanes, promptTokens: number) {
+    this.lab = lab;
+    this.policy = policy;
+    this.lanes = lanes;
+    this.promptTokens = promptTokens;
+  }
+
+  /** Blocks that it holds, in slot order. */
+  get table(): readonly number[] {
+    return this.#table;
+  }
+
+  /** Bytes of K and V of the slots in use, f32. */
+  get payloadBytes(): number {
+    return this.lanes.slots * 2 * this.lab.headDim * 4;
+  }
+
+  /** Feeds a prompt in chunks; the policy sees each, and drops after the last. Returns the logits after it. */
+  async prefill(tokens: readonly number[], chunk = tokens.length): Promise<Float32Array> {
+    let logits: Float32Array = new Float32Array(0);
+    for (let from = 0; from < tokens.length; from += chunk) {
+      const part = tokens.slice(from, from + chunk);
+      const result = await this.run(part, requestOf(this.policy?.needs, this.policy?.needs.prefill));
+      logits = result.logits;
+      await this.observePrefill(result.views, part.length, from + chunk >= tokens.length);
+    }
+    return logits;
+  }
+
+  /** Feeds one token; the policy sees it and may drop. Returns the logits after it. */
+  async feed(token: number): Promise<Float32Array> {
+    const { policy, account } = this;
+    const { logits, views } = await this.run([token], requestOf(policy?.needs, policy?.needs.decode));
+    account.peak = Math.max(account.peak, this.lanes.longest);
+    account.slotSteps += this.lanes.slots;
+    account.steps += 1;
+    if (policy === null) return logits;
+    const start = performance.now();
+    this.#layers((layer) => policy.observeDecode(layer, this.#view(layer, views, policy.needs.decode)));
+    const plan = policy.endStep();
+    account.policyUs += (performance.now() - start) * 1000;
+    await this.apply(plan);
+    return logits;
+  }
+
+  /** Tells the policy of tokens that have been run, and applies what it answers. */
+  async observePrefill(views: readonly StatView[], newTokens: number, last = true): Promise<void> {
+    const { policy, account } = this;
+    if (policy === null) return;
+    const timed = <T>(body: () => T): T => {
+      const start = performance.now();
+      const result = body();
+      account.policyUs += (performance.now() - start) * 1000;
+      return result;
+    };
+    for (let layer = 0; layer < this.lanes.layers; layer++) {
+      const view = this.#view(layer, views, policy.needs.prefill);
+      timed(() => policy.observePrefill(layer, view, newTokens));
+      if (last && policy.endLayerPrefill) await this.apply(timed(() => policy.endLayerPrefill!(layer)));
+    }
+    if (last) await this.apply(timed(() => policy.endPrefill()));
+  }
+
+  /** Runs tokens and enters them into the lanes, and tells no policy. */
+  async run(
+    tokens: readonly number[],
+    request: StatisticsRequest | undefined,
+  ): Promise<{ logits: Float32Array; views: StatView[] }> {
+    const { lab, lanes } = this;
+    const before = lanes.seen;
+    if (tokens.length > 1 && lanes.holes())
+      throw invalidArgument("tokens", tokens.length, "one token where lanes have holes");
+    const needed = Math.ceil((lanes.longest + tokens.length) / lab.blockSize);
+    this.#table.push(...lab.take(Math.max(0, needed - this.#table.length)));
+    const start = performance.now();
+    const result = await lab.run(tokens, before, this.#table, lanes, this.#live(), request);
+    this.account.modelUs += (performance.now() - start) * 1000;
+    this.account.computed += tokens.length;
+    lanes.append(tokens.length);
+    return result;
+  }
+
+  /** Drops and merges what a plan says, and frees the blocks that no lane reaches any more. */
+  async apply(plan: KeepPlan | null): Promise<void> {
+    if (plan === null) return;
+    const { lanes, lab } = this;
+    const before = lanes.slots;
+    if (plan.merge) await this.#merge(plan.merge);
+    const records: number[] = [];
+    plan.keep.forEach((keep, lane) => {
+      if (keep === null) return;
+      const place = this.#place(lane);
+      requireKeep(keep, lanes.lane(place.layer, place.kvHead).length, lane);
+      pushPacking(records, place, keep);
+      lanes.keep(lane, keep);
+    });
+    if (plan.inPlace) {
+      const { victim, successor } = plan.inPlace;
+      victim.forEach((slot, lane) => {
+        if (slot === APPEND_SLOT) return;
+        this.account.evicted += 1;
+        const from = successor?.[lane] ?? APPEND_SLOT;
+        if (from !== APPEND_SLOT) pushMoves(records, this.#place(lane), from, slot, 1);
+      });
+      lanes.reuse(plan.inPlace);
+    }
+    if (records.length > 0) await lab.executor.move!(Uint32Array.from(records));
+    this.account.moved += movedSlots(records);
+    this.account.evicted += before - lanes.slots;
+    lab.give(this.#table.splice(Math.ceil(lanes.longest / lab.blockSize)));
+  }
+
+  /** Another sequence with copies of all slots. @param policy told of the lanes, not of what went before */
+  async copyTo(policy: EvictionPolicy | null, promptTokens = this.promptTokens): Promise<LabSequence> {
+    const { lab, lanes } = this;
+    const copy =
+      policy !== null && policy.planes !== lanes.planes
+        ? await this.#withPlanes(policy.planes)
+        : lanes.fork();
+    const target = new LabSequence(lab, policy, copy, promptTokens);
+    target.#table = lab.take(this.#table.length);
+    const records: number[] = [];
+    lanes.lengths().forEach((length, lane) => {
+      pushMoves(records, this.#place(lane), 0, 0, length, target.#table);
+    });
+    await lab.executor.move!(Uint32Array.from(records));
+    policy?.beginSequence(copy, promptTokens);
+    return target;
+  }
+
+  /** Another sequence that goes on as this one would. @param policy of the same kind and options */
+  async fork(policy: EvictionPolicy | null): Promise<LabSequence> {
+    const copy = await this.copyTo(policy);
+    if (policy !== null && this.policy !== null) policy.restore(this.policy.serialize());
+    return copy;
+  }
+
+  /** Forgets the tokens from a position on; every lane must hold all of them, in order. */
+  rewind(seen: number): void {
+    this.lanes.truncate(seen);
+  }
+
+  /** Ascending slots that queries see; null: all. */
+  liveSlots(layer: number, kvHead: number): Uint32Array | null {
+    const { policy } = this;
+    return policy !== null && "live" in policy ? (policy as MaskingPolicy).live(layer, kvHead) : null;
+  }
+
+  /** Gives all blocks back. */
+  close(): void {
+    this.lab.give(this.#table.splice(0));
+  }
+
+  async #withPlanes(planes: number): Promise<HostLanes> {
+    const { layers, kvHeads, capacity, seen } = this.lanes;
+    if (this.lanes.slots !== seen * layers * kvHeads)
+      throw invalidArgument("policy", planes, "the planes of this sequence, whose lanes have lost tokens");
+    const lanes = new HostLanes(layers, kvHeads, capacity, planes);
+    lanes.append(seen);
+    return lanes;
+  }
+
+  async #merge(merges: NonNullable<KeepPlan["merge"]>): Promise<void> {
+    const { blockSize, executor } = this.lab;
+    const at = (slot: number): number[] => [this.#table[Math.floor(slot / blockSize)], slot % blockSize];
+    const records = merges.flatMap(({ lane, target, members }) => {
+      const { layer, kvHead } = this.#place(lane);
+      return [layer, kvHead, ...at(target), members.length, ...[...members].flatMap(at)];
+    });
+    await executor.merge!(Uint32Array.from(records));
+    this.account.moved += merges.reduce((sum, { members }) => sum + members.length + 1, 0);
+  }
+
+  #place(lane: number): { layer: number; kvHead: number; table: readonly number[]; blockSize: number } {
+    const { kvHeads } = this.lanes;
+    return {
+      layer: Math.floor(lane / kvHeads),
+      kvHead: lane % kvHeads,
+      table: this.#table,
+      blockSize: this.lab.blockSize,
+    };
+  }
+
+  /** Bitmaps of the live slots, where the policy masks. */
+  #live(): Uint32Array | undefined {
+    const { policy, lanes } = this;
+    if (policy === null || !("live" in policy)) return undefined;
+    const words = Math.ceil((this.#table.length * this.lab.blockSize) / 32);
+    const bitmaps = new Uint32Array(lanes.layers * lanes.kvHeads * words);
+    this.#layers((layer) => {
+      for (let kvHead = 0; kvHead < lanes.kvHeads; kvHead++) {
+        const lane = layer * lanes.kvHeads + kvHead;
+        const slots = this.liveSlots(layer, kvHead);
+        if (slots === null) bitmaps.fill(0xffffffff, lane * words, (lane + 1) * words);
+        else for (const slot of slots) bitmaps[lane * words + (slot >> 5)] |= 1 << (slot & 31);
+      }
+    });
+    return bitmaps;
+  }
+
+  #view(layer: number, views: readonly StatView[], mask: number): StatView {
+    const { kvHeads } = this.lanes;
+    const { heads } = this.lab.shape;
+    const lengths = this.lanes.lengths().subarray(layer * kvHeads, (layer + 1) * kvHeads);
+    const found = views[layer] ?? { layer, heads, kvHeads, newTokens: 1, lengths, stride: 0 };
+    return shownTo(found, mask);
+  }
+
+  #layers(body: (layer: number) => void): void {
+    for (let layer = 0; layer < this.lanes.layers; layer++) body(layer);
+  }
+}
+
+function requestOf(needs: StatisticsNeeds | undefined, mask = 0): StatisticsRequest | undefined {
+  if (needs === undefined || mask === 0) return undefined;
+  const { window, heads, probe } = needs;
+  return {
+    mask,
+    ...(window !== undefined && { window }),
+    ...(heads && { heads }),
+    ...(probe !== undefined && { probe }),
+  };
+}
+
+function requireKeep(keep: Uint32Array, length: number, lane: number): void {
+  const ascending = keep.every((slot, i) => slot < length && (i === 0 || slot > keep[i - 1]));
+  if (!ascending || keep.length === 0)
+    throw invalidArgument(`keep[${lane}]`, keep, `ascending slots below ${length}, at least one`);
+}

@@ -1,0 +1,214 @@
+/**
+ * Ways to ask: what a policy may know of a question when it drops tokens.
+ *
+ *   single         context and question in one prompt: the policy sees the question
+ *   multi-turn     context and first question in one prompt, later questions after it in the same cache
+ *   multi-request  the context alone; every question asks a copy of that cache
+ *
+ * Answers are compared character by character with the true ones, which are then fed: the answer counts when all agree,
+ * which is the same as generating it greedily. Source of the modes: "SCBench: A KV Cache-Centric Analysis of
+ * Long-Context Methods" (ICLR 2025, arXiv 2412.10319); as there, a turn's true answer stands before the next question.
+ */
+import type { EvictionPolicy } from "../../bindings/eviction/policy.js";
+import { StatMask } from "../../bindings/statistics.js";
+import { BOS, tokensOf } from "./alphabet.js";
+import type { Lab, LabSequence, Prefilled } from "./lab.js";
+import { argmax, type Distance, distanceAt } from "./measures.js";
+import type { LoopTask, Question, Task } from "./tasks.js";
+
+export const MODES = ["single", "multi-turn", "multi-request"] as const;
+export type Mode = (typeof MODES)[number];
+
+/** Makes a policy for one sequence; null: the full cache. */
+export type PolicyMaker = () => EvictionPolicy | null;
+
+/** One policy on one task. */
+export interface Outcome {
+  /** [questions] whether the whole answer was right, in the order asked. */
+  readonly correct: readonly boolean[];
+  /** Compared with the full cache at the last character before the first answer that the cache decides. */
+  readonly distance: Distance;
+  /** Slots of the longest lane, mean slots a lane, bytes of K and V, and of planes, right after the prompt. */
+  readonly longest: number;
+  readonly meanSlots: number;
+  readonly payloadBytes: number;
+  readonly planeBytes: number;
+  /** Most slots of a lane while decoding. */
+  readonly peak: number;
+  /** Slots dropped over all lanes, slots moved. */
+  readonly evicted: number;
+  readonly moved: number;
+  readonly policyUs: number;
+  readonly modelUs: number;
+  /** [layers * kvHeads] positions held right after the prompt. */
+  readonly held: readonly Uint32Array[];
+}
+
+/** Asks one task under several policies; prompts are run once for all policies that measure alike. */
+export async function runTask(
+  lab: Lab,
+  task: Task,
+  mode: Mode,
+  policies: readonly PolicyMaker[],
+): Promise<Outcome[]> {
+  const asked = mode === "single" ? task.questions.slice(0, 1) : task.questions;
+  const prompt = [BOS, ...tokensOf(task.context + (mode === "multi-request" ? "" : asked[0].text))];
+  const outcomes: Outcome[] = [];
+  const prefilled = new Map<string, Prefilled>();
+  for (const make of policies) {
+    const policy = make();
+    const start = await prefillFor(lab, prompt, policies, policy, prefilled);
+    const sequence = policy ? await lab.start(start, policy) : await start.sequence.copyTo(null);
+    const full = await start.sequence.copyTo(null);
+    const state = stateOf(sequence);
+    const answers =
+      mode === "multi-request"
+        ? await askCopies(full, sequence, asked, make)
+        : await askTurns(full, sequence, asked, start.logits);
+    const { peak, evicted, moved, policyUs, modelUs } = sequence.account;
+    outcomes.push({
+      ...state,
+      ...answers,
+      evicted,
+      moved,
+      policyUs,
+      modelUs,
+      peak: Math.max(peak, answers.peak),
+    });
+    full.close();
+    sequence.close();
+  }
+  for (const { sequence } of prefilled.values()) sequence.close();
+  return outcomes;
+}
+
+/** The prompt, run with what this policy and those that share its window measure. */
+async function prefillFor(
+  lab: Lab,
+  prompt: readonly number[],
+  policies: readonly PolicyMaker[],
+  policy: EvictionPolicy | null,
+  prefilled: Map<string, Prefilled>,
+): Promise<Prefilled> {
+  const key = windowKey(policy);
+  let found = prefilled.get(key);
+  if (found === undefined) {
+    const alike = policies.map((make) => make()).filter((other) => windowKey(other) === key);
+    found = await lab.prefill(
+      prompt,
+      alike.flatMap((other) => (other ? [other.needs] : [])),
+    );
+    prefilled.set(key, found);
+  }
+  return found;
+}
+
+function windowKey(policy: EvictionPolicy | null): string {
+  if (policy === null) return "";
+  const { prefill, window } = policy.needs;
+  return (prefill & (StatMask.WINDOW | StatMask.WINDOW_MOMENTS)) === 0 ? "" : `window ${window}`;
+}
+
+function stateOf(
+  sequence: LabSequence,
+): Pick<Outcome, "longest" | "meanSlots" | "payloadBytes" | "planeBytes" | "held"> {
+  const { lanes, payloadBytes } = sequence;
+  const count = lanes.layers * lanes.kvHeads;
+  return {
+    longest: lanes.longest,
+    meanSlots: lanes.slots / count,
+    payloadBytes,
+    planeBytes: lanes.planeBytes,
+    held: Array.from({ length: count }, (_, lane) => lanes.positions(lane)),
+  };
+}
+
+type Answers = Pick<Outcome, "correct" | "distance" | "peak">;
+
+/** Turn after turn in one cache; the first question is in the prompt, whose last logits give its first character. */
+async function askTurns(
+  full: LabSequence,
+  sequence: LabSequence,
+  asked: readonly Question[],
+  promptLogits: Float32Array,
+): Promise<Answers> {
+  const correct: boolean[] = [];
+  let logits = promptLogits;
+  let distance: Distance | undefined;
+  for (const [turn, { text, answer }] of asked.entries()) {
+    if (turn > 0) for (const token of tokensOf(`;${text}`)) logits = await sequence.feed(token);
+    let right = true;
+    for (const token of tokensOf(answer)) {
+      right &&= argmax(logits) === token;
+      if (distance === undefined) ({ distance, logits } = await distanceAt(full, sequence, token));
+      else logits = await sequence.feed(token);
+    }
+    correct.push(right);
+  }
+  return { correct, distance: distance!, peak: sequence.account.peak };
+}
+
+/** Every question asks a copy of the cache. */
+async function askCopies(
+  full: LabSequence,
+  sequence: LabSequence,
+  asked: readonly Question[],
+  make: PolicyMaker,
+): Promise<Answers> {
+  const correct: boolean[] = [];
+  let distance: Distance | undefined;
+  let peak = 0;
+  for (const { text, answer } of asked) {
+    const copy = await sequence.fork(make());
+    const question = tokensOf(text);
+    const last = question.pop()!;
+    for (const token of question) await copy.feed(token);
+    let logits: Float32Array;
+    if (distance === undefined) {
+      for (const token of question) await full.feed(token);
+      ({ distance, logits } = await distanceAt(full, copy, last));
+    } else logits = await copy.feed(last);
+    let right = true;
+    for (const token of tokensOf(answer)) {
+      right &&= argmax(logits) === token;
+      if (!right) break;
+      logits = await copy.feed(token);
+    }
+    correct.push(right);
+    peak = Math.max(peak, copy.account.peak);
+    copy.close();
+  }
+  return { correct, distance: distance!, peak };
+}
+
+/** One policy on a loop. */
+export interface LoopOutcome {
+  /** [steps] whether the digit of a step was right. */
+  readonly correct: readonly boolean[];
+  readonly peak: number;
+  /** Mean slots a lane, over the steps. */
+  readonly meanSlots: number;
+  readonly policyUs: number;
+  readonly modelUs: number;
+}
+
+/** Serves a loop: table and words are the prompt, each character of the run is one decode step. */
+export async function runLoop(
+  lab: Lab,
+  { context, run }: LoopTask,
+  policy: EvictionPolicy | null,
+): Promise<LoopOutcome> {
+  const prompt = [BOS, ...tokensOf(context)];
+  const sequence = lab.open(policy, prompt.length);
+  await sequence.prefill(prompt);
+  const correct: boolean[] = [];
+  let logits: Float32Array = new Float32Array(0);
+  for (const [i, token] of tokensOf(run).entries()) {
+    if (i % 3 === 2) correct.push(argmax(logits) === token);
+    logits = await sequence.feed(token);
+  }
+  const { peak, slotSteps, steps, policyUs, modelUs } = sequence.account;
+  const lanes = sequence.lanes.layers * sequence.lanes.kvHeads;
+  sequence.close();
+  return { correct, peak, meanSlots: slotSteps / steps / lanes, policyUs, modelUs };
+}

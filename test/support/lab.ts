@@ -1,0 +1,18 @@
+/** A lab over the embedded model, for tests and benches that need real attention. */
+import { openModel } from "../../native-host/executor/main.js";
+import { Lab } from "../../sim/eviction/lab.js";
+import { TINY_RETRIEVAL } from "./package-root.js";
+
+export async function openLab(blocks = 256): Promise<Lab> {
+  const { executor, config } = await openModel(TINY_RETRIEVAL, {
+    backend: "wasm",
+    blocks,
+    returnLogits: true,
+  });
+  return new Lab(executor, config.heads);
+}
+
+/** Share of true entries. */
+export function share(values: readonly boolean[]): number {
+  return values.filter(Boolean).length / values.length;
+}
