@@ -112,6 +112,40 @@ export function shipped(): Uint8Array<ArrayBuffer> {
   return new Uint8Array(readFileSync(join(root, "build", "core-threads.wasm")));
 }
 
+/**
+ * Threads sleep now and then where they are about to take a lock or to prove what they have read: so they meet in the
+ * middle of calls, however many processors there are. Nothing else changes.
+ */
+const DISTURBANCE: readonly Mutant[] = [
+  {
+    file: "assembly/memory/workers.ts",
+    find: "/** Takes the lowest free id for this instance; OUT_OF_WORKERS when all are in use. */\n",
+    replace:
+      "let turns: u32 = 0;\n" +
+      "export function disturb(): void {\n" +
+      "  turns = turns * 1664525 + 1013904223 + worker;\n" +
+      "  if (turns >> 27 == 0) park(ARENA + POISON, 0, 1);\n" +
+      "}\n",
+  },
+  {
+    file: "assembly/memory/locks.ts",
+    find: 'import { loadFence, waitTurn } from "./workers";\n',
+    replace: 'import { disturb, loadFence, waitTurn } from "./workers";\n',
+  },
+  ...["lockShared(word: usize): void", "lockExclusive(word: usize): void"].map((head) => ({
+    file: "assembly/memory/locks.ts",
+    find: `export function ${head} {\n`,
+    replace: `export function ${head} {\n  disturb();\n`,
+  })),
+  ...["unchanged(word: usize, version: u64): bool", "tryUpgrade(word: usize, version: u64): bool"].map(
+    (head) => ({
+      file: "assembly/memory/locks.ts",
+      find: `export function ${head} {\n`,
+      replace: `export function ${head} {\n  disturb();\n`,
+    }),
+  ),
+];
+
 const ENTRY = "mutant-entry.ts";
 const ENTRY_TEXT = 'export * from "./assembly/exports/memory";\nexport * from "./assembly/exports/index";\n';
 const built = new Map<MutantName, Promise<Uint8Array<ArrayBuffer>>>();
@@ -119,14 +153,27 @@ const built = new Map<MutantName, Promise<Uint8Array<ArrayBuffer>>>();
 /** Index and memory of the threads build with one guard taken out. */
 export function mutant(name: MutantName): Promise<Uint8Array<ArrayBuffer>> {
   let bytes = built.get(name);
-  if (!bytes) built.set(name, (bytes = compile(MUTANTS[name])));
+  if (!bytes) built.set(name, (bytes = compile([MUTANTS[name]], 3)));
   return bytes;
 }
 
-async function compile({ file, find, replace }: Mutant): Promise<Uint8Array<ArrayBuffer>> {
+/** The same, disturbed; nothing taken out if no name is given. Compiled in haste: it sleeps most of the time. */
+export function disturbed(name?: MutantName): Promise<Uint8Array<ArrayBuffer>> {
+  return compile([...DISTURBANCE, ...(name === undefined ? [] : [MUTANTS[name]])], 1);
+}
+
+/** Replaces what is there exactly once. */
+function edited(text: string, edits: readonly Mutant[]): string {
+  return edits.reduce((before, { file, find, replace }) => {
+    assert.equal(before.split(find).length, 2, `${file} has the guard once`);
+    return before.replace(find, replace);
+  }, text);
+}
+
+async function compile(edits: readonly Mutant[], optimizeLevel: number): Promise<Uint8Array<ArrayBuffer>> {
   let output: Uint8Array | undefined;
   const flags =
-    `${ENTRY} --baseDir ${root} -o out.wasm --runtime stub -O3 --use abort= --importMemory --zeroFilledMemory ` +
+    `${ENTRY} --baseDir ${root} -o out.wasm --runtime stub -O${optimizeLevel} --use abort= --importMemory --zeroFilledMemory ` +
     "--initialMemory 1 --maximumMemory 65536 --enable simd --enable threads --sharedMemory";
   const { error, stderr } = await asc.main(flags.split(" "), {
     readFile: (name) => {
@@ -137,9 +184,10 @@ async function compile({ file, find, replace }: Mutant): Promise<Uint8Array<Arra
       } catch {
         return null;
       }
-      if (name !== file) return text;
-      assert.equal(text.split(find).length, 2, `${file} has the guard once`);
-      return text.replace(find, replace);
+      return edited(
+        text,
+        edits.filter(({ file }) => file === name),
+      );
     },
     writeFile: (name, contents) => {
       if (name.endsWith(".wasm")) output = contents as Uint8Array;
