@@ -6,10 +6,11 @@
  *
  * Longer than its neighbours because every structure is created here: only the core may make room in its memory.
  */
-import { invalidArgument, QuartermasterError, requireInteger, STATUS_CODES } from "./errors.js";
+import { invalidArgument, QuartermasterError, requireInteger, statusError } from "./errors.js";
 import type { CoreExports } from "./exports.js";
 import { FreeExtents, type FreeExtentsOptions } from "./free-extents.js";
 import { KvCache, type KvCacheOptions } from "./kv-cache.js";
+import { MemoryViews } from "./memory-views.js";
 import {
   type Build,
   BUILDS,
@@ -19,7 +20,8 @@ import {
   loadModule,
   ordersLoads,
 } from "./module.js";
-import { INDEX_MODES, OrderedIndex, type OrderedIndexOptions } from "./ordered-index.js";
+import { OrderedIndex } from "./ordered-index.js";
+import { INDEX_MODES, type OrderedIndexOptions, orderedIndexShape } from "./ordered-index-options.js";
 import {
   EvictionOrder,
   ExpiryOrder,
@@ -83,6 +85,8 @@ export class Core {
   readonly memory: WebAssembly.Memory;
   /** Raw exports of the module (docs/abi.md): for hosts that drive the core without these bindings. */
   readonly exports: CoreExports;
+  /** Reads of the memory that outlive its growth. */
+  readonly views: MemoryViews;
   /** Structures in order of creation; a restored core has those of the snapshot. */
   readonly orderedIndexes: OrderedIndex[] = [];
   readonly orderedViews: OrderedView[] = [];
@@ -106,6 +110,7 @@ export class Core {
     this.#shared = build === "core-threads";
     this.module = module;
     this.memory = memory;
+    this.views = new MemoryViews(memory);
     this.exports = exports;
     if (exports.abiVersion() !== ABI_VERSION) {
       throw new QuartermasterError(
@@ -234,7 +239,7 @@ export class Core {
   /** An ordered map from u64 keys to u64 or u32 values. */
   orderedIndex(options: OrderedIndexOptions): OrderedIndex {
     const { exports } = this;
-    const shape = OrderedIndex.shape(options);
+    const shape = orderedIndexShape(options);
     const { nodeBytes, valueBytes, mode } = shape;
     if (mode !== "private" && this.build !== "core-threads") {
       throw invalidArgument("mode", mode, `"private" in build ${this.build}; others need core-threads`);
@@ -372,7 +377,7 @@ export class Core {
 
   /** Throws CLOSED or POISONED when the core can no longer be used. */
   requireUsable(): void {
-    if (this.#shared && this.#poison === undefined && this.exports.corePoisoned() < 0) {
+    if (this.#shared && this.#poison === undefined && this.views.atomicWord(WORKERS_AT) !== 0) {
       this.#poison = new Error("a worker died or trapped while it held a lock");
     }
     if (this.#closed) throw new QuartermasterError("CLOSED", "the core has been closed");
@@ -538,10 +543,4 @@ function seedOf(seed: bigint | number | undefined): bigint {
   const value = BigInt(seed);
   if (value < 0n || value >= 1n << 64n) throw invalidArgument("seed", seed, "an integer from 0 to 2^64 - 1");
   return value;
-}
-
-/** The typed error of a negative status. */
-export function statusError(status: number, what: string, details = {}): QuartermasterError {
-  const code = (STATUS_CODES as Record<number, string>)[status] ?? "UNKNOWN_STATUS";
-  return new QuartermasterError(code, `${what}: ${code} (${status})`, details);
 }

@@ -64,6 +64,12 @@ export class QuartermasterError extends Error {
   }
 }
 
+/** The typed error of a negative status. */
+export function statusError(status: number, what: string, details = {}): QuartermasterError {
+  const code = (STATUS_CODES as Record<number, string>)[status] ?? "UNKNOWN_STATUS";
+  return new QuartermasterError(code, `${what}: ${code} (${status})`, details);
+}
+
 /** Prints a value for a message: short, and never throwing. */
 export function show(value: unknown): string {
   if (typeof value === "string")

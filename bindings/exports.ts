@@ -51,7 +51,23 @@ export interface OrderedIndexExports {
   orderedIndexFind64(index: number, key: bigint): number;
   orderedIndexDelete(index: number, keyLow: number, keyHigh: number): number;
   orderedIndexDelete64(index: number, key: bigint): number;
+  orderedIndexCompareExchange(
+    index: number,
+    keyLow: number,
+    keyHigh: number,
+    expectedLow: number,
+    expectedHigh: number,
+    valueLow: number,
+    valueHigh: number,
+  ): number;
   orderedIndexCompareExchange64(index: number, key: bigint, expected: bigint, value: bigint): number;
+  orderedIndexFetchAdd(
+    index: number,
+    keyLow: number,
+    keyHigh: number,
+    deltaLow: number,
+    deltaHigh: number,
+  ): number;
   orderedIndexFetchAdd64(index: number, key: bigint, delta: bigint): number;
   orderedIndexGetMany(index: number, keys: number, count: number, values: number, found: number): number;
   orderedIndexSetMany(index: number, keys: number, values: number, count: number): number;

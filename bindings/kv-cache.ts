@@ -10,8 +10,8 @@
  * Paged KV blocks: "Efficient Memory Management for Large Language Model Serving with PagedAttention"
  * (arXiv 2309.06180).
  */
-import { type Core, statusError } from "./core.js";
-import { invalidArgument, type QuartermasterError, requireInteger } from "./errors.js";
+import type { Core } from "./core.js";
+import { invalidArgument, type QuartermasterError, requireInteger, statusError } from "./errors.js";
 import { TRANSFER_WORDS } from "./plan.js";
 import { type PrefixProbe, probePrefix } from "./prefix-probe.js";
 import { requireTokenIds } from "./token-ids.js";

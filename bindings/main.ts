@@ -1,5 +1,6 @@
 /** quartermaster: what stays in memory and what runs next, for LLM inference engines. */
 export { ABI_VERSION, Core, type CoreOptions, type SharedCore } from "./core.js";
+export type { BatchRegion } from "./batch-region.js";
 export {
   Engine,
   type EngineOptions,
@@ -38,12 +39,8 @@ export {
 } from "./kv-cache.js";
 export { loadModule, type Build } from "./module.js";
 export { Operations } from "./operations.js";
-export {
-  OrderedIndex,
-  type IndexMode,
-  type OrderedIndexOptions,
-  type OrderedIndexStats,
-} from "./ordered-index.js";
+export { OrderedIndex } from "./ordered-index.js";
+export type { IndexMode, OrderedIndexOptions, OrderedIndexStats } from "./ordered-index-options.js";
 export {
   EvictionOrder,
   ExpiryOrder,

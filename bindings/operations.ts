@@ -18,23 +18,55 @@ const enum Kind {
 export const RECORD_WORDS = 8;
 const [OPERATION, STATUS, KEY, VALUE, EXPECTED] = [0, 1, 2, 4, 6];
 
+/** Core memory that operations are recorded into. */
+export interface OperationsPlace {
+  /** The records, RECORD_WORDS words each: fresh after the memory has grown. */
+  records(): Uint32Array;
+  /** What the scans have found, fresh as well. Its length is the room there is: no more scans are recorded. */
+  scanned(): { readonly keys: BigUint64Array; readonly values: BigUint64Array };
+}
+
 export class Operations {
-  /** Records as the core reads them: RECORD_WORDS words each. */
-  readonly words: Uint32Array;
-  /** Entries that the scans found, in order of the scans. */
-  scanKeys: BigUint64Array = new BigUint64Array(0);
-  scanValues: BigUint64Array = new BigUint64Array(0);
   /** Where the entries of each scan start; set by `apply`. */
   readonly scanStarts: Uint32Array;
-  readonly #wide: BigUint64Array;
+  #scanKeys: BigUint64Array = new BigUint64Array(0);
+  #scanValues: BigUint64Array = new BigUint64Array(0);
+  readonly #place: OperationsPlace | undefined;
+  #words: Uint32Array;
+  #wide: BigUint64Array;
   #length = 0;
+  #scanned = 0;
 
-  /** @param capacity most operations, 1 to 2^24. */
-  constructor(capacity: number) {
+  /**
+   * @param capacity most operations, 1 to 2^24.
+   * @param place where the records lie, for those of a region (batch-region.ts); otherwise outside the core.
+   */
+  constructor(capacity: number, place?: OperationsPlace) {
     requireInteger("capacity", capacity, 1, 2 ** 24);
-    this.words = new Uint32Array(capacity * RECORD_WORDS);
-    this.#wide = new BigUint64Array(this.words.buffer);
+    this.#place = place;
+    this.#words = place?.records() ?? new Uint32Array(capacity * RECORD_WORDS);
+    this.#wide = wideOf(this.#words);
     this.scanStarts = new Uint32Array(capacity);
+  }
+
+  /** Records as the core reads them: RECORD_WORDS words each. */
+  get words(): Uint32Array {
+    if (this.#words.length === 0) this.#renew();
+    return this.#words;
+  }
+
+  /** Keys of the entries that the scans found, in order of the scans. */
+  get scanKeys(): BigUint64Array {
+    return this.#place?.scanned().keys ?? this.#scanKeys;
+  }
+
+  get scanValues(): BigUint64Array {
+    return this.#place?.scanned().values ?? this.#scanValues;
+  }
+
+  /** Whether they lie in a region, whose `apply` alone runs them. */
+  get inRegion(): boolean {
+    return this.#place !== undefined;
   }
 
   get length(): number {
@@ -48,6 +80,7 @@ export class Operations {
   /** Forgets all operations; the object can be filled anew. */
   clear(): void {
     this.#length = 0;
+    this.#scanned = 0;
   }
 
   get(key: bigint): number {
@@ -68,13 +101,13 @@ export class Operations {
 
   compareExchange(key: bigint, expected: bigint, value: bigint): number {
     const i = this.#add(Kind.CompareExchange, key, value);
-    this.#wide[(i * RECORD_WORDS + EXPECTED) >> 1] = expected;
+    this.wide[(i * RECORD_WORDS + EXPECTED) >> 1] = expected;
     return i;
   }
 
-  /** Up to `limit` entries from `key` on. */
+  /** Up to `limit` entries from `key` on, 0 to 1024. */
   scan(key: bigint, limit: number): number {
-    requireInteger("limit", limit, 0, 1024);
+    this.#roomFor(limit);
     return this.#add(Kind.Scan, key, BigInt(limit));
   }
 
@@ -91,7 +124,7 @@ export class Operations {
   }
 
   scanHalves(keyLow: number, keyHigh: number, limit: number): number {
-    requireInteger("limit", limit, 0, 1024);
+    this.#roomFor(limit);
     return this.#addHalves(Kind.Scan, keyLow, keyHigh, limit, 0);
   }
 
@@ -105,7 +138,7 @@ export class Operations {
 
   /** Value read by get, value before a fetchAdd. */
   value(i: number): bigint {
-    return this.#wide[(i * RECORD_WORDS + VALUE) >> 1];
+    return this.wide[(i * RECORD_WORDS + VALUE) >> 1];
   }
 
   /** As `value`, without BigInt: its low 32 bits. */
@@ -115,11 +148,9 @@ export class Operations {
 
   /** Entries of scan `i`, in key order. */
   entries(i: number): [key: bigint, value: bigint][] {
+    const { scanKeys, scanValues } = this;
     const start = this.scanStarts[i];
-    return Array.from({ length: this.status(i) }, (_, k) => [
-      this.scanKeys[start + k],
-      this.scanValues[start + k],
-    ]);
+    return Array.from({ length: this.status(i) }, (_, k) => [scanKeys[start + k], scanValues[start + k]]);
   }
 
   /** Notes where the entries of the scans among operations `from` to `to` start; returns how many they are. */
@@ -134,28 +165,42 @@ export class Operations {
   }
 
   /** Takes scanned entries over from core memory. */
-  appendEntries(
-    buffer: ArrayBufferLike,
-    keysAt: number,
-    valuesAt: number,
-    start: number,
-    count: number,
-  ): void {
+  appendEntries(keys: BigUint64Array, values: BigUint64Array, start: number, count: number): void {
     if (count === 0) return;
-    if (start + count > this.scanKeys.length) {
+    if (start + count > this.#scanKeys.length) {
       const capacity = Math.max(1024, (start + count) * 2);
-      this.scanKeys = grown(this.scanKeys, capacity, start);
-      this.scanValues = grown(this.scanValues, capacity, start);
+      this.#scanKeys = grown(this.#scanKeys, capacity, start);
+      this.#scanValues = grown(this.#scanValues, capacity, start);
     }
-    this.scanKeys.set(new BigUint64Array(buffer, keysAt, count), start);
-    this.scanValues.set(new BigUint64Array(buffer, valuesAt, count), start);
+    this.#scanKeys.set(keys.subarray(0, count), start);
+    this.#scanValues.set(values.subarray(0, count), start);
+  }
+
+  private get wide(): BigUint64Array {
+    if (this.#wide.length === 0) this.#renew();
+    return this.#wide;
+  }
+
+  /** Growth of the core's memory has detached the arrays; what lies there has stayed. */
+  #renew(): void {
+    this.#words = this.#place!.records();
+    this.#wide = wideOf(this.#words);
+  }
+
+  /** Checks the entries that one more scan may find. */
+  #roomFor(limit: number): void {
+    requireInteger("limit", limit, 0, 1024);
+    if (!this.#place) return;
+    requireInteger("entries of all scans", this.#scanned + limit, 0, this.scanKeys.length);
+    this.#scanned += limit;
   }
 
   #add(kind: Kind, key: bigint, value: bigint): number {
     const i = this.#next(kind);
     const at = (i * RECORD_WORDS) >> 1;
-    this.#wide[at + KEY / 2] = key;
-    this.#wide[at + VALUE / 2] = value;
+    const { wide } = this;
+    wide[at + KEY / 2] = key;
+    wide[at + VALUE / 2] = value;
     return i;
   }
 
@@ -177,6 +222,10 @@ export class Operations {
     this.#length = i + 1;
     return i;
   }
+}
+
+function wideOf(words: Uint32Array): BigUint64Array {
+  return new BigUint64Array(words.buffer, words.byteOffset, words.length / 2);
 }
 
 function grown(entries: BigUint64Array, capacity: number, used: number): BigUint64Array {

@@ -143,6 +143,23 @@ export function orderedIndexDelete64(index: usize, key: u64): Status {
 }
 
 /** Stores `value` if the key has the value `expected`. 1 stored, 0 it has another, NOT_FOUND. */
+export function orderedIndexCompareExchange(
+  index: usize,
+  keyLow: u32,
+  keyHigh: u32,
+  expectedLow: u32,
+  expectedHigh: u32,
+  valueLow: u32,
+  valueHigh: u32,
+): Status {
+  const expected = join(expectedLow, expectedHigh);
+  enter(index);
+  return leave(
+    index,
+    indexCompareExchange(index, join(keyLow, keyHigh), expected, join(valueLow, valueHigh)),
+  );
+}
+
 export function orderedIndexCompareExchange64(index: usize, key: u64, expected: u64, value: u64): Status {
   enter(index);
   return leave(index, indexCompareExchange(index, key, expected, value));
@@ -152,6 +169,16 @@ export function orderedIndexCompareExchange64(index: usize, key: u64, expected: 
  * Adds to the value of a key, modulo its width. Address of a copy of the value before (8 bytes), 0 when the key
  * is not there.
  */
+export function orderedIndexFetchAdd(
+  index: usize,
+  keyLow: u32,
+  keyHigh: u32,
+  deltaLow: u32,
+  deltaHigh: u32,
+): usize {
+  return orderedIndexFetchAdd64(index, join(keyLow, keyHigh), join(deltaLow, deltaHigh));
+}
+
 export function orderedIndexFetchAdd64(index: usize, key: u64, delta: u64): usize {
   enter(index);
   const before = indexFetchAdd(index, key, delta);
