@@ -2,13 +2,13 @@
  * The shared index under real workers: what they enter, remove, count and scan at the same time adds up, and short
  * histories have an order. The build is the shipped one; a build of the same source whose threads sleep now and
  * then where they are about to take a lock or to validate, so that they meet in the middle of calls even on one
- * processor.
+ * processor; and builds of that kind with one guard taken out, which the same runs must notice.
  */
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
-import type { IndexMode } from "../../bindings/main.js";
+import type { IndexMode, OrderedIndex } from "../../bindings/main.js";
 import { long } from "../support/long.js";
-import { disturbed, shipped } from "../support/threads-builds.js";
+import { disturbed, type MutantName, shipped } from "../support/threads-builds.js";
 import { Crew, type Run } from "./crew.js";
 import type { ScenarioName } from "./station.js";
 
@@ -20,39 +20,37 @@ const MODES: readonly IndexMode[] = ["locked", "optimistic"];
 const RUNS: Readonly<Record<ScenarioName, { readonly claim: string } & Size>> = {
   upserts: {
     claim: "keys that all enter are new to one thread each, and removed by one",
-    rounds: 30,
+    rounds: 20,
     keys: 100,
     nodeBytes: 128,
   },
   mixture: {
     claim: "puts, deletes and gets of 40,000 keys add up",
-    rounds: 20,
+    rounds: 10,
     keys: 40_000,
     nodeBytes: 256,
   },
   scans: {
     claim: "scans are in order and miss nothing that was in before",
     rounds: 1,
-    keys: 4096,
+    keys: 2048,
     nodeBytes: 128,
   },
-  counters: { claim: "counters count every call", rounds: 10, keys: 64, nodeBytes: 128 },
+  counters: { claim: "counters count every call", rounds: 6, keys: 64, nodeBytes: 128 },
   histories: {
     claim: "short histories have an order that explains them",
-    rounds: 300,
+    rounds: 150,
     keys: 60,
     nodeBytes: 128,
   },
 };
-const LONGER = 60;
+const LONGER = 100;
 const LONGEST_SCANS = 1 << 15;
 
 /** Share of the histories in which calls overlap, at least, where threads sleep in the middle of calls. */
 const OVERLAPPING = 0.1;
 
-async function hire(bytes: BufferSource, hurry?: number): Promise<Crew> {
-  return Crew.hire(await WebAssembly.compile(bytes), 4, hurry);
-}
+const WORKERS = 4;
 
 function runOf(scenario: ScenarioName, mode: IndexMode, workers: number, longer = 1): Run {
   const { rounds, keys, nodeBytes } = RUNS[scenario];
@@ -65,7 +63,7 @@ const SCENARIO_NAMES = Object.keys(RUNS) as ScenarioName[];
 
 describe("the shipped build", () => {
   let crew: Crew;
-  before(async () => void (crew = await hire(shipped())));
+  before(async () => void (crew = await Crew.hire(shipped(), WORKERS)));
   after(() => crew.dismiss());
 
   for (const scenario of SCENARIO_NAMES) {
@@ -82,13 +80,13 @@ describe("the shipped build", () => {
 
 describe("a build whose threads sleep now and then", () => {
   let crew: Crew;
-  before(async () => void (crew = await hire(await disturbed())));
+  before(async () => void (crew = await Crew.hire(await disturbed(), WORKERS)));
   after(() => crew.dismiss());
 
   for (const scenario of SCENARIO_NAMES) {
     for (const mode of MODES) {
       test(`${RUNS[scenario].claim}: ${mode}`, async (t) => {
-        const run = runOf(scenario, mode, 4, long ? 10 : 0.3);
+        const run = runOf(scenario, mode, WORKERS, long ? 20 : 0.5);
         const figures = await crew.run(run);
         t.diagnostic(JSON.stringify(figures));
         if (scenario === "histories")
@@ -96,4 +94,57 @@ describe("a build whose threads sleep now and then", () => {
       });
     }
   }
+});
+
+/** The mistakes that a lock protocol for this structure must not make. */
+const NOTICED: readonly MutantName[] = [
+  "heights differ between threads",
+  "a deletion locks right before left",
+  "an overwrite lets go of the entry before it locks the leaf",
+];
+const TRIES = 60;
+/** A lost lock is a deadlock here; the test need not wait for seconds. */
+const HURRY = 10;
+
+/** Short and on few keys. The try's number decides about everything else. */
+function tryOf(number: number): Run {
+  const mode = MODES[number % 2];
+  const scenario = number % 3 === 2 ? "upserts" : "mixture";
+  const size = scenario === "upserts" ? { rounds: 5, keys: 100 } : { rounds: 4, keys: 40 };
+  return { scenario, mode, workers: WORKERS, nodeBytes: 128, seed: number, ...size };
+}
+
+describe("one guard taken out is noticed", () => {
+  for (const guard of NOTICED) {
+    test(guard, async (t) => {
+      const crew = await Crew.hire(await disturbed(guard), WORKERS, { hurry: HURRY, patience: 2000 });
+      t.after(() => crew.dismiss());
+      for (let number = 0; number < TRIES; number++) {
+        try {
+          await crew.run(tryOf(number));
+        } catch (error) {
+          t.diagnostic(`at try ${number + 1}: ${(error as Error).message}`);
+          return;
+        }
+      }
+      assert.fail(`${TRIES} tries have not shown it`);
+    });
+  }
+
+  test("none, and nothing is noticed", async (t) => {
+    const crew = await Crew.hire(await disturbed(), WORKERS);
+    t.after(() => crew.dismiss());
+    for (let number = 0; number < 4; number++) await crew.run(tryOf(number));
+  });
+
+  test("a lock that nobody lets go, and no clock: the watchdog reports who stands where", async (t) => {
+    const crew = await Crew.hire(shipped(), 2, { hurry: 0, patience: 300 });
+    t.after(() => crew.dismiss());
+    const run: Run = { ...tryOf(1), workers: 2 };
+    const lockFirstLeaf = ({ core, pointer }: OrderedIndex): void => {
+      const leaf = new DataView(core.memory.buffer).getUint32(pointer, true);
+      new BigUint64Array(core.memory.buffer, leaf, 1)[0] |= 1n;
+    };
+    await assert.rejects(crew.run(run, lockFirstLeaf), /^Error: nobody moves: .* made \d+,\d+ steps$/);
+  });
 });

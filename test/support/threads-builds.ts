@@ -148,18 +148,24 @@ const DISTURBANCE: readonly Mutant[] = [
 
 const ENTRY = "mutant-entry.ts";
 const ENTRY_TEXT = 'export * from "./assembly/exports/memory";\nexport * from "./assembly/exports/index";\n';
-const built = new Map<MutantName, Promise<Uint8Array<ArrayBuffer>>>();
+const built = new Map<string, Promise<Uint8Array<ArrayBuffer>>>();
+
+/** Each build is compiled once. */
+function once(name: string, run: () => Promise<Uint8Array<ArrayBuffer>>): Promise<Uint8Array<ArrayBuffer>> {
+  let bytes = built.get(name);
+  if (!bytes) built.set(name, (bytes = run()));
+  return bytes;
+}
 
 /** Index and memory of the threads build with one guard taken out. */
 export function mutant(name: MutantName): Promise<Uint8Array<ArrayBuffer>> {
-  let bytes = built.get(name);
-  if (!bytes) built.set(name, (bytes = compile([MUTANTS[name]], 3)));
-  return bytes;
+  return once(name, () => compile([MUTANTS[name]], 3));
 }
 
 /** The same, disturbed; nothing taken out if no name is given. Compiled in haste: it sleeps most of the time. */
 export function disturbed(name?: MutantName): Promise<Uint8Array<ArrayBuffer>> {
-  return compile([...DISTURBANCE, ...(name === undefined ? [] : [MUTANTS[name]])], 1);
+  const edits = [...DISTURBANCE, ...(name === undefined ? [] : [MUTANTS[name]])];
+  return once(`disturbed, ${name}`, () => compile(edits, 1));
 }
 
 /** Replaces what is there exactly once. */
