@@ -4,3 +4,4 @@ export * from "./exports/index";
 export * from "./exports/views";
 export * from "./exports/paging";
 export * from "./exports/scheduling";
+export * from "./exports/selection";

@@ -18,6 +18,7 @@ const BENCHES: Readonly<Record<string, () => Promise<Bench>>> = {
   "index-choice": () => import("./index-choice.js"),
   "ordered-index": () => import("./ordered-index.js"),
   calls: () => import("./calls.js"),
+  select: () => import("./select.js"),
 };
 
 const HELP = `npm run -s bench -- NAME [NAME ...] [options]

@@ -7,6 +7,7 @@
  * Longer than its neighbours because every structure is created here: only the core may make room in its memory.
  */
 import { invalidArgument, QuartermasterError, requireInteger, statusError } from "./errors.js";
+import { Selection, type SelectionOptions } from "./eviction/select.js";
 import type { CoreExports } from "./exports.js";
 import { FreeExtents, type FreeExtentsOptions } from "./free-extents.js";
 import { KvCache, type KvCacheOptions } from "./kv-cache.js";
@@ -44,6 +45,7 @@ const RegionKind = {
   Scheduler: 4,
   OrderedView: 5,
   FreeExtents: 6,
+  Selection: 7,
 } as const;
 
 export interface CoreOptions {
@@ -93,6 +95,7 @@ export class Core {
   readonly freeExtentSets: FreeExtents[] = [];
   readonly kvCaches: KvCache[] = [];
   readonly schedulers: Scheduler[] = [];
+  readonly selections: Selection[] = [];
   #poison: unknown = undefined;
   #closed = false;
   readonly #shared: boolean;
@@ -290,6 +293,16 @@ export class Core {
     const extents = new FreeExtents(this, this.#lastPointer());
     this.freeExtentSets.push(extents);
     return extents;
+  }
+
+  /** Room to choose slots and to add attention statistics up in. */
+  selection(options: SelectionOptions): Selection {
+    const { capacity, floats } = Selection.shape(options);
+    this.#makeRoom(this.exports.selectionBytes(capacity, floats), "selection");
+    this.call(() => this.exports.selectionCreate(capacity, floats), "selection");
+    const selection = new Selection(this, this.#lastPointer());
+    this.selections.push(selection);
+    return selection;
   }
 
   /** A block pool with prefix index and block tables. */
@@ -494,7 +507,9 @@ export class Core {
   #adoptRegions(): void {
     const { exports } = this;
     const known = new Set(
-      [...this.orderedIndexes, ...this.kvCaches, ...this.schedulers].map(({ pointer }) => pointer),
+      [...this.orderedIndexes, ...this.kvCaches, ...this.schedulers, ...this.selections].map(
+        ({ pointer }) => pointer,
+      ),
     );
     for (let i = 0; i < exports.coreRegions(); i++) {
       if (known.has(exports.coreRegionPointer(i) >>> 0)) continue;
@@ -516,6 +531,8 @@ export class Core {
         const kv = exports.schedulerCache(pointer) >>> 0;
         const cache = this.kvCaches.find((candidate) => candidate.pointer === kv);
         if (cache) this.schedulers.push(new Scheduler(this, pointer, cache));
+      } else if (kind === RegionKind.Selection) {
+        this.selections.push(new Selection(this, pointer));
       }
     }
   }

@@ -247,5 +247,91 @@ export interface ViewExports {
   orderedViewValidate(view: number): number;
 }
 
+export interface SelectionExports {
+  selectionBytes(capacity: number, floats: number): number;
+  selectionCreate(capacity: number, floats: number): number;
+  selectTopk(
+    selection: number,
+    scores: number,
+    kind: number,
+    ties: number,
+    positions: number,
+    stride: number,
+    lengths: number,
+    segments: number,
+    k: number,
+    minimum: number,
+    low: number,
+    high: number,
+  ): number;
+  selectArgmin(
+    scores: number,
+    kind: number,
+    positions: number,
+    count: number,
+    low: number,
+    high: number,
+  ): number;
+  selectAccumulate(
+    plane: number,
+    planeStride: number,
+    rows: number,
+    rowStride: number,
+    group: number,
+    lengths: number,
+    lanes: number,
+    aggregate: number,
+    limit: number,
+  ): number;
+  selectTrack(
+    lastImportant: number,
+    interval: number,
+    planeStride: number,
+    rows: number,
+    rowStride: number,
+    group: number,
+    lengths: number,
+    lanes: number,
+    aggregate: number,
+    threshold: number,
+    now: number,
+  ): number;
+  selectScaleAbove(
+    plane: number,
+    planeStride: number,
+    lengths: number,
+    lanes: number,
+    limit: number,
+    factor: number,
+  ): number;
+  selectPool(
+    source: number,
+    sourceStride: number,
+    target: number,
+    targetStride: number,
+    lengths: number,
+    rows: number,
+    kernel: number,
+    kind: number,
+  ): number;
+  selectApportion(
+    strategy: number,
+    weights: number,
+    count: number,
+    total: number,
+    minimum: number,
+    maximum: number,
+    beta: number,
+    out: number,
+    work: number,
+  ): number;
+}
+
 export interface CoreExports
-  extends MemoryExports, OrderedIndexExports, ViewExports, PagingExports, SchedulingExports {}
+  extends
+    MemoryExports,
+    OrderedIndexExports,
+    ViewExports,
+    PagingExports,
+    SchedulingExports,
+    SelectionExports {}

@@ -10,6 +10,7 @@ export {
   type TokenEvent,
 } from "./engine.js";
 export { QuartermasterError, type ErrorDetails, type HostCode, type StatusCode } from "./errors.js";
+export { apportion, type ApportionOptions, type ApportionStrategy } from "./eviction/apportion.js";
 export {
   PlaneMask,
   type BudgetAllocator,
@@ -26,6 +27,15 @@ export {
   type SparseSelector,
   type StatisticsNeeds,
 } from "./eviction/policy.js";
+export {
+  Selection,
+  type AggregateName,
+  type LayerRows,
+  type PooledOptions,
+  type Scores,
+  type SelectionOptions,
+  type SelectOptions,
+} from "./eviction/select.js";
 export type { Executor, ExecutorDescription, RowContext, SamplingOptions, StepResult } from "./executor.js";
 export type { CoreExports } from "./exports.js";
 export { FreeExtents, type Extent, type Fit, type FreeExtentsOptions } from "./free-extents.js";

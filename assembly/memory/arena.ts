@@ -50,6 +50,7 @@ export const enum RegionKind {
   Scheduler = 4,
   OrderedView = 5,
   FreeExtents = 6,
+  Selection = 7,
 }
 
 

@@ -1,0 +1,93 @@
+/** What do choosing k of n scores and adding attention statistics up cost, a lane? */
+import { Core, type Selection } from "../bindings/main.js";
+import { Random } from "../test/support/random.js";
+import { interleave, type Report, type Subject } from "./measure.js";
+
+export const title = "top-k of a lane's scores, and the kernels that add statistics up, by SIMD and without";
+
+const SIZES = [256, 2048, 16384];
+/** Query heads a lane, in the kernels that read rows. */
+const GROUP = 2;
+const CALLS = 50;
+
+export async function run(report: Report): Promise<void> {
+  const rounds = report.quick ? 6 : 60;
+  for (const n of SIZES) {
+    const simd = await subjects("core", n);
+    const scalar = await subjects("core-scalar", n);
+    const scores = randomScores(n);
+    const k = Math.floor(n / 5);
+    report.timings(
+      `topk ${n}`,
+      await interleave(
+        [
+          { ...simd.topk(scores, k), name: "quartermaster" },
+          { ...scalar.topk(scores, k), name: "quartermaster/scalar" },
+          sortedBy(n, "typed-array sort", (copy) => copy.sort()),
+          sortedBy(n, "sort of indices", (copy) => {
+            const order = Array.from(copy, (_, i) => i);
+            order.sort((a, b) => copy[b] - copy[a] || b - a);
+          }),
+        ],
+        rounds,
+      ),
+    );
+    for (const kernel of ["accumulate", "track", "argmin", "pool"] as const) {
+      report.timings(
+        `${kernel} ${n}`,
+        await interleave(
+          [
+            { ...simd[kernel](), name: "quartermaster" },
+            { ...scalar[kernel](), name: "quartermaster/scalar" },
+          ],
+          rounds,
+        ),
+      );
+    }
+  }
+  report.note("one lane; rows of 2 query heads; topk keeps a fifth; us a call, through the bindings");
+}
+
+function randomScores(n: number): Float32Array {
+  const random = new Random(n);
+  return Float32Array.from({ length: n }, () => (random.next() / 2 ** 32) ** 4);
+}
+
+function sortedBy(n: number, name: string, sort: (copy: Float32Array) => void): Subject {
+  const scores = randomScores(n);
+  return {
+    name,
+    operations: 5,
+    run: () => {
+      for (let i = 0; i < 5; i++) sort(scores.slice());
+    },
+  };
+}
+
+type Timed = Omit<Subject, "name">;
+
+async function subjects(build: "core" | "core-scalar", n: number) {
+  const core = await Core.create({ build });
+  const work = core.selection({ capacity: n, floats: GROUP * n });
+  const planes: Selection = core.selection({ capacity: n, floats: n });
+  work.rows.set(randomScores(GROUP * n));
+  const layer = { rows: work.rows, rowStride: n, heads: GROUP, lengths: [n], planeStride: n };
+  const [score, other] = [planes.scores, planes.rows];
+  const words = (plane: Float32Array): Uint32Array => new Uint32Array(plane.buffer, plane.byteOffset, n);
+  const repeat = (call: (i: number) => void): Timed => ({
+    operations: CALLS,
+    run: () => {
+      for (let i = 0; i < CALLS; i++) call(i);
+    },
+  });
+  return {
+    topk: (scores: Float32Array, k: number): Timed => {
+      score.set(scores);
+      return repeat(() => work.topk(score, k));
+    },
+    accumulate: (): Timed => repeat(() => work.accumulate(score, layer, 1.0001)),
+    track: (): Timed => repeat((i) => work.track(words(score), words(other), layer, 0.05, 100 + i)),
+    argmin: (): Timed => repeat(() => work.argmin(score, { recentFrom: n - (n >> 3) })),
+    pool: (): Timed => repeat(() => work.pool(score, other, n, [n], 5)),
+  };
+}
