@@ -175,9 +175,10 @@ export class Core {
   }
 
   /**
-   * Takes over after a worker that was terminated without `close()`. Its id is free again. When it died inside
-   * a call that locks, the locks stay held: the core is poisoned for all, and this throws POISONED. A worker
-   * that died between two calls, or while reading an index of mode "optimistic", leaves nothing behind.
+   * Takes over after a worker that was terminated without `close()`; any attached thread may, once the worker makes
+   * no further call. Its id is free again. When it died inside a call that locks, the locks stay held: the core is
+   * poisoned for all, and this throws POISONED. A worker that died between two calls leaves nothing behind, nor does
+   * one that was reading an index of mode "optimistic", unless writers had driven it to take locks.
    */
   detachWorker(worker: number): void {
     this.requireUsable();
@@ -497,7 +498,7 @@ export class Core {
 
   /**
    * Takes up the structures that the engine thread has created since this thread attached (or since the last
-   * call): they are then at the end of `orderedIndexes`, `kvCaches`, `schedulers`.
+   * call): they are then at the end of `orderedIndexes`, `kvCaches` and so on.
    */
   refresh(): void {
     this.requireUsable();
@@ -507,9 +508,14 @@ export class Core {
   #adoptRegions(): void {
     const { exports } = this;
     const known = new Set(
-      [...this.orderedIndexes, ...this.kvCaches, ...this.schedulers, ...this.selections].map(
-        ({ pointer }) => pointer,
-      ),
+      [
+        this.orderedIndexes,
+        this.orderedViews,
+        this.freeExtentSets,
+        this.kvCaches,
+        this.schedulers,
+        this.selections,
+      ].flatMap((structures) => structures.map(({ pointer }) => pointer)),
     );
     for (let i = 0; i < exports.coreRegions(); i++) {
       if (known.has(exports.coreRegionPointer(i) >>> 0)) continue;
