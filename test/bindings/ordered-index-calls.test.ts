@@ -187,3 +187,18 @@ test("an iteration shows entries in order while they are changed, across its bat
   assert.deepEqual(seen, [...keys]);
   assert.equal(index.size, 5000);
 });
+
+test("refresh takes up each structure once", async () => {
+  const core = await Core.create({ seed: 1 });
+  core.orderedIndex({ capacity: 10 });
+  core.viewOrder({ capacity: 10 });
+  core.freeExtents({ blocks: 10 });
+  const cache = core.kvCache({ blocks: 8, blockSize: 4, maxSequences: 2, maxSequenceTokens: 32 });
+  core.scheduler({ cache, vocabSize: 10, maxRequests: 2 });
+  const lists = [core.orderedIndexes, core.orderedViews, core.freeExtentSets, core.kvCaches, core.schedulers];
+  core.refresh();
+  assert.deepEqual(
+    lists.map(({ length }) => length),
+    [1, 1, 1, 1, 1],
+  );
+});
