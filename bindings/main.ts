@@ -12,6 +12,13 @@ export {
 export { QuartermasterError, type ErrorDetails, type HostCode, type StatusCode } from "./errors.js";
 export { apportion, type ApportionOptions, type ApportionStrategy } from "./eviction/apportion.js";
 export {
+  createPolicy,
+  EVICTION_POLICIES,
+  policyFromText,
+  type EvictionPolicyName,
+} from "./eviction/create-policy.js";
+export { parsePolicy, type PolicyOptions, type PolicySpec } from "./eviction/options.js";
+export {
   PlaneMask,
   type BudgetAllocator,
   type BudgetPlan,

@@ -352,15 +352,16 @@ export class LabSequence {
   #live(): Uint32Array | undefined {
     const { policy, lanes } = this;
     if (policy === null || !("live" in policy)) return undefined;
+    const count = lanes.layers * lanes.kvHeads;
+    const live = Array.from({ length: count }, (_, lane) =>
+      this.liveSlots(Math.floor(lane / lanes.kvHeads), lane % lanes.kvHeads),
+    );
+    if (live.every((slots) => slots === null)) return undefined;
     const words = Math.ceil((this.#table.length * this.lab.blockSize) / 32);
-    const bitmaps = new Uint32Array(lanes.layers * lanes.kvHeads * words);
-    this.#layers((layer) => {
-      for (let kvHead = 0; kvHead < lanes.kvHeads; kvHead++) {
-        const lane = layer * lanes.kvHeads + kvHead;
-        const slots = this.liveSlots(layer, kvHead);
-        if (slots === null) bitmaps.fill(0xffffffff, lane * words, (lane + 1) * words);
-        else for (const slot of slots) bitmaps[lane * words + (slot >> 5)] |= 1 << (slot & 31);
-      }
+    const bitmaps = new Uint32Array(count * words);
+    live.forEach((slots, lane) => {
+      if (slots === null) bitmaps.fill(0xffffffff, lane * words, (lane + 1) * words);
+      else for (const slot of slots) bitmaps[lane * words + (slot >> 5)] |= 1 << (slot & 31);
     });
     return bitmaps;
   }

@@ -1,0 +1,66 @@
+/** Policies by name. */
+import { invalidArgument } from "../errors.js";
+import { OptionReader, parsePolicy, type PolicyOptions, type PolicySpec } from "./options.js";
+import type { EvictionPolicy } from "./policy.js";
+import { adaKv } from "./policies/ada-kv.js";
+import { FullPolicy } from "./policies/full.js";
+import { H2OPolicy } from "./policies/h2o.js";
+import { keydiff } from "./policies/keydiff.js";
+import { knorm } from "./policies/knorm.js";
+import { LastImportantPolicy } from "./policies/last-important.js";
+import { LazyEvictionPolicy } from "./policies/lazy-eviction.js";
+import { observedAttention } from "./policies/observed-attention.js";
+import { pyramidkv } from "./policies/pyramidkv.js";
+import { RandomPolicy } from "./policies/random.js";
+import { snapkv } from "./policies/snapkv.js";
+import { StreamingPolicy } from "./policies/streaming-llm.js";
+import { TovaPolicy } from "./policies/tova.js";
+import type { Selection } from "./select.js";
+
+type Maker = (read: OptionReader, selection: Selection) => EvictionPolicy;
+
+const streaming: Maker = (read, selection) => new StreamingPolicy(read, selection);
+
+const MAKERS = {
+  full: (read, selection) => new FullPolicy(read, selection),
+  random: (read, selection) => new RandomPolicy(read, selection),
+  local: streaming,
+  "streaming-llm": streaming,
+  snapkv,
+  pyramidkv,
+  tova: (read, selection) => new TovaPolicy(read, selection),
+  keydiff,
+  knorm,
+  "ada-kv": adaKv,
+  "observed-attention": observedAttention,
+  "last-important": (read, selection) => new LastImportantPolicy(read, selection),
+  h2o: (read, selection) => new H2OPolicy(read, selection),
+  "lazy-eviction": (read, selection) => new LazyEvictionPolicy(read, selection),
+} satisfies Record<string, Maker>;
+
+export type EvictionPolicyName = keyof typeof MAKERS;
+
+/** Names that `createPolicy` knows. */
+export const EVICTION_POLICIES = Object.keys(MAKERS) as EvictionPolicyName[];
+
+/**
+ * A policy for one sequence. Options are those of the policy's file; most take `budget` (slots a lane) or `ratio` (of the
+ * prompt). Throws INVALID_ARGUMENT naming the option for an unknown name, an unknown option, or a value out of range.
+ *
+ * @param selection may serve any number of policies, one call at a time; its capacity is at least the slots of the lanes
+ * of a layer
+ */
+export function createPolicy(
+  selection: Selection,
+  name: EvictionPolicyName | (string & {}),
+  options: PolicyOptions = {},
+): EvictionPolicy {
+  if (!Object.hasOwn(MAKERS, name)) throw invalidArgument("policy", name, EVICTION_POLICIES.join(", "));
+  return MAKERS[name as EvictionPolicyName](new OptionReader(name, options), selection);
+}
+
+/** Like createPolicy, from `h2o:heavy=64,recent=64`. */
+export function policyFromText(selection: Selection, text: string): EvictionPolicy {
+  const { name, options }: PolicySpec = parsePolicy(text);
+  return createPolicy(selection, name, options);
+}

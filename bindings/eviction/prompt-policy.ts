@@ -1,0 +1,160 @@
+/**
+ * PromptPolicy: methods that choose once, at the end of the prompt; what is generated is appended and stays. A
+ * PromptScorer says how much a token of the prompt is worth.
+ */
+import type { StatView } from "../statistics.js";
+import type { OptionReader } from "./options.js";
+import type { BudgetPlan, BudgetScope, KeepPlan, LaneShape, SequenceLanes } from "./policy.js";
+import { BudgetRule, keepPlan, PolicyBase, uniformBudget } from "./policy-base.js";
+import type { Selection } from "./select.js";
+import type { StateArray } from "./state.js";
+
+export interface PromptScorer {
+  /** StatMask bits of a prompt's chunks. */
+  readonly mask: number;
+  /** Rows of WINDOW; as many last positions of the prompt stay. 0: none. */
+  readonly window: number;
+  begin(lanes: SequenceLanes): void;
+  observe(layer: number, stats: StatView): void;
+  /** [length] scores of a lane's slots. */
+  scores(layer: number, kvHead: number): Float32Array;
+  /** What it holds between two chunks. */
+  state(): StateArray[];
+  setState(parts: readonly StateArray[]): void;
+}
+
+/** Keeps one score array a lane. */
+export abstract class LaneScorer implements PromptScorer {
+  abstract readonly mask: number;
+  readonly window: number = 0;
+  protected lanes!: SequenceLanes;
+  protected held: Float32Array[] = [];
+
+  begin(lanes: SequenceLanes): void {
+    this.lanes = lanes;
+    this.held = [];
+  }
+
+  abstract observe(layer: number, stats: StatView): void;
+
+  scores(layer: number, kvHead: number): Float32Array {
+    return this.held[layer * this.lanes.kvHeads + kvHead];
+  }
+
+  state(): StateArray[] {
+    return this.held;
+  }
+
+  setState(parts: readonly StateArray[]): void {
+    this.held = parts.map((part) => Float32Array.from(part));
+  }
+
+  protected put(layer: number, kvHead: number, scores: Float32Array): void {
+    this.held[layer * this.lanes.kvHeads + kvHead] = scores;
+  }
+}
+
+export interface PromptPolicyOptions {
+  readonly scorer: PromptScorer;
+  readonly scope?: BudgetScope;
+  /** Slots of each layer's lanes, the window included, [layers]. Default: the same everywhere. */
+  readonly layerSlots?: (slots: number, layers: number, promptTokens: number) => ArrayLike<number>;
+  /** Scope layer-pool: share of a lane's cap that it keeps at least, beside the window. */
+  readonly minimumShare?: number;
+}
+
+export class PromptPolicy extends PolicyBase {
+  readonly needs;
+  readonly planes = 0;
+  readonly #rule: BudgetRule;
+  readonly #scorer: PromptScorer;
+  readonly #scope: BudgetScope;
+  readonly #layerSlots: PromptPolicyOptions["layerSlots"];
+  readonly #minimumShare: number;
+  readonly #recent: number;
+
+  constructor(read: OptionReader, selection: Selection, options: PromptPolicyOptions) {
+    super(read, selection);
+    const { scorer, scope = "lane", minimumShare = 0 } = options;
+    this.#rule = new BudgetRule(read);
+    this.#scorer = scorer;
+    this.#scope = scope;
+    this.#layerSlots = options.layerSlots;
+    this.#minimumShare = minimumShare;
+    this.#recent = scorer.window > 0 ? scorer.window : read.integer("recent", 1, 0, 2 ** 20);
+    this.needs = { prefill: scorer.mask, decode: 0, ...(scorer.window > 0 && { window: scorer.window }) };
+    read.done();
+  }
+
+  budgetFor(shape: LaneShape, promptTokens: number): BudgetPlan {
+    const slots = this.#rule.slots(promptTokens);
+    // A budget within the window keeps the last positions only.
+    const recent = Math.min(this.#recent, slots);
+    const uniform = uniformBudget(shape, slots, { recent, scope: this.#scope });
+    const byLayer = this.#layerSlots?.(slots, shape.layers, promptTokens);
+    if (byLayer === undefined) return uniform;
+    return { ...uniform, cap: uniform.cap.map((_, lane) => byLayer[Math.floor(lane / shape.kvHeads)]) };
+  }
+
+  /** No bound: what is generated stays. */
+  override peakSlots(): number {
+    return Infinity;
+  }
+
+  override beginSequence(lanes: SequenceLanes, promptTokens: number): void {
+    super.beginSequence(lanes, promptTokens);
+    this.#scorer.begin(lanes);
+  }
+
+  override observePrefill(layer: number, stats: StatView): void {
+    this.#scorer.observe(layer, stats);
+  }
+
+  override endPrefill(): KeepPlan | null {
+    const { kvHeads, layers } = this.lanes;
+    const scores = (i: number): Float32Array => this.#scorer.scores(Math.floor(i / kvHeads), i % kvHeads);
+    const plan =
+      this.#scope === "layer-pool"
+        ? keepPlan(Array.from({ length: layers }, (_, layer) => this.#pool(layer)).flat())
+        : this.keepBest((_, i) => scores(i));
+    this.#scorer.begin(this.lanes);
+    return plan;
+  }
+
+  /** The heads of a layer compete for the sum of their caps. */
+  #pool(layer: number): (Uint32Array | null)[] {
+    const { kvHeads } = this.lanes;
+    const heads = Array.from({ length: kvHeads }, (_, kvHead) => kvHead);
+    const lanes = heads.map((kvHead) => this.lanes.lane(layer, kvHead));
+    const lengths = lanes.map(({ length }) => length);
+    const caps = heads.map((kvHead) => this.budget.cap[layer * kvHeads + kvHead]);
+    const total = caps.reduce((sum, cap) => sum + cap, 0);
+    if (lengths.reduce((sum, length) => sum + length, 0) <= total) return heads.map(() => null);
+    const stride = Math.max(...lengths);
+    const scores = new Float32Array(kvHeads * stride);
+    const positions = new Uint32Array(kvHeads * stride);
+    for (const kvHead of heads) {
+      scores.set(this.#scorer.scores(layer, kvHead).subarray(0, lengths[kvHead]), kvHead * stride);
+      positions.set(lanes[kvHead].pos.subarray(0, lengths[kvHead]), kvHead * stride);
+    }
+    const { recent, sinks } = this.budget;
+    const own = Math.floor(this.#minimumShare * (Math.min(...caps) - recent));
+    const kept = this.selection.topkPooled(scores, total, {
+      lengths,
+      stride,
+      positions,
+      sinks,
+      recentFrom: this.recentFrom,
+      minimum: Math.max(1, own) + recent,
+    });
+    return kept.map((slots) => slots.slice());
+  }
+
+  protected override state(): StateArray[] {
+    return this.#scorer.state();
+  }
+
+  protected override setState(parts: readonly StateArray[]): void {
+    this.#scorer.setState(parts);
+  }
+}
