@@ -7,6 +7,7 @@ const root = fileURLToPath(new URL("..", import.meta.url));
 const deno = `${root}node_modules/.bin/deno`;
 const EXAMPLES = [
   ["node", process.execPath, ["examples/node/embed.mjs"]],
+  ["node, shared prefix", process.execPath, ["examples/node/shared-prefix/main.mjs"]],
   ["deno", deno, ["run", "--allow-read", "--no-check", "examples/deno/serve.ts"]],
   ["browser", process.execPath, ["examples/browser/run.mjs"]],
 ];
