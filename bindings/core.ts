@@ -6,6 +6,7 @@
  *
  * Longer than its neighbours because every structure is created here: only the core may make room in its memory.
  */
+import { ORDER_KINDS } from "./block-order.js";
 import { invalidArgument, QuartermasterError, requireInteger, statusError } from "./errors.js";
 import { Selection, type SelectionOptions } from "./eviction/select.js";
 import type { CoreExports } from "./exports.js";
@@ -35,7 +36,7 @@ import {
 import { Scheduler, type SchedulerOptions } from "./scheduler.js";
 
 /** Layout version this binding was written for; the module's `abiVersion()` must be the same. */
-export const ABI_VERSION = 2;
+export const ABI_VERSION = 3;
 
 const PAGE = 65536;
 const RegionKind = {
@@ -320,7 +321,15 @@ export class Core {
       shape.maxSequenceTokens,
       shape.sharedProbe ? 1 : 0,
     );
-    this.#makeRoom(bytes, "kvCache");
+    const order = shape.evictionOrder;
+    const orderBytes =
+      order.kind === "lru"
+        ? 0
+        : exports.kvOrderBytes(shape.blocks, ORDER_KINDS.indexOf(order.kind), order.history);
+    if (orderBytes > 0 && exports.coreRegions() > MAX_REGIONS - 2) {
+      throw statusError(-2, "kvCache with an eviction order needs two regions");
+    }
+    this.#makeRoom(exports.coreCost(bytes) + orderBytes, "kvCache");
     this.call(
       () =>
         exports.kvCacheCreate(
@@ -334,7 +343,17 @@ export class Core {
         ),
       "kvCache",
     );
-    const cache = new KvCache(this, this.#lastPointer());
+    const pointer = this.#lastPointer();
+    if (orderBytes > 0) {
+      const kind = ORDER_KINDS.indexOf(order.kind);
+      this.call(
+        () => exports.kvOrderCreate(pointer, kind, order.history, order.baseCost, order.depthCost),
+        "kvCache",
+      );
+    }
+    if (shape.retainBlocks < shape.blocks)
+      this.call(() => exports.kvRetain(pointer, shape.retainBlocks), "kvCache");
+    const cache = new KvCache(this, pointer);
     this.kvCaches.push(cache);
     return cache;
   }
@@ -547,6 +566,8 @@ export class Core {
 /** Bytes of scratch a worker. */
 const SCRATCH_BYTES = 1 << 16;
 const MAX_WORKERS = 64;
+/** Regions that a core's directory has room for. */
+const MAX_REGIONS = 64;
 /** Address of the poison word and the attached workers in the arena's header: not part of a snapshot. */
 const WORKERS_AT = 112;
 

@@ -120,6 +120,11 @@ export interface PagingExports {
     keyBits: number,
     sharedProbe: number,
   ): number;
+  kvOrderBytes(blocks: number, kind: number, history: number): number;
+  kvOrderCreate(kv: number, kind: number, history: number, baseCost: number, depthCost: number): number;
+  kvOrderKind(kv: number): number;
+  kvRetain(kv: number, blocks: number): number;
+  kvScore(kv: number, sequence: number, from: number, count: number, scores: number): number;
   kvOpen(kv: number, namespace: number, count: number, flags: number): number;
   kvMatch(kv: number, namespace: number, count: number): number;
   kvCacheProbeBytes(): number;

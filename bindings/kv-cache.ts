@@ -10,8 +10,9 @@
  * Paged KV blocks: "Efficient Memory Management for Large Language Model Serving with PagedAttention"
  * (arXiv 2309.06180).
  */
+import { type BlockOrderKind, type BlockOrderOptions, blockOrderShape, ORDER_KINDS } from "./block-order.js";
 import type { Core } from "./core.js";
-import { invalidArgument, type QuartermasterError, requireInteger, statusError } from "./errors.js";
+import { invalidArgument, QuartermasterError, requireInteger, statusError } from "./errors.js";
 import { TRANSFER_WORDS } from "./plan.js";
 import { type PrefixProbe, probePrefix } from "./prefix-probe.js";
 import { requireTokenIds } from "./token-ids.js";
@@ -46,7 +47,19 @@ export interface KvCacheOptions {
    * enters or leaves the cache.
    */
   sharedProbe?: boolean;
+  /** Which unheld cached block goes first when room is needed: a name, or a name with options. Default "lru". */
+  evictionOrder?: BlockOrderKind | BlockOrderOptions;
+  /**
+   * Unheld cached blocks to keep at most, 0 to `blocks`: what is above is forgotten as soon as sequences let go of it,
+   * so that a new block may be turned away in favour of older ones. Default: all.
+   */
+  retainBlocks?: number;
 }
+
+/** Options with everything filled in. */
+export type KvCacheShape = Required<Omit<KvCacheOptions, "evictionOrder">> & {
+  evictionOrder: Required<BlockOrderOptions>;
+};
 
 export interface OpenOptions {
   /** Token ids of the prompt, u32 each; may be empty. At most maxSequenceTokens. */
@@ -79,6 +92,7 @@ export interface KvCacheStats {
 
 const PRIVATE = 1;
 const MAX_NAMESPACE = 2 ** 31 - 2;
+const MAX_BLOCKS_OF_A_SEQUENCE = 2 ** 24;
 
 /** Word offsets in the KvCache header (docs/abi.md). */
 const Header = {
@@ -107,6 +121,8 @@ export class KvCache {
   readonly maxSequenceTokens: number;
   /** Whether `probe` can be called. */
   readonly sharedProbe: boolean;
+  /** What its eviction order goes by. */
+  readonly evictionOrder: BlockOrderKind;
 
   /** Made by `core.kvCache(...)`. */
   constructor(core: Core, pointer: number) {
@@ -118,20 +134,24 @@ export class KvCache {
     this.maxSequences = header[Header.maxSequences];
     this.maxSequenceTokens = header[Header.maxSequenceTokens];
     this.sharedProbe = core.exports.kvCacheProbeIndex(pointer) !== 0;
+    this.evictionOrder = ORDER_KINDS[core.exports.kvOrderKind(pointer)];
   }
 
   /** Checks options and fills in defaults. */
-  static shape(options: KvCacheOptions): Required<KvCacheOptions> {
+  static shape(options: KvCacheOptions): KvCacheShape {
     if (typeof options !== "object" || options === null)
       throw invalidArgument("options", options, "an object");
+    const blocks = requireInteger("blocks", options.blocks, 1, 2 ** 27);
     const shape = {
-      blocks: requireInteger("blocks", options.blocks, 1, 2 ** 27),
+      blocks,
       blockSize: requireInteger("blockSize", options.blockSize ?? 16, 1, 256),
       maxSequences: requireInteger("maxSequences", options.maxSequences ?? 1024, 1, 2 ** 20),
       maxSequenceTokens: requireInteger("maxSequenceTokens", options.maxSequenceTokens ?? 8192, 1, 2 ** 24),
       prefixCache: options.prefixCache ?? true,
       keyBits: requireInteger("keyBits", options.keyBits ?? 64, 0, 64),
       sharedProbe: options.sharedProbe ?? false,
+      evictionOrder: blockOrderShape(options.evictionOrder, blocks),
+      retainBlocks: requireInteger("retainBlocks", options.retainBlocks ?? blocks, 0, blocks),
     };
     if ((shape.blockSize & (shape.blockSize - 1)) !== 0) {
       throw invalidArgument("blockSize", shape.blockSize, "a power of two from 1 to 256");
@@ -244,6 +264,37 @@ export class KvCache {
   /** The pending copies have not been run: sequences get their shared blocks back. */
   revertCopies(): void {
     this.#run((kv) => this.core.exports.kvRevertCopies(kv), "revertCopies");
+  }
+
+  /**
+   * Order "scored": gives the sequence's blocks from table entry `from` on a score each, for when nobody holds them:
+   * any number but NaN, the lowest goes first. Returns how many blocks there were to score: those that are cached.
+   * A block starts with 0. Throws UNKNOWN_SEQUENCE, UNSUPPORTED under another order.
+   */
+  score(sequence: SequenceId, scores: ArrayLike<number>, from = 0): number {
+    if (this.evictionOrder !== "scored")
+      throw new QuartermasterError(
+        "UNSUPPORTED",
+        `scores need evictionOrder "scored", not "${this.evictionOrder}"`,
+      );
+    this.length(sequence);
+    requireInteger("from", from, 0, MAX_BLOCKS_OF_A_SEQUENCE);
+    for (let i = 0; i < scores.length; i++) {
+      if (typeof scores[i] !== "number" || Number.isNaN(scores[i]))
+        throw invalidArgument(`scores[${i}]`, scores[i], "a number");
+    }
+    const room = this.core.scratchBytes >> 3;
+    let scored = 0;
+    for (let at = 0; at < scores.length; at += room) {
+      const count = Math.min(room, scores.length - at);
+      const address = this.core.scratch(count * 8);
+      const values = new Float64Array(this.core.memory.buffer, address, count);
+      for (let i = 0; i < count; i++) values[i] = scores[at + i];
+      scored += this.#onSequence("score", sequence, (kv) =>
+        this.core.exports.kvScore(kv, sequence, from + at, count, address),
+      );
+    }
+    return scored;
   }
 
   /** Forgets every cached block that no sequence holds; returns how many. */

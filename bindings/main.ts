@@ -1,4 +1,5 @@
 /** quartermaster: what stays in memory and what runs next, for LLM inference engines. */
+export { type BlockOrderKind, type BlockOrderOptions } from "./block-order.js";
 export { ABI_VERSION, Core, type CoreOptions, type SharedCore } from "./core.js";
 export type { BatchRegion } from "./batch-region.js";
 export {

@@ -3,11 +3,21 @@
  * KvCache; sequences are handles. In the debug build every changing call is followed by a full check.
  */
 import { ARENA, arenaSeed, arenaTake, RegionKind } from "../memory/arena";
-import { INVALID_ARGUMENT, NOT_FOUND, OK, OUT_OF_MEMORY, SEQUENCE_OWNED, Status } from "../memory/status";
-import { kvCreate, kvShapeValid, kvShareProbe } from "../paging/cache";
-import { block, kvBytes, KvCache, MAX_NAMESPACE, OWNED, SLOT_MASK, tableOf } from "../paging/layout";
+import {
+  INVALID_ARGUMENT,
+  NOT_FOUND,
+  OK,
+  OUT_OF_MEMORY,
+  SEQUENCE_OWNED,
+  Status,
+  UNKNOWN_SEQUENCE,
+} from "../memory/status";
+import { LAST_KIND, MAX_HISTORY, Order, orderBytes, orderLayOut, OrderKind } from "../orders/layout";
+import { setScore } from "../orders/ranked";
+import { kvCreate, kvSetOrder, kvShapeValid, kvShareProbe } from "../paging/cache";
+import { block, kvBytes, KvCache, MAX_NAMESPACE, orderOf, OWNED, SLOT_MASK, tableOf } from "../paging/layout";
 import { availableBlocks } from "../paging/pool";
-import { forgetUnreferenced, matchPrefix } from "../paging/prefix";
+import { forgetUnreferenced, matchPrefix, trim } from "../paging/prefix";
 import { probeBlocks, probeStart, probeWorkBytes } from "../paging/probe";
 import { probeIndexBytes } from "../paging/probe-index";
 import {
@@ -91,6 +101,71 @@ export function kvCacheCreate(
     kvShareProbe(kv, index, arenaSeed(ARENA));
   }
   return checked(kv, OK);
+}
+
+// @ts-ignore: decorator
+@inline
+function orderShapeValid(kind: u32, history: u32): bool {
+  return kind >= 1 && kind <= LAST_KIND && history <= MAX_HISTORY;
+}
+
+/** Bytes of an eviction order for a cache of so many blocks, or INVALID_ARGUMENT. `kind`: docs/abi.md. */
+export function kvOrderBytes(blocks: u32, kind: u32, history: u32): f64 {
+  return orderShapeValid(kind, history) ? <f64>orderBytes(kind, blocks, history) : INVALID_ARGUMENT;
+}
+
+/**
+ * Gives a cache that has nothing cached and nothing open an eviction order of its own, in a region of its own.
+ * `history`: blocks to remember after they have left. GDSF takes the cost of a first block and what each block in
+ * front of it adds, both finite and >= 0.
+ */
+export function kvOrderCreate(cache: usize, kind: u32, history: u32, baseCost: f64, depthCost: f64): Status {
+  const kv = changetype<KvCache>(cache);
+  if (!orderShapeValid(kind, history) || kv.order != 0 || kv.freeCount != kv.blockCount)
+    return INVALID_ARGUMENT;
+  if (!(baseCost >= 0 && baseCost < Infinity && depthCost >= 0 && depthCost < Infinity))
+    return INVALID_ARGUMENT;
+  const bytes = orderBytes(kind, kv.blockCount, history);
+  const order = arenaTake(ARENA, RegionKind.EvictionOrder, bytes);
+  if (order == 0) return OUT_OF_MEMORY;
+  orderLayOut(changetype<Order>(order), kind, kv.blockCount, history);
+  changetype<Order>(order).baseCost = baseCost;
+  changetype<Order>(order).depthCost = depthCost;
+  kvSetOrder(kv, order);
+  return checked(kv, OK);
+}
+
+/** Kind of the cache's eviction order. */
+export function kvOrderKind(cache: usize): u32 {
+  const kv = changetype<KvCache>(cache);
+  return kv.order == 0 ? 0 : orderOf(kv).kind;
+}
+
+/** Unheld cached blocks to keep at most, 0 to all; forgets what is above. */
+export function kvRetain(cache: usize, blocks: u32): Status {
+  const kv = changetype<KvCache>(cache);
+  if (blocks > kv.blockCount) return INVALID_ARGUMENT;
+  kv.retained = blocks;
+  trim(kv);
+  return checked(kv, OK);
+}
+
+/**
+ * Order `scored`: scores (f64, not NaN, at `scores`) of the cached blocks among `count` entries of a sequence's table
+ * from `from` on. Returns how many there were; INVALID_ARGUMENT under another order.
+ */
+export function kvScore(cache: usize, handle: u32, from: u32, count: u32, scores: usize): i32 {
+  const kv = changetype<KvCache>(cache);
+  if (!isOpen(kv, handle)) return UNKNOWN_SEQUENCE;
+  if (kv.order == 0 || orderOf(kv).kind != OrderKind.Scored) return INVALID_ARGUMENT;
+  const published = sequenceOf(kv, handle).published;
+  const cached: u32 = from >= published ? 0 : min(count, published - from);
+  for (let i: u32 = 0; i < cached; i++)
+    if (isNaN(load<f64>(scores + ((<usize>i) << 3)))) return INVALID_ARGUMENT;
+  const entries = tableOf(kv, handle & SLOT_MASK) + ((<usize>from) << 2);
+  for (let i: u32 = 0; i < cached; i++)
+    setScore(orderOf(kv), load<u32>(entries + ((<usize>i) << 2)), load<f64>(scores + ((<usize>i) << 3)));
+  return checked(kv, <i32>cached);
 }
 
 /** Opens a sequence on the cached part of `count` tokens in the input region. `flags`: 1 = never shared. */

@@ -23,7 +23,7 @@ import { nextRandom } from "./rng";
 
 /** Changes whenever the layout of the arena, of a structure in it or of an exported record changes. */
 // @ts-ignore: decorator
-@inline export const ABI_VERSION: u32 = 2;
+@inline export const ABI_VERSION: u32 = 3;
 /** Where a core's arena starts; address 0 stays "no structure". */
 // @ts-ignore: decorator
 @inline export const ARENA: usize = 64;
@@ -51,6 +51,7 @@ export const enum RegionKind {
   OrderedView = 5,
   FreeExtents = 6,
   Selection = 7,
+  EvictionOrder = 8,
 }
 
 

@@ -41,9 +41,16 @@ export function kvCreate(
   kv.evictions = 0;
   kv.duplicates = 0;
   kv.cachedCount = 0;
+  kv.order = 0;
+  kv.retained = blocks;
   poolCreate(kv);
   prefixCreate(kv, seed, keyBits);
   sequencesCreate(kv);
+}
+
+/** Gives a cache without sequences and cached blocks an order of its own, laid out over its blocks at `order`. */
+export function kvSetOrder(kv: KvCache, order: usize): void {
+  kv.order = <u32>order;
 }
 
 /**

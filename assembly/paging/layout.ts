@@ -1,7 +1,7 @@
 /**
  * KvCache: the records and the one region that the block pool, the prefix index and the block tables share.
  *
- *   header (KvCache, 3 lines)
+ *   header (KvCache, 4 lines)
  *   blocks     [blocks]        Block, 32 B      reference count, list links, prefix key
  *   buckets    [2^k >= blocks] u32              first block of each hash chain
  *   tokens     [blocks][blockSize] u32          the token ids whose K and V a block holds
@@ -17,6 +17,7 @@
  * 2309.06180).
  */
 import { alignToLine } from "../memory/arena";
+import { Order } from "../orders/layout";
 
 export type BlockId = u32;
 
@@ -98,6 +99,10 @@ export class KvCache {
   /** Address of the shared probe index, 0: none. Not 0 in `probeIncomplete`: its nodes have run out once. */
   probeIndex: u32;
   probeIncomplete: u32;
+  /** Address of the eviction order, 0: least recently used, by the evictable list. */
+  order: u32;
+  /** Unheld cached blocks to keep at most. */
+  retained: u32;
 }
 
 
@@ -174,6 +179,13 @@ export function tokensOf(kv: KvCache, id: BlockId): usize {
 @inline
 export function sequenceAt(kv: KvCache, slot: u32): Sequence {
   return changetype<Sequence>(<usize>kv.sequences + <usize>slot * offsetof<Sequence>());
+}
+
+/** The eviction order of a cache that has one (`order` is not 0). */
+// @ts-ignore: decorator
+@inline
+export function orderOf(kv: KvCache): Order {
+  return changetype<Order>(<usize>kv.order);
 }
 
 /** Address of a sequence's block table. */

@@ -8,11 +8,14 @@
  * 1. refs > 0  <=>  the block is in neither list.  refs = 0 <=> it is in exactly one: evictable if cached, else free.
  * 2. A sequence releases its tail before its head, and nobody holds a cached block without holding its ancestors, so
  *    in the evictable list every block stands before its ancestors: the head never has cached children.
+ * 3. With an eviction order (orders/order.ts) there is no evictable list, only a count: the order holds those of its
+ *    blocks that have no cached children.
  *
- * Every operation is O(1); a block reused from the middle of the evictable list is unlinked, not searched
- * for.
+ * Every operation on the lists is O(1); a block reused from the middle of the evictable list is unlinked, not
+ * searched for.
  */
-import { Block, BlockId, block, KvCache, NONE, ROOT } from "./layout";
+import { orderBare, orderHold, orderRest, orderVictim } from "../orders/order";
+import { Block, BlockId, block, KvCache, NONE, orderOf, ROOT } from "./layout";
 
 /** Fills the free list in id order. */
 export function poolCreate(kv: KvCache): void {
@@ -106,7 +109,7 @@ function unlinkEvictable(kv: KvCache, record: Block): void {
 @inline
 export function reference(kv: KvCache, id: BlockId): void {
   const record = block(kv, id);
-  if (record.refs == 0) unlinkEvictable(kv, record);
+  if (record.refs == 0) leaveEvictable(kv, id, record);
   record.refs += 1;
 }
 
@@ -118,13 +121,45 @@ export function release(kv: KvCache, id: BlockId): void {
   const refs = record.refs - 1;
   record.refs = refs;
   if (refs > 0) return;
-  if (isCached(record)) pushEvictable(kv, id, record);
-  else pushFree(kv, id, record);
+  if (!isCached(record)) pushFree(kv, id, record);
+  else if (kv.order == 0) pushEvictable(kv, id, record);
+  else {
+    kv.evictableCount += 1;
+    orderRest(orderOf(kv), id, record.children == 0);
+  }
+}
+
+// @ts-ignore: decorator
+@inline
+function leaveEvictable(kv: KvCache, id: BlockId, record: Block): void {
+  if (kv.order == 0) {
+    unlinkEvictable(kv, record);
+  } else {
+    kv.evictableCount -= 1;
+    orderHold(orderOf(kv), id);
+  }
+}
+
+/** The evictable block to forget next; there must be one. It has no cached children. */
+// @ts-ignore: decorator
+@inline
+export function nextVictim(kv: KvCache): BlockId {
+  return kv.order == 0 ? kv.evictableHead : orderVictim(orderOf(kv));
 }
 
 /** Moves an evictable block that has just been forgotten to the free list. */
 export function evictableToFree(kv: KvCache, id: BlockId): void {
   const record = block(kv, id);
-  unlinkEvictable(kv, record);
+  if (kv.order == 0) unlinkEvictable(kv, record);
+  else kv.evictableCount -= 1;
   pushFree(kv, id, record);
+}
+
+/** A cached block has lost a child. */
+// @ts-ignore: decorator
+@inline
+export function loseChild(kv: KvCache, id: BlockId): void {
+  const record = block(kv, id);
+  record.children -= 1;
+  if (kv.order != 0 && record.children == 0 && record.refs == 0) orderBare(orderOf(kv), id);
 }

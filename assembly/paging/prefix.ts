@@ -14,8 +14,9 @@
  * they are probed because they do not depend on what the probes find.
  */
 import { chainKey, digestTokens, rootKey } from "../memory/hash";
-import { Block, BlockId, block, KvCache, MATCH_GROUP, NONE, ROOT, tokensOf } from "./layout";
-import { evictableToFree, isCached, isFirst, takeFree } from "./pool";
+import { orderEnter, orderLeave } from "../orders/order";
+import { Block, BlockId, block, KvCache, MATCH_GROUP, NONE, orderOf, ROOT, tokensOf } from "./layout";
+import { evictableToFree, isCached, isFirst, loseChild, nextVictim, takeFree } from "./pool";
 import { announce, withdraw } from "./probe-index";
 
 // @ts-ignore: decorator
@@ -148,50 +149,57 @@ export function publish(kv: KvCache, id: BlockId, parent: u32): BlockId {
   store<u32>(bucket, id);
   if (!isFirst(parent)) block(kv, parent).children += 1;
   kv.cachedCount += 1;
+  if (kv.order != 0) orderEnter(orderOf(kv), id, isFirst(parent) ? NONE : parent, key);
   if (kv.probeIndex != 0) announce(kv, key, id);
   return id;
 }
 
-/** Takes a cached block out of the index. It must have no cached children. */
-function forget(kv: KvCache, id: BlockId, record: Block): void {
+/** Takes an unheld cached block out of the index. It must have no cached children. `evicted`: for room. */
+function forget(kv: KvCache, id: BlockId, record: Block, evicted: bool): void {
   assert(isCached(record) && record.children == 0);
+  if (kv.order != 0) orderLeave(orderOf(kv), id, record.key, evicted);
   const bucket = bucketPtr(kv, record.key);
   let link = bucket;
   while (load<u32>(link) != id)
     link = changetype<usize>(block(kv, load<u32>(link))) + offsetof<Block>("chain");
   store<u32>(link, record.chain);
-  if (!isFirst(record.parent)) block(kv, record.parent).children -= 1;
+  if (!isFirst(record.parent)) loseChild(kv, record.parent);
   record.parent = NONE;
   record.chain = NONE;
   kv.cachedCount -= 1;
   if (kv.probeIndex != 0) withdraw(kv, record, withKey(kv, load<u32>(bucket), record.key));
 }
 
-/** Forgets the least recently used cached block that nobody holds; its block is free then. */
-function evictOldest(kv: KvCache): void {
-  const victim = kv.evictableHead;
-  forget(kv, victim, block(kv, victim));
+/** Forgets the next victim of the eviction order; its block is free then. */
+function evict(kv: KvCache): void {
+  const victim = nextVictim(kv);
+  forget(kv, victim, block(kv, victim), true);
   evictableToFree(kv, victim);
   kv.evictions += 1;
 }
 
+/** Forgets unheld blocks until no more are cached than are to be retained. */
+export function trim(kv: KvCache): void {
+  while (kv.evictableCount > kv.retained) evict(kv);
+}
+
 /**
- * Takes one block, referenced once: a free one, else the least recently used cached one. One must be
+ * Takes one block, referenced once: a free one, else the next victim of the eviction order. One must be
  * available.
  */
 // @ts-ignore: decorator
 @inline
 export function takeBlock(kv: KvCache): BlockId {
-  if (kv.freeCount == 0) evictOldest(kv);
+  if (kv.freeCount == 0) evict(kv);
   return takeFree(kv);
 }
 
 /** Forgets every cached block that no sequence holds; returns how many. */
 export function forgetUnreferenced(kv: KvCache): u32 {
   let forgotten: u32 = 0;
-  while (kv.evictableHead != NONE) {
-    const id = kv.evictableHead;
-    forget(kv, id, block(kv, id));
+  while (kv.evictableCount != 0) {
+    const id = nextVictim(kv);
+    forget(kv, id, block(kv, id), false);
     evictableToFree(kv, id);
     forgotten += 1;
   }

@@ -32,6 +32,7 @@ import {
   MAX_GENERATION,
   MAX_NAMESPACE,
   NONE,
+  orderOf,
   PRIVATE,
   ROOT,
   Sequence,
@@ -41,8 +42,9 @@ import {
   tableOf,
   tokensOf,
 } from "./layout";
+import { orderUse } from "../orders/order";
 import { availableBlocks, isCached, reference, release } from "./pool";
-import { matchPrefix, publish, takeBlock } from "./prefix";
+import { matchPrefix, publish, takeBlock, trim } from "./prefix";
 
 export function sequencesCreate(kv: KvCache): void {
   for (let slot: u32 = 0; slot < kv.maxSequences; slot++) {
@@ -110,8 +112,13 @@ export function open(kv: KvCache, namespace: u32, tokensPtr: usize, count: u32, 
 
 /** Counts a look-up that led to something: `count` prompt tokens asked for, the sequence's length found. */
 export function countLookup(kv: KvCache, handle: u32, count: u32): void {
+  const sequence = sequenceOf(kv, handle);
   kv.queriedTokens += count;
-  kv.hitTokens += sequenceOf(kv, handle).length;
+  kv.hitTokens += sequence.length;
+  if (kv.order == 0) return;
+  const table = tableOf(kv, handle & SLOT_MASK);
+  for (let i: u32 = 0; i < sequence.published; i++)
+    orderUse(orderOf(kv), load<u32>(table + ((<usize>i) << 2)));
 }
 
 /**
@@ -184,6 +191,7 @@ function publishFull(kv: KvCache, sequence: Sequence, table: usize): void {
     const canonical = publish(kv, id, parent);
     if (canonical != id) {
       reference(kv, canonical);
+      if (kv.order != 0) orderUse(orderOf(kv), canonical);
       store<u32>(entry, canonical);
       release(kv, id);
     }
@@ -253,6 +261,7 @@ function releaseFrom(kv: KvCache, sequence: Sequence, table: usize, keep: u32): 
     else releaseWithCopies(kv, id);
   }
   sequence.blockCount = keep;
+  trim(kv);
 }
 
 /**
@@ -318,6 +327,7 @@ export function close(kv: KvCache, handle: u32): Status {
 export function settleCopies(kv: KvCache): void {
   for (let i: u32 = 0; i < kv.copyCount; i++) release(kv, copyAt(kv, i).source);
   kv.copyCount = 0;
+  trim(kv);
 }
 
 /** The pending copies were not run: every sequence that writes to a target gets its shared tail back. */
@@ -338,6 +348,7 @@ export function revertCopies(kv: KvCache): void {
     release(kv, source);
   }
   kv.copyCount = 0;
+  trim(kv);
 }
 
 /** Whether a copy into this block has not been settled yet. */

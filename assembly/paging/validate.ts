@@ -9,12 +9,14 @@ import {
   copyAt,
   KvCache,
   NONE,
+  orderOf,
   ROOT,
   Sequence,
   sequenceAt,
   tableOf,
   tokensOf,
 } from "./layout";
+import { isCandidate, orderValid } from "../orders/validate";
 import { isCached, isFirst } from "./pool";
 import { bucketPtr, keyBehind, withKey } from "./prefix";
 import { announced, probeIndexValidate } from "./probe-index";
@@ -41,11 +43,28 @@ function validList(kv: KvCache, head: u32, tail: u32, count: u32, cached: bool):
 
 function validLists(kv: KvCache): bool {
   if (!validList(kv, kv.freeHead, kv.freeTail, kv.freeCount, false)) return false;
-  if (!validList(kv, kv.evictableHead, kv.evictableTail, kv.evictableCount, true)) return false;
+  if (kv.order != 0) {
+    if (kv.evictableHead != NONE || !validOrder(kv)) return false;
+  } else if (!validList(kv, kv.evictableHead, kv.evictableTail, kv.evictableCount, true)) return false;
+  if (kv.evictableCount > kv.retained) return false;
   if (kv.evictableHead != NONE && block(kv, kv.evictableHead).children != 0) return false;
   let held: u32 = 0;
   for (let id: u32 = 0; id < kv.blockCount; id++) held += u32(block(kv, id).refs != 0);
   return held + kv.freeCount + kv.evictableCount == kv.blockCount;
+}
+
+/** The order is sound, and its candidates are the unheld cached blocks without children. */
+function validOrder(kv: KvCache): bool {
+  const order = orderOf(kv);
+  if (!orderValid(order) || order.capacity != kv.blockCount || order.entered != kv.cachedCount) return false;
+  let evictable: u32 = 0;
+  for (let id: u32 = 0; id < kv.blockCount; id++) {
+    const record = block(kv, id);
+    const unheld = isCached(record) && record.refs == 0;
+    if (isCandidate(order, id) != (unheld && record.children == 0)) return false;
+    evictable += u32(unheld);
+  }
+  return evictable == kv.evictableCount;
 }
 
 /**

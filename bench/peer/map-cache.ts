@@ -11,6 +11,19 @@ export interface MapBlock {
   refs: number;
   /** Name of the prefix that ends here, 0 while not cached. */
   name: number;
+  /** The block before it in its prefix, and how many cached blocks are behind it. */
+  parent?: MapBlock;
+  children: number;
+}
+
+/** An eviction order: told what happens to blocks, it names the victim. Without one: least recently used. */
+export interface MapOrder {
+  enter(block: MapBlock): void;
+  use(block: MapBlock): void;
+  rest(block: MapBlock): void;
+  leave(block: MapBlock, evicted: boolean): void;
+  /** One of the blocks that nobody holds and that have no children, the longest unheld first. */
+  victim(candidates: MapBlock[]): MapBlock;
 }
 
 export interface MapSequence {
@@ -27,6 +40,8 @@ export class MapCache {
   readonly maxSequences: number;
   readonly maxSequenceTokens: number;
   readonly prefixCache: boolean;
+  readonly order?: MapOrder;
+  readonly retainBlocks: number;
   free: number;
   open = 0;
   evictions = 0;
@@ -44,12 +59,16 @@ export class MapCache {
     maxSequences: number;
     maxSequenceTokens: number;
     prefixCache?: boolean;
+    order?: MapOrder;
+    retainBlocks?: number;
   }) {
     this.blocks = options.blocks;
     this.blockSize = options.blockSize;
     this.maxSequences = options.maxSequences;
     this.maxSequenceTokens = options.maxSequenceTokens;
     this.prefixCache = options.prefixCache ?? true;
+    this.order = options.order;
+    this.retainBlocks = options.retainBlocks ?? options.blocks;
     this.free = options.blocks;
   }
 
@@ -90,6 +109,7 @@ export class MapCache {
       published: blocks.length,
     };
     this.sequences.add(sequence);
+    if (this.order) for (const block of blocks) this.order.use(block);
     return sequence;
   }
 
@@ -152,6 +172,7 @@ export class MapCache {
   settleCopies(): void {
     for (const { source } of this.pendingCopies) this.#release(source);
     this.pendingCopies = [];
+    this.#trim();
   }
 
   revertCopies(): void {
@@ -166,13 +187,12 @@ export class MapCache {
       this.#release(source);
     }
     this.pendingCopies = [];
+    this.#trim();
   }
 
   forget(): number {
     const forgotten = this.evictable.size;
-    for (const block of this.evictable) this.#uncache(block);
-    this.evictable.clear();
-    this.free += forgotten;
+    while (this.evictable.size > 0) this.#forget(this.#victim(), false);
     return forgotten;
   }
 
@@ -194,11 +214,16 @@ export class MapCache {
       if (existing !== undefined) {
         this.duplicates += 1;
         this.#reference(existing);
+        this.order?.use(existing);
         this.#release(sequence.blocks[i]);
         sequence.blocks[i] = existing;
       } else {
-        sequence.blocks[i].name = name;
-        this.cached.set(name, sequence.blocks[i]);
+        const block = sequence.blocks[i];
+        block.name = name;
+        block.parent = sequence.blocks[i - 1];
+        if (block.parent) block.parent.children += 1;
+        this.cached.set(name, block);
+        this.order?.enter(block);
       }
     }
     sequence.published = Math.max(full, sequence.published);
@@ -212,6 +237,7 @@ export class MapCache {
 
   #releaseFrom(sequence: MapSequence, keep: number): void {
     while (sequence.blocks.length > keep) this.#releaseWithCopies(sequence.blocks.pop()!);
+    this.#trim();
   }
 
   /** Releases a block, and what a pending copy into it was to read, once nobody holds it. */
@@ -223,19 +249,33 @@ export class MapCache {
   }
 
   #take(): MapBlock {
-    if (this.free > 0) this.free -= 1;
-    else {
-      const victim = this.evictable.values().next().value!;
-      this.evictable.delete(victim);
-      this.#uncache(victim);
+    if (this.free === 0) {
+      this.#forget(this.#victim(), true);
       this.evictions += 1;
     }
-    return { refs: 1, name: 0 };
+    this.free -= 1;
+    return { refs: 1, name: 0, children: 0 };
   }
 
-  #uncache(block: MapBlock): void {
+  #victim(): MapBlock {
+    if (!this.order) return this.evictable.values().next().value!;
+    return this.order.victim([...this.evictable].filter(({ children }) => children === 0));
+  }
+
+  #trim(): void {
+    while (this.evictable.size > this.retainBlocks) {
+      this.#forget(this.#victim(), true);
+      this.evictions += 1;
+    }
+  }
+
+  #forget(block: MapBlock, evicted: boolean): void {
+    this.order?.leave(block, evicted);
+    this.evictable.delete(block);
     this.cached.delete(block.name);
+    if (block.parent) block.parent.children -= 1;
     block.name = 0;
+    this.free += 1;
   }
 
   #reference(block: MapBlock): void {
@@ -246,7 +286,9 @@ export class MapCache {
   #release(block: MapBlock): void {
     block.refs -= 1;
     if (block.refs > 0) return;
-    if (block.name !== 0) this.evictable.add(block);
-    else this.free += 1;
+    if (block.name !== 0) {
+      this.evictable.add(block);
+      this.order?.rest(block);
+    } else this.free += 1;
   }
 }

@@ -1,4 +1,4 @@
-/** Imports run downhill only: memory < index, select < paging < eviction, experts < scheduling < exports. */
+/** Imports run downhill only: memory < index, select < orders < paging < eviction, experts < scheduling < exports. */
 import assert from "node:assert/strict";
 import { readdirSync, readFileSync } from "node:fs";
 import { dirname, join, relative } from "node:path";
@@ -9,11 +9,12 @@ const RANK: Readonly<Record<string, number>> = {
   memory: 0,
   index: 1,
   select: 1,
-  paging: 2,
-  eviction: 3,
-  experts: 3,
-  scheduling: 4,
-  exports: 5,
+  orders: 2,
+  paging: 3,
+  eviction: 4,
+  experts: 4,
+  scheduling: 5,
+  exports: 6,
 };
 
 /** What each host folder may import from, beside itself. */

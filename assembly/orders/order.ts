@@ -1,0 +1,86 @@
+/**
+ * What a pool reports to an Order, and what it asks. The life of an id:
+ *
+ *   enter --> use, use, ... --> rest --> hold --> ... --> rest --> leave
+ *                                 |                         ^
+ *                                 +-> candidate, once it has no child --> victim
+ *
+ * enter   the id becomes cached; somebody holds it        rest    the last holder has let go
+ * use     a look-up has found it                          hold    somebody holds it again
+ * bare    its last cached child has left while it rests   leave   it is not cached any more
+ *
+ * Invariants (checked by `orderValid`):
+ * 1. Candidates are the ids that rest and have no cached child: a victim never has cached children.
+ * 2. The state is a function of the calls.
+ *
+ * The dispatch is a comparison of small numbers; nothing is called through a table.
+ */
+import { NONE, Order, OrderKind, record } from "./layout";
+import {
+  rankedEnter,
+  rankedLeave,
+  rankedOffer,
+  rankedRest,
+  rankedUse,
+  rankedVictim,
+  rankedWithdraw,
+} from "./ranked";
+import { s3Enter, s3Leave, s3Offer, s3Use, s3Victim, s3Withdraw } from "./s3-fifo";
+
+/** `parent`: the id before it in its chain, or NONE. `key`: hash of its content, for the history. */
+export function orderEnter(order: Order, id: u32, parent: u32, key: u64): void {
+  const r = record(order, id);
+  r.depth = parent == NONE ? 0 : record(order, parent).depth + 1;
+  r.position = NONE;
+  order.entered += 1;
+  if (order.kind == OrderKind.S3Fifo) s3Enter(order, r, key);
+  else rankedEnter(order, r, key);
+}
+
+export function orderUse(order: Order, id: u32): void {
+  const r = record(order, id);
+  if (order.kind == OrderKind.S3Fifo) s3Use(r);
+  else rankedUse(order, r);
+}
+
+/** `childless`: it has no cached child. */
+export function orderRest(order: Order, id: u32, childless: bool): void {
+  const r = record(order, id);
+  if (order.kind != OrderKind.S3Fifo) rankedRest(order, r);
+  if (childless) offer(order, id);
+}
+
+/** An id that rests has lost its last child. */
+export function orderBare(order: Order, id: u32): void {
+  offer(order, id);
+}
+
+// @ts-ignore: decorator
+@inline
+function offer(order: Order, id: u32): void {
+  if (order.kind == OrderKind.S3Fifo) s3Offer(order, id);
+  else rankedOffer(order, id);
+}
+
+/** Somebody holds an id that rested. */
+export function orderHold(order: Order, id: u32): void {
+  const r = record(order, id);
+  if (r.position == NONE) return;
+  else if (order.kind == OrderKind.S3Fifo) s3Withdraw(order, id);
+  else rankedWithdraw(order, id);
+}
+
+/** The candidate to forget next; there must be one. It stays a candidate until it leaves. */
+export function orderVictim(order: Order): u32 {
+  if (order.kind == OrderKind.S3Fifo) return s3Victim(order);
+  return rankedVictim(order);
+}
+
+/** A candidate is not cached any more. `evicted`: for room. */
+export function orderLeave(order: Order, id: u32, key: u64, evicted: bool): void {
+  const r = record(order, id);
+  orderHold(order, id);
+  order.entered -= 1;
+  if (order.kind == OrderKind.S3Fifo) s3Leave(order, r, key);
+  else rankedLeave(order, r, key, evicted);
+}

@@ -1,0 +1,77 @@
+/** Which cached block a KvCache forgets first when it needs room: names, options and their defaults. */
+import { invalidArgument, requireInteger } from "./errors.js";
+
+/** Names of the orders; the position is the core's number (docs/abi.md). */
+export const ORDER_KINDS = ["lru", "fifo", "lfu", "s3-fifo", "gdsf", "scored"] as const;
+export type BlockOrderKind = (typeof ORDER_KINDS)[number];
+
+export interface BlockOrderOptions {
+  /**
+   * - `lru` least recently used; a linked list, no memory of its own
+   * - `fifo` first in, first out
+   * - `lfu` least frequently used, least recently used among equals
+   * - `s3-fifo` small, main and ghost queue ("FIFO queues are all you need for cache eviction", SOSP 2023)
+   * - `gdsf` uses times cost to recompute, aged by what has been evicted (GreedyDual-Size-Frequency, HPL TR-98-69R1)
+   * - `scored` by the number that the host gives with `cache.score`, the lowest first
+   *
+   * Only blocks that nobody holds and that have no cached children are candidates, in every order.
+   */
+  kind: BlockOrderKind;
+  /**
+   * Blocks remembered by hash after they have left, 0 to 2^26, about 36 bytes each: the ghost queue of `s3-fifo`, the
+   * uses that `lfu` and `gdsf` go on counting when a block returns. 0 with `lfu`: uses since the block came in.
+   * Default: as many as the cache has blocks for `s3-fifo`, 4 times as many for `lfu` and `gdsf`, else 0.
+   */
+  history?: number;
+  /** `gdsf`: cost to recompute the first block of a prompt, >= 0. Default 1. */
+  baseCost?: number;
+  /** `gdsf`: what each block in front of a block adds to its cost (attention over it), >= 0. Default 0. */
+  depthCost?: number;
+}
+
+/** Blocks that an order remembers for each block of the cache. */
+const HISTORY_FACTOR: Readonly<Record<BlockOrderKind, number>> = {
+  lru: 0,
+  fifo: 0,
+  lfu: 4,
+  "s3-fifo": 1,
+  gdsf: 4,
+  scored: 0,
+};
+const MAX_HISTORY = 2 ** 26;
+
+function requireCost(argument: string, value: unknown): number {
+  if (typeof value !== "number" || !(value >= 0 && value < Infinity)) {
+    throw invalidArgument(argument, value, "a finite number >= 0");
+  }
+  return value;
+}
+
+/** Checks an order and fills in defaults for a cache of `blocks` blocks. */
+export function blockOrderShape(
+  order: BlockOrderKind | BlockOrderOptions | undefined,
+  blocks: number,
+): Required<BlockOrderOptions> {
+  const options = typeof order === "string" ? { kind: order } : (order ?? { kind: "lru" });
+  if (typeof options !== "object" || options === null)
+    throw invalidArgument("evictionOrder", order, "a name or an object");
+  const kind = options.kind;
+  if (!ORDER_KINDS.includes(kind)) throw invalidArgument("evictionOrder", kind, ORDER_KINDS.join(", "));
+  const factor = HISTORY_FACTOR[kind];
+  const history = requireInteger(
+    "history",
+    options.history ?? Math.min(MAX_HISTORY, factor * blocks),
+    0,
+    MAX_HISTORY,
+  );
+  if (factor === 0 && history !== 0) throw invalidArgument("history", history, `0 for ${kind}`);
+  const shape = {
+    kind,
+    history,
+    baseCost: requireCost("baseCost", options.baseCost ?? 1),
+    depthCost: requireCost("depthCost", options.depthCost ?? 0),
+  };
+  if (kind !== "gdsf" && (options.baseCost !== undefined || options.depthCost !== undefined))
+    throw invalidArgument("baseCost and depthCost", options, "costs only with gdsf");
+  return shape;
+}

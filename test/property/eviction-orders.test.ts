@@ -1,0 +1,178 @@
+/**
+ * Every eviction order takes the victims that its definition names: random calls on the cache equal a model that
+ * looks at all candidates, with everything checked after each call.
+ */
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import fc from "fast-check";
+import { MapCache, type MapOrder } from "../../bench/peer/map-cache.js";
+import {
+  type BlockOrderOptions,
+  type Build,
+  Core,
+  type KvCache,
+  QuartermasterError,
+} from "../../bindings/main.js";
+import { CacheHarness } from "../support/cache-harness.js";
+import { NaiveFifo, NaiveGdsf, NaiveLfu, NaiveS3Fifo, NaiveScored } from "../support/naive-orders.js";
+import { Random } from "../support/random.js";
+
+const SHAPE = { blocks: 24, blockSize: 4, maxSequences: 9, maxSequenceTokens: 48 };
+
+interface Case {
+  readonly order: BlockOrderOptions;
+  readonly model: () => MapOrder;
+}
+
+const CASES: Readonly<Record<string, Case>> = {
+  fifo: { order: { kind: "fifo" }, model: () => new NaiveFifo() },
+  "lfu, uses since entry": { order: { kind: "lfu", history: 0 }, model: () => new NaiveLfu() },
+  "lfu, uses remembered": { order: { kind: "lfu", history: 13 }, model: () => new NaiveLfu(13) },
+  "gdsf, by frequency": { order: { kind: "gdsf", history: 7 }, model: () => new NaiveGdsf(7, 1, 0) },
+  "gdsf, by cost": {
+    order: { kind: "gdsf", history: 0, baseCost: 0.75, depthCost: 0.5 },
+    model: () => new NaiveGdsf(0, 0.75, 0.5),
+  },
+  "s3-fifo": { order: { kind: "s3-fifo", history: 9 }, model: () => new NaiveS3Fifo(9) },
+  "s3-fifo without a ghost queue": { order: { kind: "s3-fifo", history: 0 }, model: () => new NaiveS3Fifo() },
+};
+
+async function run(build: Build, runs: number, { order, model }: Case): Promise<void> {
+  await fc.assert(
+    fc.asyncProperty(
+      fc.integer(),
+      fc.integer({ min: 1, max: 800 }),
+      fc.constantFrom(SHAPE.blocks, 11, 1, 0),
+      async (seed, operations, retainBlocks) => {
+        const core = await Core.create({ build, seed: seed >>> 0 });
+        const cache = core.kvCache({ ...SHAPE, evictionOrder: order, retainBlocks });
+        const peer = new MapCache({ ...SHAPE, order: model(), retainBlocks });
+        const harness = new CacheHarness(cache, peer, new Random(seed));
+        for (let i = 0; i < operations; i++) harness.step();
+        for (const pair of harness.pairs) cache.close(pair.real);
+        assert.equal(cache.available, SHAPE.blocks, "every block comes back");
+      },
+    ),
+    { numRuns: runs },
+  );
+}
+
+for (const [name, wanted] of Object.entries(CASES)) {
+  test(`${name}: 40,000 random operations equal the model, validated after each`, () =>
+    run("core", 100, wanted));
+  test(`${name}: the debug build checks itself after each call and finds nothing`, () =>
+    run("debug", 5, wanted));
+}
+
+test("lru with fewer blocks retained than there are equals the model", async () => {
+  await run("core", 60, { order: { kind: "lru" }, model: () => undefined as never });
+});
+
+test("scored: the block with the lowest score goes first, of equals the deepest", async () => {
+  await fc.assert(
+    fc.asyncProperty(fc.integer(), fc.integer({ min: 1, max: 600 }), async (seed, operations) => {
+      const core = await Core.create({ seed: seed >>> 0 });
+      const order = new NaiveScored();
+      const cache = core.kvCache({ ...SHAPE, evictionOrder: "scored" });
+      const harness = new CacheHarness(cache, new MapCache({ ...SHAPE, order }), new Random(seed));
+      const random = new Random(seed + 1);
+      for (let i = 0; i < operations; i++) {
+        harness.step();
+        if (harness.pairs.length === 0) continue;
+        const { real, model } = random.pick(harness.pairs);
+        const scores = model.blocks.map(
+          () => [random.below(5) - 2, -Infinity, Infinity, -0, 0][random.below(5)],
+        );
+        assert.equal(cache.score(real, scores), model.published);
+        model.blocks.slice(0, model.published).forEach((block, at) => order.score(block, scores[at]));
+        harness.compare();
+      }
+    }),
+    { numRuns: 60 },
+  );
+});
+
+test("a snapshot keeps the order: the restored cache forgets the same blocks, in any build", async () => {
+  for (const { order } of Object.values(CASES)) {
+    const first = await Core.create({ seed: 5 });
+    const harness = new CacheHarness(
+      first.kvCache({ ...SHAPE, evictionOrder: order, retainBlocks: 15 }),
+      new MapCache({ ...SHAPE, order: CASES.fifo.model(), retainBlocks: 15 }),
+      new Random(6),
+    );
+    harness.compare = () => {};
+    for (let i = 0; i < 300; i++) ignoringRefusals(() => harness.step());
+    const second = await Core.restore(first.snapshot(), { build: "core-scalar" });
+    assert.equal(second.kvCaches[0].evictionOrder, order.kind);
+    operate(first.kvCaches[0]);
+    operate(second.kvCaches[0]);
+    assert.deepEqual(second.snapshot(), first.snapshot());
+  }
+});
+
+function ignoringRefusals(run: () => void): void {
+  try {
+    run();
+  } catch (error) {
+    assert.ok(error instanceof QuartermasterError || error instanceof assert.AssertionError);
+  }
+}
+
+function operate(cache: KvCache): void {
+  const random = new Random(9);
+  for (let i = 0; i < 120; i++) {
+    const tokens = Array.from({ length: random.below(30) }, (_, at) => (at < 8 ? at % 3 : random.below(3)));
+    ignoringRefusals(() => {
+      const sequence = cache.open({ tokens });
+      cache.reserve(sequence, tokens.length);
+      cache.append(sequence, tokens.slice(cache.length(sequence)));
+      cache.close(sequence);
+    });
+  }
+}
+
+test("bad options are refused with argument, value and range, and nothing is created", async () => {
+  const core = await Core.create();
+  const bad: [options: object, message: RegExp][] = [
+    [{ evictionOrder: "newest" }, /evictionOrder is "newest"; allowed: lru, fifo/],
+    [{ evictionOrder: { kind: 3 } }, /evictionOrder is 3/],
+    [{ evictionOrder: 7 }, /evictionOrder is 7/],
+    [{ evictionOrder: { kind: "lfu", history: -1 } }, /history is -1; allowed: an integer from 0 to/],
+    [{ evictionOrder: { kind: "lfu", history: 2 ** 27 } }, /history is 134217728/],
+    [{ evictionOrder: { kind: "fifo", history: 5 } }, /history is 5; allowed: 0 for fifo/],
+    [{ evictionOrder: { kind: "gdsf", baseCost: -1 } }, /baseCost is -1; allowed: a finite number >= 0/],
+    [{ evictionOrder: { kind: "gdsf", depthCost: NaN } }, /depthCost is NaN/],
+    [{ evictionOrder: { kind: "lfu", baseCost: 2 } }, /only with gdsf/],
+    [{ retainBlocks: 9 }, /retainBlocks is 9; allowed: an integer from 0 to 8/],
+    [{ retainBlocks: -1 }, /retainBlocks is -1/],
+  ];
+  const before = core.snapshot();
+  for (const [options, message] of bad) {
+    assert.throws(
+      () => core.kvCache({ blocks: 8, ...options } as never),
+      (error) =>
+        error instanceof QuartermasterError &&
+        error.code === "INVALID_ARGUMENT" &&
+        message.test(error.message),
+    );
+  }
+  assert.deepEqual(core.snapshot(), before);
+  const plain = core.kvCache({ blocks: 8, maxSequences: 4, maxSequenceTokens: 64 });
+  assert.equal(plain.evictionOrder, "lru");
+  const sequence = plain.open({ tokens: [1] });
+  assert.throws(() => plain.score(sequence, [1]), { code: "UNSUPPORTED" });
+  const scored = core.kvCache({
+    blocks: 8,
+    maxSequences: 4,
+    maxSequenceTokens: 64,
+    evictionOrder: "scored",
+  });
+  const open = scored.open({ tokens: [1] });
+  assert.throws(() => scored.score(open, [NaN]), /scores\[0\] is NaN/);
+  assert.throws(() => scored.score(99, [1]), { code: "UNKNOWN_SEQUENCE" });
+  const { exports } = core;
+  assert.equal(exports.kvOrderCreate(scored.pointer, 1, 0, 1, 0), -1, "an order has one already");
+  assert.equal(exports.kvOrderCreate(plain.pointer, 9, 0, 1, 0), -1, "no such kind");
+  assert.equal(exports.kvOrderBytes(8, 0, 0), -1, "least recently used needs no bytes");
+  assert.equal(exports.kvRetain(plain.pointer, 9), -1);
+});
