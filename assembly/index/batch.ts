@@ -1,6 +1,6 @@
 /**
- * Many operations in one call. The leaves of eight keys are found together (probe.ts); each operation then
- * starts at its leaf, and takes the ordinary way if that does not do.
+ * Many operations in one call. The places of eight keys are found together (probe.ts); each operation then
+ * starts at its place, and takes the ordinary way if that does not do.
  */
 import { NO_VERSION, tryUpgrade, unlockExclusive } from "../memory/locks";
 import { INVALID_ARGUMENT, NOT_FOUND, Status } from "../memory/status";
@@ -22,9 +22,9 @@ import {
   stripe,
   valuePtr,
 } from "./layout";
-import { PROBES, probeLeaves } from "./probe";
+import { hintedLeaf, hintedSlot, hintsOf, PROBES, probeLeaves } from "./probe";
 import { indexPut } from "./put";
-import { heightOf, rank } from "./rank";
+import { heightOf, rankNear } from "./rank";
 import { indexGet, provenLeaf, readLeaf } from "./read";
 import { indexRange, rangeFrom, rangeOptimistic } from "./scan";
 import { indexCompareExchange, indexFetchAdd } from "./update";
@@ -65,29 +65,23 @@ function probes(index: Index): bool {
 
 // @ts-ignore: decorator
 @inline
-function hintsOf(own: Stripe): usize {
-  return changetype<usize>(own) + offsetof<Stripe>("hints");
-}
-
-// @ts-ignore: decorator
-@inline
 function resultOf(own: Stripe): usize {
   return changetype<usize>(own) + offsetof<Stripe>("result");
 }
 
-/** `indexGet` from a leaf found ahead. */
+/** `indexGet` from the place found ahead. */
 // @ts-ignore: decorator
 @inline
-function getFrom(index: Index, own: Stripe, at: u32, key: u64): usize {
+function getFrom(index: Index, own: Stripe, at: u32, near: u32, key: u64): usize {
   if (isOptimistic(index)) {
     const version = provenLeaf(at, key);
     if (version != NO_VERSION && key != KEY_MIN) {
-      const found = readLeaf(index, own, at, version, key);
+      const found = readLeaf(index, own, at, near, version, key);
       if (found >= 0) return found == 1 ? resultOf(own) : 0;
     }
     return indexGet(changetype<usize>(index), key);
   }
-  const slot = rank(at, key);
+  const slot = rankNear(at, key, near, <u32>node(at).count);
   return keyAt(at, slot) == key && key != KEY_MIN ? valuePtr(index, at, slot) : 0;
 }
 
@@ -99,10 +93,10 @@ function holds(index: Index, at: u32, key: u64): bool {
   return version != NO_VERSION && key != KEY_MIN && (!isShared(index) || tryUpgrade(at, version));
 }
 
-/** `indexPut` from a leaf found ahead. */
-function putFrom(index: Index, own: Stripe, at: u32, key: u64, value: u64): Status {
+/** `indexPut` from the place found ahead. */
+function putFrom(index: Index, own: Stripe, at: u32, near: u32, key: u64, value: u64): Status {
   if (!holds(index, at, key)) return indexPut(changetype<usize>(index), key, value);
-  const slot = rank(at, key);
+  const slot = rankNear(at, key, near, <u32>node(at).count);
   if (keyAt(at, slot) == key) {
     storeValue(index, valuePtr(index, at, slot), value);
     if (isShared(index)) unlockExclusive(at);
@@ -118,10 +112,10 @@ function putFrom(index: Index, own: Stripe, at: u32, key: u64, value: u64): Stat
   return 1;
 }
 
-/** `indexDelete` from a leaf found ahead. */
-function deleteFrom(index: Index, own: Stripe, at: u32, key: u64): Status {
+/** `indexDelete` from the place found ahead. */
+function deleteFrom(index: Index, own: Stripe, at: u32, near: u32, key: u64): Status {
   if (!holds(index, at, key)) return indexDelete(changetype<usize>(index), key);
-  const slot = rank(at, key);
+  const slot = rankNear(at, key, near, <u32>node(at).count);
   if (keyAt(at, slot) != key) {
     leaveUnchanged(index, 0, at);
     return 0;
@@ -152,7 +146,9 @@ export function indexGetMany(ptr: usize, keys: usize, count: u32, values: usize,
     const key = load<u64>(keys + ((<usize>i) << 3));
     if (i < grouped && lane == 0) probeLeaves(index, keys + ((<usize>i) << 3), 8, hints);
     const at =
-      i < grouped ? getFrom(index, own, load<u32>(hints + ((<usize>lane) << 2)), key) : indexGet(ptr, key);
+      i < grouped
+        ? getFrom(index, own, hintedLeaf(hints, lane), hintedSlot(hints, lane), key)
+        : indexGet(ptr, key);
     store<u64>(values + ((<usize>i) << 3), at == 0 ? 0 : valueOf(index, at));
     store<u8>(found + <usize>i, <u8>u32(at != 0));
     hits += u32(at != 0);
@@ -180,7 +176,7 @@ export function indexSetMany(ptr: usize, keys: usize, values: usize, count: u32)
     if (i < grouped && lane == 0) probeLeaves(index, keys + ((<usize>i) << 3), 8, hints);
     const status =
       i < grouped
-        ? putFrom(index, own, load<u32>(hints + ((<usize>lane) << 2)), key, value)
+        ? putFrom(index, own, hintedLeaf(hints, lane), hintedSlot(hints, lane), key, value)
         : indexPut(ptr, key, value);
     if (status < 0) return i;
   }
@@ -200,7 +196,7 @@ export function indexDeleteMany(ptr: usize, keys: usize, count: u32): u32 {
     if (i < grouped && lane == 0) probeLeaves(index, keys + ((<usize>i) << 3), 8, hints);
     removed +=
       i < grouped
-        ? deleteFrom(index, own, load<u32>(hints + ((<usize>lane) << 2)), key)
+        ? deleteFrom(index, own, hintedLeaf(hints, lane), hintedSlot(hints, lane), key)
         : indexDelete(ptr, key);
   }
   return removed;
@@ -230,13 +226,15 @@ export function indexApply(
     if (i < grouped && lane == 0)
       probeLeaves(index, at + offsetof<OperationRecord>("key"), OPERATION_BYTES, hints);
     const record = changetype<OperationRecord>(at);
-    const leaf = i < grouped ? load<u32>(hints + ((<usize>lane) << 2)) : 0;
+    const leaf = i < grouped ? hintedLeaf(hints, lane) : 0;
+    const near = i < grouped ? hintedSlot(hints, lane) : 0;
     if (record.operation == Operation.Scan) {
       if (record.value > <u64>(outCapacity - written)) return i;
       const offset = (<usize>written) << 3;
       record.status = scanFrom(
         index,
         leaf,
+        near,
         record.key,
         <u32>record.value,
         outKeys + offset,
@@ -244,31 +242,40 @@ export function indexApply(
       );
       written += <u32>record.status;
     } else {
-      apply(index, own, leaf, record);
+      apply(index, own, leaf, near, record);
     }
   }
   return count;
 }
 
-/** Up to `limit` entries from `key` on, from a leaf found ahead (0: none). */
-function scanFrom(index: Index, at: u32, key: u64, limit: u32, keysPtr: usize, valuesPtr: usize): i32 {
+/** Up to `limit` entries from `key` on, from the place found ahead (leaf 0: none). */
+function scanFrom(
+  index: Index,
+  at: u32,
+  near: u32,
+  key: u64,
+  limit: u32,
+  keysPtr: usize,
+  valuesPtr: usize,
+): i32 {
   const last = KEY_MAX - 1;
   if (limit == 0 || key > last) return 0;
   const lowest = max<u64>(key, 1);
-  if (isOptimistic(index)) return <i32>rangeOptimistic(index, at, lowest, last, limit, keysPtr, valuesPtr);
+  if (isOptimistic(index))
+    return <i32>rangeOptimistic(index, at, near, lowest, last, limit, keysPtr, valuesPtr);
   if (at != 0 && provenLeaf(at, lowest) != NO_VERSION)
-    return <i32>rangeFrom(index, at, lowest, last, limit, keysPtr, valuesPtr);
+    return <i32>rangeFrom(index, at, near, lowest, last, limit, keysPtr, valuesPtr);
   return <i32>indexRange(changetype<usize>(index), lowest, last, limit, keysPtr, valuesPtr);
 }
 
-function apply(index: Index, own: Stripe, leaf: u32, record: OperationRecord): void {
+function apply(index: Index, own: Stripe, leaf: u32, near: u32, record: OperationRecord): void {
   const ptr = changetype<usize>(index);
   const key = record.key;
   switch (record.operation) {
     case Operation.Get: {
       // Leaves found ahead may have changed hands since: an earlier record may have split or merged them.
       const usable = leaf != 0 && (isShared(index) || provenLeaf(leaf, key) != NO_VERSION);
-      const at = usable ? getFrom(index, own, leaf, key) : indexGet(ptr, key);
+      const at = usable ? getFrom(index, own, leaf, near, key) : indexGet(ptr, key);
       record.value = at == 0 ? 0 : valueOf(index, at);
       record.status = i32(at != 0);
       break;
@@ -276,12 +283,12 @@ function apply(index: Index, own: Stripe, leaf: u32, record: OperationRecord): v
     case Operation.Put: {
       record.status =
         leaf != 0 && key != KEY_MAX
-          ? putFrom(index, own, leaf, key, record.value)
+          ? putFrom(index, own, leaf, near, key, record.value)
           : indexPut(ptr, key, record.value);
       break;
     }
     case Operation.Delete: {
-      record.status = leaf != 0 ? deleteFrom(index, own, leaf, key) : indexDelete(ptr, key);
+      record.status = leaf != 0 ? deleteFrom(index, own, leaf, near, key) : indexDelete(ptr, key);
       break;
     }
     case Operation.FetchAdd: {

@@ -7,7 +7,7 @@
  * be proved on the leaf itself (`provenLeaf`): a live leaf whose range holds the key is the right one, however
  * it was found.
  */
-import { childPtr, head, Index, isNode, isOptimistic, keyAt, node } from "./layout";
+import { capacityOf, childPtr, head, Index, isNode, isOptimistic, keyAt, node, Stripe } from "./layout";
 
 /** Keys whose walks are interleaved. */
 // @ts-ignore: decorator
@@ -15,6 +15,34 @@ import { childPtr, head, Index, isNode, isOptimistic, keyAt, node } from "./layo
 /** Steps right on a level before a walk among concurrent writers gives up. */
 // @ts-ignore: decorator
 @inline const RIGHT_STEPS: u32 = 8;
+
+/** What a group of probes found: in the worker's stripe, u32 leaves [PROBES], then u16 slots [PROBES]. */
+export type Hints = usize;
+
+// @ts-ignore: decorator
+@inline
+export function hintsOf(own: Stripe): Hints {
+  return changetype<usize>(own) + offsetof<Stripe>("hintedLeaves");
+}
+
+// @ts-ignore: decorator
+@inline
+function setHint(hints: Hints, lane: u32, leaf: u32, slot: u32): void {
+  store<u32>(hints + ((<usize>lane) << 2), leaf);
+  store<u16>(hints + ((<usize>lane) << 1), <u16>slot, 4 * PROBES);
+}
+
+// @ts-ignore: decorator
+@inline
+export function hintedLeaf(hints: Hints, lane: u32): u32 {
+  return load<u32>(hints + ((<usize>lane) << 2));
+}
+
+// @ts-ignore: decorator
+@inline
+export function hintedSlot(hints: Hints, lane: u32): u32 {
+  return <u32>load<u16>(hints + ((<usize>lane) << 1), 4 * PROBES);
+}
 
 /** One halving step of the branch-free search among the first `count` keys of a node. */
 // @ts-ignore: decorator
@@ -52,8 +80,8 @@ function below(index: Index, at: u32, slot: u32, level: u32): u32 {
   return child;
 }
 
-/** Writes the leaf of each of the PROBES u64 keys at `keys`, `stride` bytes apart, as u32 to `leaves`. */
-export function probeLeaves(index: Index, keys: usize, stride: usize, leaves: usize): void {
+/** Finds the leaf of each of the PROBES u64 keys at `keys`, `stride` bytes apart, and the slot there, for `hints`. */
+export function probeLeaves(index: Index, keys: usize, stride: usize, hints: Hints): void {
   const k0 = load<u64>(keys + 0 * stride);
   const k1 = load<u64>(keys + 1 * stride);
   const k2 = load<u64>(keys + 2 * stride);
@@ -80,7 +108,6 @@ export function probeLeaves(index: Index, keys: usize, stride: usize, leaves: us
     n5 = right(index, n5, k5);
     n6 = right(index, n6, k6);
     n7 = right(index, n7, k7);
-    if (level == 0) break;
     let b0: u32 = 0;
     let b1: u32 = 0;
     let b2: u32 = 0;
@@ -97,7 +124,7 @@ export function probeLeaves(index: Index, keys: usize, stride: usize, leaves: us
     const c5 = <u32>node(n5).count;
     const c6 = <u32>node(n6).count;
     const c7 = <u32>node(n7).count;
-    for (let length = index.innerCapacity; length > 1;) {
+    for (let length = capacityOf(index, level); length > 1;) {
       const half = length >> 1;
       b0 = halve(n0, b0, half, c0, k0);
       b1 = halve(n1, b1, half, c1, k1);
@@ -109,6 +136,17 @@ export function probeLeaves(index: Index, keys: usize, stride: usize, leaves: us
       b7 = halve(n7, b7, half, c7, k7);
       length -= half;
     }
+    if (level == 0) {
+      setHint(hints, 0, n0, b0);
+      setHint(hints, 1, n1, b1);
+      setHint(hints, 2, n2, b2);
+      setHint(hints, 3, n3, b3);
+      setHint(hints, 4, n4, b4);
+      setHint(hints, 5, n5, b5);
+      setHint(hints, 6, n6, b6);
+      setHint(hints, 7, n7, b7);
+      return;
+    }
     n0 = below(index, n0, b0, level);
     n1 = below(index, n1, b1, level);
     n2 = below(index, n2, b2, level);
@@ -119,12 +157,4 @@ export function probeLeaves(index: Index, keys: usize, stride: usize, leaves: us
     n7 = below(index, n7, b7, level);
     level -= 1;
   }
-  store<u32>(leaves, n0, 0);
-  store<u32>(leaves, n1, 4);
-  store<u32>(leaves, n2, 8);
-  store<u32>(leaves, n3, 12);
-  store<u32>(leaves, n4, 16);
-  store<u32>(leaves, n5, 20);
-  store<u32>(leaves, n6, 24);
-  store<u32>(leaves, n7, 28);
 }

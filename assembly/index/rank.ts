@@ -37,3 +37,18 @@ export function rankAmong(at: u32, key: u64, count: u32): u32 {
 export function rank(at: u32, key: u64): u32 {
   return rankAmong(at, key, <u32>node(at).count);
 }
+
+/** A guess of a slot where there is none. */
+// @ts-ignore: decorator
+@inline export const NOWHERE: u32 = u32.MAX_VALUE;
+
+/**
+ * As `rankAmong`, for a guess that is right unless the node has changed since: two comparisons instead of a
+ * search. `key` is not below the node's first key.
+ */
+// @ts-ignore: decorator
+@inline
+export function rankNear(at: u32, key: u64, near: u32, count: u32): u32 {
+  const right = near < count && keyAt(at, near) <= key && (near + 1 == count || keyAt(at, near + 1) > key);
+  return right ? near : rankAmong(at, key, count);
+}

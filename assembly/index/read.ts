@@ -14,16 +14,8 @@ import {
   stripe,
   valuePtr,
 } from "./layout";
-import {
-  ATTEMPTS,
-  boundedRank,
-  descend,
-  goRight,
-  lockLeafShared,
-  versionOfPlace,
-  walkOptimistic,
-} from "./place";
-import { rank } from "./rank";
+import { ATTEMPTS, descend, goRight, lockLeafShared, versionOfPlace, walkOptimistic } from "./place";
+import { NOWHERE, rank, rankNear } from "./rank";
 
 /** Address of the value of `key` in a private index, or 0. Valid until the next change of the index. */
 export function indexFind(ptr: usize, key: u64): usize {
@@ -46,7 +38,7 @@ export function indexGet(ptr: usize, key: u64): usize {
     for (let attempt: u32 = 0; attempt < ATTEMPTS; attempt++) {
       const at = walkOptimistic(index, key, 0);
       if (at != 0) {
-        const found = readLeaf(index, own, at, versionOfPlace(), key);
+        const found = readLeaf(index, own, at, NOWHERE, versionOfPlace(), key);
         if (found >= 0) return found == 1 ? resultOf(own) : 0;
       }
       own.retries += 1;
@@ -62,11 +54,11 @@ function resultOf(own: Stripe): usize {
   return changetype<usize>(own) + offsetof<Stripe>("result");
 }
 
-/** Reads a leaf without its lock. 1 found, 0 not there, -1 the leaf has changed meanwhile. */
+/** Reads a leaf without its lock. 1 found, 0 not there, -1 the leaf has changed meanwhile. `near`: a guess of the slot. */
 // @ts-ignore: decorator
 @inline
-export function readLeaf(index: Index, own: Stripe, at: u32, version: u64, key: u64): i32 {
-  const slot = boundedRank(index, at, key, 0);
+export function readLeaf(index: Index, own: Stripe, at: u32, near: u32, version: u64, key: u64): i32 {
+  const slot = rankNear(at, key, near, min(<u32>node(at).count, index.leafCapacity));
   const found = keyAt(at, slot) == key;
   const value = loadValue(index, valuePtr(index, at, slot));
   if (!unchanged(at, version)) return -1;

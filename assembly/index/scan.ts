@@ -19,7 +19,7 @@ import {
   valuePtr,
 } from "./layout";
 import { ATTEMPTS, descend, goRight, lockLeafShared, versionOfPlace, walkOptimistic } from "./place";
-import { rankAmong } from "./rank";
+import { NOWHERE, rankAmong, rankNear } from "./rank";
 import { provenLeaf } from "./read";
 
 /**
@@ -37,11 +37,13 @@ export function indexRange(
   const index = changetype<Index>(ptr);
   if (lowest == KEY_MIN) lowest = 1;
   if (lowest > highest || limit == 0) return 0;
-  if (isOptimistic(index)) return rangeOptimistic(index, 0, lowest, highest, limit, keysPtr, valuesPtr);
+  if (isOptimistic(index))
+    return rangeOptimistic(index, 0, NOWHERE, lowest, highest, limit, keysPtr, valuesPtr);
   if (isShared(index)) return rangeLocked(index, lowest, highest, limit, keysPtr, valuesPtr);
   return rangeFrom(
     index,
     goRight(descend(index, lowest, 0), lowest),
+    NOWHERE,
     lowest,
     highest,
     limit,
@@ -50,30 +52,44 @@ export function indexRange(
   );
 }
 
-/** A scan of a private index from the leaf that holds `lowest`. */
+/** A scan of a private index from the leaf that holds `lowest`; `near` is a guess of its slot. */
 export function rangeFrom(
   index: Index,
   at: u32,
+  near: u32,
   lowest: u64,
   highest: u64,
   limit: u32,
   keysPtr: usize,
   valuesPtr: usize,
 ): u32 {
-  let written = copyRun(index, at, lowest, highest, limit, keysPtr, valuesPtr);
+  let written = copyRun(index, at, near, lowest, highest, limit, keysPtr, valuesPtr);
   while (written < limit && node(at).nextHeader <= highest) {
     at = node(at).next;
     if (at == 0) break;
     const offset = (<usize>written) << 3;
-    written += copyRun(index, at, lowest, highest, limit - written, keysPtr + offset, valuesPtr + offset);
+    written += copyRun(
+      index,
+      at,
+      NOWHERE,
+      lowest,
+      highest,
+      limit - written,
+      keysPtr + offset,
+      valuesPtr + offset,
+    );
   }
   return written;
 }
 
-/** Copies the slots of one leaf with lowest <= key <= highest, at most `limit`. Returns how many. */
+/**
+ * Copies the slots of one leaf with lowest <= key <= highest, at most `limit`. Returns how many. `near`: a guess of
+ * the slot of `lowest`.
+ */
 function copyRun(
   index: Index,
   at: u32,
+  near: u32,
   lowest: u64,
   highest: u64,
   limit: u32,
@@ -84,7 +100,7 @@ function copyRun(
   let from: u32 = 0;
   if (count == 0) return 0;
   if (keyAt(at, 0) < lowest) {
-    from = rankAmong(at, lowest, count);
+    from = rankNear(at, lowest, near, count);
     if (keyAt(at, from) < lowest) from += 1;
   }
   let length = min(count - from, limit);
@@ -119,10 +135,11 @@ function widen(to: usize, from: usize, count: u32): void {
   for (let i: usize = 0; i < <usize>count; i++) store<u64>(to + (i << 3), <u64>load<u32>(from + (i << 2)));
 }
 
-/** A scan of an optimistic index, from a leaf found ahead if `hint` is not 0. */
+/** A scan of an optimistic index, from a place found ahead if `hint` is not 0. */
 export function rangeOptimistic(
   index: Index,
   hint: u32,
+  near: u32,
   lowest: u64,
   highest: u64,
   limit: u32,
@@ -137,6 +154,7 @@ export function rangeOptimistic(
     let version = hint != 0 ? provenLeaf(hint, lowest) : NO_VERSION;
     hint = 0;
     if (version == NO_VERSION) {
+      near = NOWHERE;
       at = walkOptimistic(index, lowest, 0);
       version = versionOfPlace();
     }
@@ -145,12 +163,14 @@ export function rangeOptimistic(
       const count = copyRun(
         index,
         at,
+        near,
         lowest,
         highest,
         limit - written,
         keysPtr + offset,
         valuesPtr + offset,
       );
+      near = NOWHERE;
       const next = node(at).next;
       const more = written + count < limit && node(at).nextHeader <= highest && next != 0;
       const nextVersion = more && isNode(index, next) ? readVersion(next) : NO_VERSION;
@@ -183,14 +203,23 @@ function rangeLocked(
   const own = stripe(index, workerId());
   own.inside += 1;
   let at = lockLeafShared(index, lowest);
-  let written = copyRun(index, at, lowest, highest, limit, keysPtr, valuesPtr);
+  let written = copyRun(index, at, NOWHERE, lowest, highest, limit, keysPtr, valuesPtr);
   while (written < limit && node(at).nextHeader <= highest && node(at).next != 0) {
     const next = node(at).next;
     lockShared(next);
     unlockShared(at);
     at = next;
     const offset = (<usize>written) << 3;
-    written += copyRun(index, at, lowest, highest, limit - written, keysPtr + offset, valuesPtr + offset);
+    written += copyRun(
+      index,
+      at,
+      NOWHERE,
+      lowest,
+      highest,
+      limit - written,
+      keysPtr + offset,
+      valuesPtr + offset,
+    );
   }
   unlockShared(at);
   own.inside -= 1;
