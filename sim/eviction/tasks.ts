@@ -121,10 +121,8 @@ const MAKERS: Readonly<Record<TaskName, Maker>> = {
 
   major: (random, length) => {
     const [common, ...others] = random.shuffle([...LETTERS]).slice(0, 4);
-    // Every other letter is the commonest, the other three share the rest.
-    const text = Array.from({ length: length - 1 }, (_, i) =>
-      i % 2 === 0 ? common : others[random.below(3)],
-    );
+    // Three in five are the commonest letter, the other three share the rest.
+    const text = Array.from({ length: length - 1 }, (_, i) => (i % 5 < 3 ? common : others[random.below(3)]));
     return { context: `{${random.shuffle(text).join("")}`, answers: [{ text: "}", answer: common }] };
   },
 };
