@@ -17,6 +17,8 @@ const BENCHES: Readonly<Record<string, () => Promise<Bench>>> = {
   forward: () => import("./forward.js"),
   "index-choice": () => import("./index-choice.js"),
   "ordered-index": () => import("./ordered-index.js"),
+  "ordered-index-shapes": () => import("./ordered-index-shapes.js"),
+  "node-search": () => import("./node-search.js"),
   calls: () => import("./calls.js"),
   select: () => import("./select.js"),
 };
@@ -48,7 +50,7 @@ const { values, positionals } = parseArgs({
 async function main(): Promise<number> {
   if (values.list) {
     for (const [name, load] of Object.entries(BENCHES))
-      console.log(`${name.padEnd(18)}${(await load()).title}`);
+      console.log(`${name.padEnd(22)}${(await load()).title}`);
     return 0;
   }
   const names = values.all ? Object.keys(BENCHES) : positionals;
