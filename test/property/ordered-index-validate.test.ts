@@ -1,11 +1,14 @@
 /**
- * The full check of an ordered index notices every broken invariant: each corruption below breaks one and keeps
- * the others, as far as they can be kept.
+ * The full check of an ordered index notices every broken invariant, and each of its conditions is needed for
+ * one.
  */
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { type Build, Core, type IndexMode, type OrderedIndex } from "../../bindings/main.js";
-import { IndexMemory, KEY_MAX } from "../support/index-memory.js";
+import type { Build, IndexMode } from "../../bindings/main.js";
+import { type Corruption, CORRUPTIONS, example, LOCK_CORRUPTIONS } from "../support/index-corruptions.js";
+import { IndexMemory } from "../support/index-memory.js";
+import { long } from "../support/long.js";
+import { editedBuild } from "../support/threads-builds.js";
 
 const CORRUPT = -22;
 const VARIANTS: readonly (readonly [Build, IndexMode])[] = [
@@ -14,174 +17,6 @@ const VARIANTS: readonly (readonly [Build, IndexMode])[] = [
   ["core-threads", "locked"],
   ["core-threads", "optimistic"],
 ];
-
-/** Several levels, overflow leaves, full leaves, nodes that have been freed; gaps of 1000 between the keys. */
-async function example([build, mode]: readonly [Build, IndexMode]): Promise<OrderedIndex> {
-  const core = await Core.create({ build, seed: 77 });
-  const index = core.orderedIndex({ capacity: 1000, nodeBytes: 128, mode });
-  for (let i = 1; i <= 900; i++) index.setHalves(((i * 7) % 901) * 1000, 0, i);
-  for (let i = 1; i <= 100; i++) index.deleteHalves(i * 1000, 0);
-  return index;
-}
-
-/** Some key between two others, of a height that `fits`. */
-function keyBetween(
-  memory: IndexMemory,
-  lowest: bigint,
-  highest: bigint,
-  fits: (height: number) => boolean,
-): bigint {
-  for (let key = lowest + 1n; key < highest; key++) if (fits(memory.height(key))) return key;
-  throw new Error(`no key between ${lowest} and ${highest}`);
-}
-
-/** The first node of a level that has what is asked for. */
-function nodeWith(memory: IndexMemory, level: number, has: (at: number, left: number) => boolean): number {
-  const nodes = memory.level(level);
-  const found = nodes.findIndex((at, i) => i > 0 && has(at, nodes[i - 1]));
-  assert.ok(found > 0, "the example has such a node");
-  return nodes[found];
-}
-
-const isOverflow = (memory: IndexMemory, at: number): boolean => memory.height(memory.key(at, 0)) === 0;
-
-const CORRUPTIONS: Readonly<Record<string, (memory: IndexMemory) => void>> = {
-  "keys increase within a node": (memory) => {
-    const at = nodeWith(memory, 0, (node) => memory.count(node) > 2);
-    const [second, third] = [memory.key(at, 1), memory.key(at, 2)];
-    memory.setKey(at, 1, third);
-    memory.setKey(at, 2, second);
-  },
-  "keys increase from node to node": (memory) => {
-    const at = nodeWith(memory, 0, (node) => memory.count(node) > 1 && memory.next(node) !== 0);
-    const first = memory.nextHeader(at);
-    memory.setKey(
-      at,
-      memory.count(at) - 1,
-      keyBetween(memory, first, first + 900n, (height) => height === 0),
-    );
-  },
-  "a key is there once": (memory) => {
-    const at = nodeWith(memory, 0, (node) => memory.count(node) > 2);
-    memory.setKey(at, 2, memory.key(at, 1));
-  },
-  "nextHeader is the neighbour's first key": (memory) => {
-    const at = nodeWith(memory, 0, (node) => memory.next(node) !== 0);
-    memory.setNextHeader(at, memory.nextHeader(at) + 1n);
-  },
-  "nextHeader at the end of a level is the largest key": (memory) => {
-    const at = memory.level(0).at(-1)!;
-    memory.setNextHeader(at, KEY_MAX - 1n);
-  },
-  "a node has a key": (memory) => {
-    const at = nodeWith(memory, 0, (node) => memory.count(node) === 1);
-    memory.setCount(at, 0);
-    memory.entries -= 1;
-  },
-  "a node has no more keys than fit": (memory) => {
-    const at = nodeWith(memory, 0, (node) => memory.count(node) === memory.leafCapacity);
-    const last = memory.key(at, memory.leafCapacity - 1);
-    memory.setKey(
-      at,
-      memory.leafCapacity,
-      keyBetween(memory, last, last + 900n, (height) => height === 0),
-    );
-    memory.setCount(at, memory.leafCapacity + 1);
-    memory.entries += 1;
-  },
-  "a child starts with its key": (memory) => {
-    const at = nodeWith(memory, 1, (node) => memory.count(node) > 1);
-    const [first, second] = [memory.child(at, 0), memory.child(at, 1)];
-    memory.setChild(at, 0, second);
-    memory.setChild(at, 1, first);
-  },
-  "a child is a node": (memory) => {
-    const at = nodeWith(memory, 1, () => true);
-    memory.setChild(at, 0, memory.child(at, 0) + 4);
-  },
-  "a key stands on no level above its height": (memory) => {
-    const parents = memory.level(1);
-    const aboveOf = (leaf: number): number => {
-      const key = memory.key(leaf, 0);
-      return parents.find((at) => memory.key(at, 0) < key && memory.nextHeader(at) > key)!;
-    };
-    const leaf = nodeWith(
-      memory,
-      0,
-      (node) => isOverflow(memory, node) && memory.count(aboveOf(node)) < memory.innerCapacity,
-    );
-    const [key, above] = [memory.key(leaf, 0), aboveOf(leaf)];
-    const slot = memory.keys(above).filter((other) => other < key).length;
-    for (let i = memory.count(above); i > slot; i--) {
-      memory.setKey(above, i, memory.key(above, i - 1));
-      memory.setChild(above, i, memory.child(above, i - 1));
-    }
-    memory.setKey(above, slot, key);
-    memory.setChild(above, slot, leaf);
-    memory.setCount(above, memory.count(above) + 1);
-  },
-  "a key stands on every level up to its height": (memory) => {
-    const at = nodeWith(memory, 1, (node) => memory.count(node) > 2);
-    memory.setCount(at, memory.count(at) - 1);
-  },
-  "a promoted key starts its node": (memory) => {
-    const at = nodeWith(memory, 0, (node) => memory.count(node) > 2);
-    memory.setKey(
-      at,
-      1,
-      keyBetween(memory, memory.key(at, 0), memory.key(at, 2), (height) => height > 0),
-    );
-  },
-  "a node is on the level it says": (memory) => memory.setLevel(memory.level(1)[1], 0),
-  "a neighbour is a node": (memory) => {
-    const at = nodeWith(memory, 0, (node) => memory.next(node) !== 0);
-    memory.setNext(at, memory.next(at) + 4);
-  },
-  "a level ends": (memory) => {
-    const nodes = memory.level(0);
-    memory.setNext(nodes.at(-1)!, nodes[1]);
-    memory.setNextHeader(nodes.at(-1)!, memory.key(nodes[1], 0));
-  },
-  "a level starts with the smallest key": (memory) => memory.setKey(memory.head(0), 0, 1n),
-  "a leaf that came from an overflow is worth its place": (memory) => {
-    const at = nodeWith(memory, 0, (node) => isOverflow(memory, node));
-    const left = memory.level(0).find((node) => memory.next(node) === at)!;
-    memory.entries -= memory.count(at) - 1 + memory.count(left) - 1;
-    for (const node of [left, at]) memory.setCount(node, 1);
-  },
-  "entries are counted": (memory) => void (memory.entries += 1),
-  "a head is not free": (memory) => {
-    memory.setLink(memory.head(0), memory.free);
-    memory.free = memory.head(0);
-    memory.freeCount += 1;
-  },
-  "a node in use is not free": (memory) => {
-    const at = memory.level(0)[3];
-    memory.setLink(at, memory.free);
-    memory.free = at;
-    memory.freeCount += 1;
-  },
-  "free nodes are counted": (memory) => void (memory.freeCount += 1),
-  "no node is lost": (memory) => {
-    memory.free = memory.link(memory.free);
-    memory.freeCount -= 1;
-  },
-  "the free list leads to nodes": (memory) => memory.setLink(memory.free, 4),
-  "the free list ends": (memory) => memory.setLink(memory.free, memory.free),
-};
-
-/** Only where nodes are locked. */
-const LOCK_CORRUPTIONS: Readonly<Record<string, (memory: IndexMemory) => void>> = {
-  "no reader holds a node": (memory) => {
-    const at = memory.level(0)[2];
-    memory.setWide(at, memory.wide(at) + 4n);
-  },
-  "no writer holds a node": (memory) => {
-    const at = memory.level(1)[1];
-    memory.setWide(at, memory.wide(at) + 1n);
-  },
-  "no writer holds a free node": (memory) => memory.setWide(memory.free, memory.wide(memory.free) + 1n),
-};
 
 for (const [invariant, corrupt] of Object.entries({ ...CORRUPTIONS, ...LOCK_CORRUPTIONS })) {
   test(`the full check finds the break: ${invariant}`, async () => {
@@ -221,3 +56,76 @@ test("the full check follows broken links no further than the nodes, whatever a 
   assert.ok(found > 300, `${found} of 3000 broke an invariant`);
   index.validate();
 });
+
+/** Conditions of the check, and what is found only by them. */
+const CONDITIONS: readonly (readonly [find: string, replace: string, only: readonly string[]])[] = [
+  ["key <= previous || heightOf", "heightOf", ["keys increase within a node", "a key is there once"]],
+  [" || heightOf(index, key) < level)", ")", ["a key stands on no level above its height"]],
+  ["first ? key != KEY_MIN :", "first ? false :", ["a level starts with the smallest key"]],
+  [
+    "if (n.nextHeader != (n.next == 0 ? KEY_MAX : keyAt(n.next, 0))) return 0;",
+    "",
+    ["nextHeader is the neighbour's first key", "nextHeader at the end of a level is the largest key"],
+  ],
+  ["      count == 0 ||\n", "", ["a node has a key"]],
+  ["count > capacityOf(index, level)\n", "false\n", ["a node has no more keys than fit"]],
+  ["      n.level != <u8>level ||\n", "", ["a node is on the level it says"]],
+  ["(n.next != 0 && !isNode(index, n.next)) ||", "", ["a neighbour is a node"]],
+  ["      isHeld(index, at) ||\n", "", ["no reader holds a node", "no writer holds a node"]],
+  [
+    "if (nodes > 0 && heightOf",
+    "if (false && heightOf",
+    ["a leaf that came from an overflow is worth its place"],
+  ],
+  ["if (!first && slot > 0 && heightOf", "if (false && heightOf", ["a promoted key starts its node"]],
+  [" || keyAt(below, 0) != key) return 0;", ") return 0;", ["a child starts with its key"]],
+  [
+    "if (heightOf(index, keyAt(below, 0)) >= level && ",
+    "if (false && ",
+    ["a key stands on every level up to its height"],
+  ],
+  [
+    "below = node(below).next) if (heightOf",
+    "below = node(below).next) if (false && heightOf",
+    ["so does the last key of a level"],
+  ],
+  ["if (level == 0 && entries !=", "if (false && entries !=", ["entries are counted"]],
+  ["!isNode(index, at) || ", "", ["the free list leads to nodes"]],
+  [" || node(at).count != 0", "", ["a head is not free", "a node in use is not free"]],
+  [" || isHeld(index, at))", ")", ["no writer holds a free node"]],
+  [
+    "if (free + index.nodeCapacity - index.fresh != index.freeCount) return CORRUPT;",
+    "",
+    ["free nodes are counted"],
+  ],
+  ["nodes + index.freeCount == index.nodeCapacity ?", "true ?", ["no node is lost"]],
+];
+
+test(
+  "without one of its conditions the full check no longer finds what that is for",
+  { skip: !long && "npm run test:long" },
+  async () => {
+    const corruptions: Readonly<Record<string, Corruption>> = { ...CORRUPTIONS, ...LOCK_CORRUPTIONS };
+    for (const [find, replace, only] of CONDITIONS) {
+      const module = await WebAssembly.compile(
+        await editedBuild([{ file: "assembly/index/validate.ts", find, replace }]),
+      );
+      for (const invariant of only) {
+        const index = await example(["core-threads", "locked"], module);
+        corruptions[invariant](new IndexMemory(index));
+        const { exports } = index.core;
+        const status = outcome(() => exports.orderedIndexValidate(index.pointer));
+        assert.notEqual(status, CORRUPT, `${invariant}, without ${find}`);
+      }
+    }
+  },
+);
+
+/** The status, or "trap". */
+function outcome(run: () => number): number | string {
+  try {
+    return run();
+  } catch {
+    return "trap";
+  }
+}
