@@ -5,3 +5,4 @@ export * from "./exports/views";
 export * from "./exports/paging";
 export * from "./exports/scheduling";
 export * from "./exports/selection";
+export * from "./exports/lanes";

@@ -8,6 +8,7 @@
  */
 import { ORDER_KINDS } from "./block-order.js";
 import { invalidArgument, QuartermasterError, requireInteger, statusError } from "./errors.js";
+import { LaneArena, type LaneArenaOptions } from "./eviction/lanes.js";
 import { Selection, type SelectionOptions } from "./eviction/select.js";
 import type { CoreExports } from "./exports.js";
 import { FreeExtents, type FreeExtentsOptions } from "./free-extents.js";
@@ -47,6 +48,7 @@ const RegionKind = {
   OrderedView: 5,
   FreeExtents: 6,
   Selection: 7,
+  Lanes: 9,
 } as const;
 
 export interface CoreOptions {
@@ -97,6 +99,7 @@ export class Core {
   readonly kvCaches: KvCache[] = [];
   readonly schedulers: Scheduler[] = [];
   readonly selections: Selection[] = [];
+  readonly laneArenas: LaneArena[] = [];
   #poison: unknown = undefined;
   #closed = false;
   readonly #shared: boolean;
@@ -297,6 +300,25 @@ export class Core {
     return extents;
   }
 
+  /** Room for the lanes of sequences of a cache of this core. */
+  laneArena(options: LaneArenaOptions): LaneArena {
+    const { exports } = this;
+    if (!this.kvCaches.includes(options?.cache))
+      throw invalidArgument("cache", options?.cache, "a KvCache of this core");
+    const { cache, layers, kvHeads, capacity, planes, sequences, moveCapacity } = LaneArena.shape(options);
+    this.#makeRoom(
+      exports.lanesBytes(layers, kvHeads, capacity, planes, sequences, moveCapacity),
+      "laneArena",
+    );
+    this.call(
+      () => exports.lanesCreate(cache.pointer, layers, kvHeads, capacity, planes, sequences, moveCapacity),
+      "laneArena",
+    );
+    const arena = new LaneArena(this, this.#lastPointer(), cache);
+    this.laneArenas.push(arena);
+    return arena;
+  }
+
   /** Room to choose slots and to add attention statistics up in. */
   selection(options: SelectionOptions): Selection {
     const { capacity, floats } = Selection.shape(options);
@@ -400,6 +422,7 @@ export class Core {
     for (const extents of this.freeExtentSets) extents.validate();
     for (const cache of this.kvCaches) cache.validate();
     for (const scheduler of this.schedulers) scheduler.validate();
+    for (const arena of this.laneArenas) arena.validate();
   }
 
   /** Ends this instance: every later call throws CLOSED, its worker id is free again. Idempotent. */
@@ -534,6 +557,7 @@ export class Core {
         this.kvCaches,
         this.schedulers,
         this.selections,
+        this.laneArenas,
       ].flatMap((structures) => structures.map(({ pointer }) => pointer)),
     );
     for (let i = 0; i < exports.coreRegions(); i++) {
@@ -558,6 +582,10 @@ export class Core {
         if (cache) this.schedulers.push(new Scheduler(this, pointer, cache));
       } else if (kind === RegionKind.Selection) {
         this.selections.push(new Selection(this, pointer));
+      } else if (kind === RegionKind.Lanes) {
+        const kv = new Uint32Array(this.memory.buffer, pointer, 1)[0];
+        const cache = this.kvCaches.find((candidate) => candidate.pointer === kv);
+        if (cache) this.laneArenas.push(new LaneArena(this, pointer, cache));
       }
     }
   }

@@ -31,6 +31,9 @@ export const STATUS_CODES = {
   [-24]: "OUT_OF_WORKERS",
   [-25]: "POISONED",
   [-26]: "ALREADY_FREE",
+  [-27]: "LANES_SHARED",
+  [-28]: "COMPACTION_PENDING",
+  [-29]: "LOSSY_SEQUENCE",
 } as const;
 
 export type StatusCode = (typeof STATUS_CODES)[keyof typeof STATUS_CODES];

@@ -140,6 +140,7 @@ export interface PagingExports {
   kvRevertCopies(kv: number): void;
   kvForget(kv: number): number;
   kvLength(kv: number, sequence: number): number;
+  kvSlots(kv: number, sequence: number): number;
   kvTableCount(kv: number, sequence: number): number;
   kvTable(kv: number, sequence: number): number;
   kvInput(kv: number): number;
@@ -332,6 +333,37 @@ export interface SelectionExports {
   ): number;
 }
 
+export interface LaneExports {
+  lanesBytes(
+    layers: number,
+    kvHeads: number,
+    capacity: number,
+    planes: number,
+    slabs: number,
+    moveCapacity: number,
+  ): number;
+  lanesCreate(
+    kv: number,
+    layers: number,
+    kvHeads: number,
+    capacity: number,
+    planes: number,
+    slabs: number,
+    moveCapacity: number,
+  ): number;
+  lanesOpen(arena: number, sequence: number): number;
+  lanesAt(arena: number, index: number): number;
+  lanesReset(arena: number, lanes: number, sequence: number): number;
+  lanesClose(arena: number, lanes: number): number;
+  lanesAppend(arena: number, lanes: number, count: number): number;
+  lanesFork(arena: number, lanes: number, sequence: number): number;
+  lanesPlan(arena: number, lanes: number): number;
+  lanesMoves(arena: number): number;
+  lanesCommit(arena: number): number;
+  lanesRollback(arena: number): number;
+  lanesValidateAll(arena: number): number;
+}
+
 export interface CoreExports
   extends
     MemoryExports,
@@ -339,4 +371,5 @@ export interface CoreExports
     ViewExports,
     PagingExports,
     SchedulingExports,
-    SelectionExports {}
+    SelectionExports,
+    LaneExports {}

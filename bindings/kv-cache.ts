@@ -71,6 +71,8 @@ export interface OpenOptions {
   namespace?: number;
   /** A private sequence neither reuses nor publishes blocks. Default false. */
   private?: boolean;
+  /** A sequence whose lanes will drop tokens: it may reuse blocks, and publishes none. Default false. */
+  lossy?: boolean;
 }
 
 export interface KvCacheStats {
@@ -91,6 +93,7 @@ export interface KvCacheStats {
 }
 
 const PRIVATE = 1;
+const LOSSY = 4;
 const MAX_NAMESPACE = 2 ** 31 - 2;
 const MAX_BLOCKS_OF_A_SEQUENCE = 2 ** 24;
 
@@ -108,8 +111,11 @@ const Header = {
   hitTokens: 32,
   evictions: 34,
   duplicates: 36,
+  stagedSequence: 43,
+  stagedCount: 44,
+  stagedFresh: 45,
 } as const;
-const HEADER_WORDS = 38;
+const HEADER_WORDS = 46;
 
 export class KvCache {
   readonly core: Core;
@@ -168,7 +174,7 @@ export class KvCache {
   open(options: OpenOptions): SequenceId {
     const namespace = requireInteger("namespace", options.namespace ?? 0, 0, MAX_NAMESPACE);
     const count = this.writeInput("tokens", options.tokens);
-    const flags = options.private ? PRIVATE : 0;
+    const flags = (options.private ? PRIVATE : 0) | (options.lossy ? LOSSY : 0);
     return this.core.call(() => this.core.exports.kvOpen(this.pointer, namespace, count, flags), "open");
   }
 
@@ -191,7 +197,8 @@ export class KvCache {
   /**
    * Makes room for `count` tokens behind the sequence's length, all or nothing; returns how many blocks were
    * added. When the last block is shared and partly filled the sequence gets a copy of its own: see `copies`.
-   * Throws OUT_OF_BLOCKS, TOO_LONG, UNKNOWN_SEQUENCE.
+   * Throws OUT_OF_BLOCKS, TOO_LONG, UNKNOWN_SEQUENCE, and LANES_SHARED for a lossy sequence whose next token would be
+   * written to a shared block (`CoreLanes.unshare`).
    */
   reserve(sequence: SequenceId, count: number): number {
     requireInteger("count", count, 0, this.maxSequenceTokens);
@@ -209,7 +216,7 @@ export class KvCache {
 
   /**
    * Drops the tokens from `length` on, and the blocks only they needed. Throws UNKNOWN_SEQUENCE,
-   * INVALID_ARGUMENT.
+   * INVALID_ARGUMENT, LOSSY_SEQUENCE.
    */
   truncate(sequence: SequenceId, length: number): void {
     const current = this.length(sequence);
@@ -235,6 +242,28 @@ export class KvCache {
     const length = this.core.exports.kvLength(this.pointer, this.#handle(sequence));
     if (length < 0) throw this.#unknown(sequence);
     return length;
+  }
+
+  /**
+   * Slots of the sequence's longest lane: its length, unless it is lossy and has dropped tokens. Throws
+   * UNKNOWN_SEQUENCE.
+   */
+  slots(sequence: SequenceId): number {
+    const slots = this.core.exports.kvSlots(this.pointer, this.#handle(sequence));
+    if (slots < 0) throw this.#unknown(sequence);
+    return slots;
+  }
+
+  /** Whether a compaction of one of its sequences is planned. */
+  get compacting(): boolean {
+    return this.#header()[Header.stagedSequence] !== 0;
+  }
+
+  /** Table entries of the planned compaction's sequence before and after it, and fresh blocks among the latter. */
+  planned(): { readonly before: number; readonly after: number; readonly fresh: number } {
+    const header = this.#header();
+    const before = this.core.exports.kvTableCount(this.pointer, header[Header.stagedSequence]);
+    return { before, after: header[Header.stagedCount], fresh: header[Header.stagedFresh] };
   }
 
   /** The sequence's block ids, in order: a view, valid until the sequence changes or the memory grows. */

@@ -15,7 +15,17 @@ import {
 import { LAST_KIND, MAX_HISTORY, Order, orderBytes, orderLayOut, OrderKind } from "../orders/layout";
 import { setScore } from "../orders/ranked";
 import { kvCreate, kvSetOrder, kvShapeValid, kvShareProbe } from "../paging/cache";
-import { block, kvBytes, KvCache, MAX_NAMESPACE, orderOf, OWNED, SLOT_MASK, tableOf } from "../paging/layout";
+import {
+  block,
+  kvBytes,
+  KvCache,
+  MAX_NAMESPACE,
+  orderOf,
+  OWNED,
+  SLOT_MASK,
+  slotsOf,
+  tableOf,
+} from "../paging/layout";
 import { availableBlocks } from "../paging/pool";
 import { forgetUnreferenced, matchPrefix, trim } from "../paging/prefix";
 import { probeBlocks, probeStart, probeWorkBytes } from "../paging/probe";
@@ -168,7 +178,7 @@ export function kvScore(cache: usize, handle: u32, from: u32, count: u32, scores
   return checked(kv, <i32>cached);
 }
 
-/** Opens a sequence on the cached part of `count` tokens in the input region. `flags`: 1 = never shared. */
+/** Opens a sequence on the cached part of `count` tokens in the input region. `flags`: 1 = never shared, 4 = lossy. */
 export function kvOpen(cache: usize, namespace: u32, count: u32, flags: u32): i32 {
   const kv = changetype<KvCache>(cache);
   const handle = open(kv, namespace, kv.input, count, flags & ~OWNED);
@@ -265,6 +275,12 @@ export function kvForget(cache: usize): i32 {
 export function kvLength(cache: usize, handle: u32): i32 {
   const kv = changetype<KvCache>(cache);
   return isOpen(kv, handle) ? <i32>sequenceOf(kv, handle).length : -1;
+}
+
+/** Slots of a sequence's longest lane, or -1; its length unless it is lossy. */
+export function kvSlots(cache: usize, handle: u32): i32 {
+  const kv = changetype<KvCache>(cache);
+  return isOpen(kv, handle) ? <i32>slotsOf(sequenceOf(kv, handle)) : -1;
 }
 
 /** Block ids in a sequence's table, or -1. */

@@ -52,6 +52,7 @@ export const enum RegionKind {
   FreeExtents = 6,
   Selection = 7,
   EvictionOrder = 8,
+  Lanes = 9,
 }
 
 

@@ -87,3 +87,12 @@ export type Status = i32;
 /** A block of the range given back is free already. */
 // @ts-ignore: decorator
 @inline export const ALREADY_FREE: Status = -26;
+/** A block that the next token would go to is shared: compact the sequence's lanes first. */
+// @ts-ignore: decorator
+@inline export const LANES_SHARED: Status = -27;
+/** A compaction is planned: commit it or roll it back first. */
+// @ts-ignore: decorator
+@inline export const COMPACTION_PENDING: Status = -28;
+/** The sequence has dropped tokens, or may at any time: it cannot be shortened. */
+// @ts-ignore: decorator
+@inline export const LOSSY_SEQUENCE: Status = -29;

@@ -5,9 +5,10 @@
  *   blocks     [blocks]        Block, 32 B      reference count, list links, prefix key
  *   buckets    [2^k >= blocks] u32              first block of each hash chain
  *   tokens     [blocks][blockSize] u32          the token ids whose K and V a block holds
- *   sequences  [maxSequences]  Sequence, 32 B
+ *   sequences  [maxSequences]  Sequence, 48 B
  *   tables     [maxSequences][tableStride] u32  block ids of each sequence, read by kernels in place
  *   copies     [maxSequences]  Copy, 32 B       copy-on-write transfers not settled yet
+ *   staged     [2][tableStride] u32             a planned compaction: new table, and what it takes from the old one
  *   keys       [64] u64, [64] u32               scratch of a match: keys, and blocks that carry them
  *   input      [maxSequenceTokens] u32          the host writes token ids here
  *   probe      optional ordered index           keys of the cached blocks for other threads (probe-index.ts)
@@ -103,6 +104,13 @@ export class KvCache {
   order: u32;
   /** Unheld cached blocks to keep at most. */
   retained: u32;
+  // The planned compaction (compaction.ts).
+  staged: u32;
+  /** Handle of the sequence that is compacted; 0: none is planned. */
+  stagedSequence: u32;
+  /** Entries of the new table, and how many of its blocks are fresh. */
+  stagedCount: u32;
+  stagedFresh: u32;
 }
 
 
@@ -141,6 +149,14 @@ export class Sequence {
   namespace: u32;
   flags: u32;
   nextFree: u32;
+  // Lossy: where its tokens lie. Without the flag every token has the slot of its number.
+  /** Slots of its longest lane, places left for the next token included. */
+  slots: u32;
+  /** 1: the next token takes a place that is counted in `slots`, in every lane that long. */
+  reuse: u32;
+  /** Slots below it are not written by the next tokens. */
+  writeFrom: u32;
+  reserved: u32;
 }
 
 /** A sequence that keeps its blocks out of the prefix index. */
@@ -149,6 +165,9 @@ export class Sequence {
 /** A sequence that belongs to a scheduler. */
 // @ts-ignore: decorator
 @inline export const OWNED: u32 = 2;
+/** A sequence whose lanes drop tokens: it publishes nothing, and its length says nothing about its slots. */
+// @ts-ignore: decorator
+@inline export const LOSSY: u32 = 4;
 
 /** One transfer record (docs/abi.md). */
 @unmanaged
@@ -201,6 +220,34 @@ export function copyAt(kv: KvCache, index: u32): Copy {
   return changetype<Copy>(<usize>kv.copies + <usize>index * offsetof<Copy>());
 }
 
+/** Slots that a sequence's blocks must hold. */
+// @ts-ignore: decorator
+@inline
+export function slotsOf(sequence: Sequence): u32 {
+  return (sequence.flags & LOSSY) != 0 ? sequence.slots : sequence.length;
+}
+
+/** Entry of a planned table. */
+// @ts-ignore: decorator
+@inline
+export function stagedBlock(kv: KvCache, index: u32): BlockId {
+  return load<u32>(<usize>kv.staged + ((<usize>index) << 2));
+}
+
+/** Which entry of the old table an entry of a planned one is; NONE for a fresh block. */
+// @ts-ignore: decorator
+@inline
+export function stagedSource(kv: KvCache, index: u32): u32 {
+  return load<u32>(<usize>kv.staged + ((<usize>(kv.tableStride + index)) << 2));
+}
+
+// @ts-ignore: decorator
+@inline
+export function setStaged(kv: KvCache, index: u32, id: BlockId, source: u32): void {
+  store<u32>(<usize>kv.staged + ((<usize>index) << 2), id);
+  store<u32>(<usize>kv.staged + ((<usize>(kv.tableStride + index)) << 2), source);
+}
+
 /** Blocks that hold `tokens` tokens. */
 // @ts-ignore: decorator
 @inline
@@ -234,6 +281,7 @@ export function kvBytes(blocks: u32, blockSize: u32, maxSequences: u32, maxSeque
     align(<u64>maxSequences * offsetof<Sequence>()) +
     align(<u64>maxSequences * stride * 4) +
     align(<u64>maxSequences * offsetof<Copy>()) +
+    align(stride * 8) +
     align(<u64>MATCH_GROUP * 12) +
     align(<u64>maxSequenceTokens * 4)
   );
@@ -267,8 +315,11 @@ export function kvLayOut(
   at += alignToLine((<usize>maxSequences * <usize>kv.tableStride) << 2);
   kv.copies = <u32>at;
   at += alignToLine(<usize>maxSequences * offsetof<Copy>());
+  kv.staged = <u32>at;
+  at += alignToLine((<usize>kv.tableStride) << 3);
   kv.keys = <u32>at;
   at += alignToLine(<usize>MATCH_GROUP * 12);
   kv.input = <u32>at;
   kv.probeIndex = 0;
+  kv.stagedSequence = 0;
 }

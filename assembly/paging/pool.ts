@@ -50,6 +50,14 @@ export function isFirst(parent: u32): bool {
   return (parent & ROOT) != 0;
 }
 
+/** Whether others can read the block: it must not be written. */
+// @ts-ignore: decorator
+@inline
+export function isShared(kv: KvCache, id: BlockId): bool {
+  const record = block(kv, id);
+  return record.refs > 1 || isCached(record);
+}
+
 /** Blocks that can be had without taking one from a sequence. */
 // @ts-ignore: decorator
 @inline

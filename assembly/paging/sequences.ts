@@ -7,13 +7,17 @@
  *
  * Invariants:
  * 1. published <= length / blockSize <= blockCount; published blocks are cached and chained one behind the other.
+ *    A lossy sequence has slots in place of length.
  * 2. The block that the next token goes to is held by this sequence alone and is not cached, once `reserve` has run:
  *    writes never reach content that somebody else can read.
  * 3. A refused call changes nothing.
  */
 import {
+  COMPACTION_PENDING,
   COPIES_PENDING,
   INVALID_ARGUMENT,
+  LANES_SHARED,
+  LOSSY_SEQUENCE,
   NOT_RESERVED,
   OK,
   OUT_OF_BLOCKS,
@@ -29,6 +33,7 @@ import {
   Copy,
   copyAt,
   KvCache,
+  LOSSY,
   MAX_GENERATION,
   MAX_NAMESPACE,
   NONE,
@@ -39,11 +44,14 @@ import {
   sequenceAt,
   SLOT_BITS,
   SLOT_MASK,
+  slotsOf,
+  stagedBlock,
+  stagedSource,
   tableOf,
   tokensOf,
 } from "./layout";
 import { orderUse } from "../orders/order";
-import { availableBlocks, isCached, reference, release } from "./pool";
+import { availableBlocks, isShared, reference, release } from "./pool";
 import { matchPrefix, publish, takeBlock, trim } from "./prefix";
 
 export function sequencesCreate(kv: KvCache): void {
@@ -86,6 +94,9 @@ function takeSequence(kv: KvCache, namespace: u32, flags: u32): u32 {
   sequence.published = 0;
   sequence.namespace = namespace;
   sequence.flags = flags;
+  sequence.slots = 0;
+  sequence.reuse = 0;
+  sequence.writeFrom = 0;
   return (sequence.generation << SLOT_BITS) | slot;
 }
 
@@ -107,6 +118,8 @@ export function open(kv: KvCache, namespace: u32, tokensPtr: usize, count: u32, 
   sequence.length = matched << kv.blockShift;
   sequence.blockCount = matched;
   sequence.published = matched;
+  sequence.slots = sequence.length;
+  sequence.writeFrom = sequence.length;
   return handle;
 }
 
@@ -128,8 +141,22 @@ export function countLookup(kv: KvCache, handle: u32, count: u32): void {
 @inline
 function tailIsShared(kv: KvCache, sequence: Sequence, table: usize): bool {
   if ((sequence.length & (kv.blockSize - 1)) == 0) return false;
-  const tail = block(kv, load<u32>(table + ((<usize>(sequence.length >> kv.blockShift)) << 2)));
-  return tail.refs > 1 || isCached(tail);
+  return isShared(kv, load<u32>(table + ((<usize>(sequence.length >> kv.blockShift)) << 2)));
+}
+
+/** Whether a block that lossy lanes may write next is readable by others. */
+function lanesAreShared(kv: KvCache, sequence: Sequence, table: usize): bool {
+  const held = blocksFor(kv, sequence.slots);
+  for (let i = sequence.writeFrom >> kv.blockShift; i < held; i++)
+    if (isShared(kv, load<u32>(table + ((<usize>i) << 2)))) return true;
+  return false;
+}
+
+/** Slots that the longest lane has once `count` tokens more have theirs. */
+// @ts-ignore: decorator
+@inline
+function slotsAfter(sequence: Sequence, count: u32): u32 {
+  return slotsOf(sequence) + count - (count > 0 ? sequence.reuse : 0);
 }
 
 /**
@@ -163,10 +190,13 @@ export function reserve(kv: KvCache, handle: u32, count: u32): i32 {
   if (!isOpen(kv, handle)) return UNKNOWN_SEQUENCE;
   const sequence = sequenceOf(kv, handle);
   if (<u64>sequence.length + <u64>count > <u64>kv.maxSequenceTokens) return TOO_LONG;
+  if (kv.stagedSequence == handle) return COMPACTION_PENDING;
   const table = tableOf(kv, handle & SLOT_MASK);
-  const needed = blocksFor(kv, sequence.length + count);
+  const lossy = (sequence.flags & LOSSY) != 0;
+  if (lossy && count > 0 && lanesAreShared(kv, sequence, table)) return LANES_SHARED;
+  const needed = blocksFor(kv, slotsAfter(sequence, count));
   const added = needed > sequence.blockCount ? needed - sequence.blockCount : 0;
-  const shared = count > 0 && tailIsShared(kv, sequence, table);
+  const shared = !lossy && count > 0 && tailIsShared(kv, sequence, table);
   if (added + u32(shared) > availableBlocks(kv)) return OUT_OF_BLOCKS;
   if (shared) {
     if (kv.copyCount == kv.maxSequences) return OUT_OF_SEQUENCES;
@@ -208,7 +238,17 @@ export function append(kv: KvCache, handle: u32, tokensPtr: usize, count: u32): 
   const sequence = sequenceOf(kv, handle);
   const table = tableOf(kv, handle & SLOT_MASK);
   const length = sequence.length;
-  if (<u64>length + <u64>count > (<u64>sequence.blockCount) << kv.blockShift) return NOT_RESERVED;
+  if (kv.stagedSequence == handle) return COMPACTION_PENDING;
+  if (<u64>slotsAfter(sequence, count) > (<u64>sequence.blockCount) << kv.blockShift) return NOT_RESERVED;
+  if ((sequence.flags & LOSSY) != 0) {
+    // Which token lies in which slot is for its lanes to know.
+    if (<u64>length + <u64>count > <u64>kv.maxSequenceTokens) return TOO_LONG;
+    if (count > 0 && lanesAreShared(kv, sequence, table)) return LANES_SHARED;
+    sequence.slots = slotsAfter(sequence, count);
+    if (count > 0) sequence.reuse = 0;
+    sequence.length = length + count;
+    return OK;
+  }
   if (count > 0 && tailIsShared(kv, sequence, table)) return NOT_RESERVED;
   const mask = kv.blockSize - 1;
   if (kv.copyCount != 0 && (length & mask) != 0) {
@@ -271,6 +311,7 @@ export function truncate(kv: KvCache, handle: u32, length: u32): Status {
   if (!isOpen(kv, handle)) return UNKNOWN_SEQUENCE;
   const sequence = sequenceOf(kv, handle);
   if (length > sequence.length) return INVALID_ARGUMENT;
+  if ((sequence.flags & LOSSY) != 0) return LOSSY_SEQUENCE;
   const keep = blocksFor(kv, length);
   if (keep < sequence.blockCount) releaseFrom(kv, sequence, tableOf(kv, handle & SLOT_MASK), keep);
   sequence.length = length;
@@ -278,7 +319,7 @@ export function truncate(kv: KvCache, handle: u32, length: u32): Status {
   return OK;
 }
 
-/** Gives back reserved blocks from table entry `keep` on; `keep` must still cover the sequence's tokens. */
+/** Gives back reserved blocks from table entry `keep` on; `keep` must still cover the sequence's slots. */
 export function unreserve(kv: KvCache, handle: u32, keep: u32): void {
   const sequence = sequenceOf(kv, handle);
   if (keep < sequence.blockCount) releaseFrom(kv, sequence, tableOf(kv, handle & SLOT_MASK), keep);
@@ -291,12 +332,13 @@ export function unreserve(kv: KvCache, handle: u32, keep: u32): void {
 export function fork(kv: KvCache, handle: u32): i32 {
   if (!isOpen(kv, handle)) return UNKNOWN_SEQUENCE;
   if (kv.freeSequence == NONE) return OUT_OF_SEQUENCES;
+  if (kv.stagedSequence == handle) return COMPACTION_PENDING;
   const parent = sequenceOf(kv, handle);
   const twin = takeSequence(kv, parent.namespace, parent.flags);
   const sequence = sequenceOf(kv, twin);
   const from = tableOf(kv, handle & SLOT_MASK);
   const to = tableOf(kv, twin & SLOT_MASK);
-  const held = blocksFor(kv, parent.length);
+  const held = blocksFor(kv, slotsOf(parent));
   for (let i: u32 = 0; i < held; i++) {
     const id = load<u32>(from + ((<usize>i) << 2));
     store<u32>(to + ((<usize>i) << 2), id);
@@ -305,14 +347,28 @@ export function fork(kv: KvCache, handle: u32): i32 {
   sequence.length = parent.length;
   sequence.blockCount = held;
   sequence.published = parent.published;
+  sequence.slots = parent.slots;
+  sequence.reuse = parent.reuse;
+  sequence.writeFrom = parent.writeFrom;
   return <i32>twin;
 }
 
-/** Ends a sequence: its blocks lose one holder each, tail first; the handle is dead from here on. */
+/** Forgets the planned compaction: its fresh blocks are free again. */
+export function unstage(kv: KvCache): void {
+  for (let i = kv.stagedCount; i > 0; i--)
+    if (stagedSource(kv, i - 1) == NONE) release(kv, stagedBlock(kv, i - 1));
+  kv.stagedSequence = 0;
+}
+
+/**
+ * Ends a sequence: its blocks lose one holder each, tail first; the handle is dead from here on. What is planned for
+ * its lanes is forgotten.
+ */
 export function close(kv: KvCache, handle: u32): Status {
   if (!isOpen(kv, handle)) return UNKNOWN_SEQUENCE;
   const slot = handle & SLOT_MASK;
   const sequence = sequenceAt(kv, slot);
+  if (kv.stagedSequence == handle) unstage(kv);
   releaseFrom(kv, sequence, tableOf(kv, slot), 0);
   sequence.open = 0;
   sequence.length = 0;

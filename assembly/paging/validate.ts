@@ -13,6 +13,9 @@ import {
   ROOT,
   Sequence,
   sequenceAt,
+  slotsOf,
+  stagedBlock,
+  stagedSource,
   tableOf,
   tokensOf,
 } from "./layout";
@@ -113,8 +116,9 @@ function validSequences(kv: KvCache): bool {
 
 function validSequence(kv: KvCache, sequence: Sequence, table: usize): bool {
   if (sequence.length > kv.maxSequenceTokens || sequence.blockCount > kv.tableStride) return false;
-  if (sequence.blockCount < blocksFor(kv, sequence.length)) return false;
-  if (sequence.published > sequence.length >> kv.blockShift) return false;
+  const held = blocksFor(kv, slotsOf(sequence));
+  if (sequence.blockCount < held || slotsOf(sequence) > sequence.length) return false;
+  if (sequence.published > slotsOf(sequence) >> kv.blockShift) return false;
   for (let i: u32 = 0; i < sequence.blockCount; i++) {
     const id = load<u32>(table + ((<usize>i) << 2));
     if (id >= kv.blockCount) return false;
@@ -122,7 +126,7 @@ function validSequence(kv: KvCache, sequence: Sequence, table: usize): bool {
     if (i < sequence.published) {
       const parent = i == 0 ? sequence.namespace | ROOT : load<u32>(table + ((<usize>(i - 1)) << 2));
       if (record.parent != parent) return false;
-    } else if (i >= blocksFor(kv, sequence.length) && (record.refs != 1 || isCached(record))) {
+    } else if (i >= held && (record.refs != 1 || isCached(record))) {
       return false; // a reserved block somebody else can read
     }
   }
@@ -146,6 +150,13 @@ function shiftCounts(kv: KvCache, delta: i32): void {
   for (let i: u32 = 0; i < kv.copyCount; i++) {
     const record = block(kv, copyAt(kv, i).source);
     record.refs = <u32>(<i32>record.refs + delta);
+  }
+  if (kv.stagedSequence != 0) {
+    for (let i: u32 = 0; i < kv.stagedCount; i++) {
+      if (stagedSource(kv, i) != NONE) continue;
+      const record = block(kv, stagedBlock(kv, i));
+      record.refs = <u32>(<i32>record.refs + delta);
+    }
   }
   for (let id: u32 = 0; id < kv.blockCount; id++) {
     const record = block(kv, id);

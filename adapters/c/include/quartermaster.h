@@ -55,7 +55,10 @@ typedef enum qm_status {
   QM_COPIES_PENDING = -23,
   QM_OUT_OF_WORKERS = -24,
   QM_POISONED = -25,
-  QM_ALREADY_FREE = -26
+  QM_ALREADY_FREE = -26,
+  QM_LANES_SHARED = -27,
+  QM_COMPACTION_PENDING = -28,
+  QM_LOSSY_SEQUENCE = -29
 } qm_status;
 
 /* "OUT_OF_BLOCKS" for QM_OUT_OF_BLOCKS, and so on; "UNKNOWN_STATUS" for anything else. Static. */

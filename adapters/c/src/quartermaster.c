@@ -20,7 +20,8 @@ const char* qm_status_name(int status) {
       "EMPTY_PROMPT",     "TOO_LONG",         "POOL_TOO_SMALL",   "INVALID_TIME",    "INVALID_TOKEN",
       "UNKNOWN_STEP",     "STEP_IN_FLIGHT",   "NOT_RESERVED",     "SEQUENCE_OWNED",  "NOT_FOUND",
       "QUEUE_TIMEOUT",    "BAD_SNAPSHOT",     "CORRUPT",          "COPIES_PENDING",  "OUT_OF_WORKERS",
-      "POISONED",         "ALREADY_FREE"};
+      "POISONED",         "ALREADY_FREE",
+      "LANES_SHARED",     "COMPACTION_PENDING", "LOSSY_SEQUENCE"};
   const int last = (int)(sizeof names / sizeof *names) - 1;
   return status <= 0 && -status <= last ? names[-status] : "UNKNOWN_STATUS";
 }
@@ -159,6 +160,7 @@ static int validate_structure(qm_core* core, uint32_t kind, uint32_t pointer) {
   if (kind == QM_KV_CACHE) QM_CALL(core, status, (int)w2c_qm_kvValidateCache(instance, pointer));
   if (kind == QM_SCHEDULER) QM_CALL(core, status, (int)w2c_qm_schedulerValidateAll(instance, pointer));
   if (kind == QM_VIEW) QM_CALL(core, status, (int)w2c_qm_orderedViewValidate(instance, pointer));
+  if (kind == QM_LANES) QM_CALL(core, status, (int)w2c_qm_lanesValidateAll(instance, pointer));
   if (kind == QM_EXTENTS) QM_CALL(core, status, (int)w2c_qm_freeExtentsValidate(instance, pointer));
   return status;
 }

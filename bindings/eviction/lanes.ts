@@ -1,0 +1,389 @@
+/**
+ * LaneArena and CoreLanes: what is known of every cached token of a sequence, in core memory.
+ *
+ *   arena = core.laneArena({ cache, layers, kvHeads, capacity, planes, sequences })
+ *   lanes = arena.open(sequence)      empty; `append` as the sequence's tokens are computed
+ *   plan  = lanes.plan(keepPlan)      nothing has changed yet
+ *   ... the executor runs plan.moves() ...
+ *   plan.commit()                     survivors are packed, blocks that nobody needs are free
+ *
+ * The sequence is lossy from the first commit on: its length counts tokens seen, its blocks hold what stays, and nothing
+ * of it enters the prefix index. Blocks that others can read are replaced, never written.
+ */
+import type { Core } from "../core.js";
+import { invalidArgument, requireInteger, statusError } from "../errors.js";
+import type { KvCache, SequenceId } from "../kv-cache.js";
+import { APPEND_SLOT, MOVE_WORDS } from "../statistics.js";
+import { type KeepPlan, type LaneView, PlaneMask, type SequenceLanes } from "./policy.js";
+
+export interface LaneArenaOptions {
+  /** Cache whose sequences have lanes here. */
+  cache: KvCache;
+  /** Layers times KV heads: at most 65,536 lanes. */
+  layers: number;
+  kvHeads: number;
+  /** Most slots of a lane: the longest prompt, and what a policy keeps. 1 to 2^24. */
+  capacity: number;
+  /** PlaneMask bits; 4 bytes a slot for each, and for the position. Default 0. */
+  planes?: number;
+  /** Sequences that have lanes at a time, 1 to 65,536. Default 16. */
+  sequences?: number;
+  /** Move records handed out at a time, 1 to 2^20. Default 4096. */
+  moveCapacity?: number;
+}
+
+/** Word offsets in the header (docs/abi.md). */
+const Header = {
+  layers: 1,
+  kvHeads: 2,
+  lanes: 3,
+  capacity: 4,
+  stride: 5,
+  planes: 6,
+  slabs: 7,
+  slabBytes: 8,
+  slabsAt: 9,
+  openSlabs: 11,
+  keep: 12,
+  counts: 13,
+  victims: 14,
+  successors: 15,
+  records: 16,
+  evicted: 26,
+  moved: 28,
+} as const;
+const HEADER_WORDS = 30;
+
+/** Words of a slab and of a lane's head. */
+const SLAB_WORDS = 16;
+const HEAD_WORDS = 8;
+const Slab = { sequence: 2, seen: 3 } as const;
+const Head = { length: 0, hole: 1, evicted: 2 } as const;
+const SLOT_MASK = 2 ** 20 - 1;
+/** In the counts section: every slot stays. */
+const ALL = 0xffffffff;
+const NOT_FOUND = -19;
+const COMPACTION_PENDING = -28;
+const PLANES = [
+  ["score", PlaneMask.SCORE, Float32Array],
+  ["lastImp", PlaneMask.LAST_IMP, Uint32Array],
+  ["mri", PlaneMask.MRI, Uint32Array],
+  ["aux", PlaneMask.AUX, Float32Array],
+] as const;
+const ALL_PLANES = 15;
+
+export class LaneArena {
+  readonly core: Core;
+  /** Address of the structure in core memory. */
+  readonly pointer: number;
+  readonly cache: KvCache;
+  readonly layers: number;
+  readonly kvHeads: number;
+  readonly lanes: number;
+  readonly capacity: number;
+  /** Words from one lane's plane to the next. */
+  readonly stride: number;
+  readonly planes: number;
+  /** Sequences that can have lanes at a time. */
+  readonly sequences: number;
+  readonly #at: Uint32Array;
+
+  /** Made by `core.laneArena(...)`. */
+  constructor(core: Core, pointer: number, cache: KvCache) {
+    this.core = core;
+    this.pointer = pointer;
+    this.cache = cache;
+    this.#at = new Uint32Array(core.memory.buffer, pointer, HEADER_WORDS).slice();
+    this.layers = this.#at[Header.layers];
+    this.kvHeads = this.#at[Header.kvHeads];
+    this.lanes = this.#at[Header.lanes];
+    this.capacity = this.#at[Header.capacity];
+    this.stride = this.#at[Header.stride];
+    this.planes = this.#at[Header.planes];
+    this.sequences = this.#at[Header.slabs];
+  }
+
+  /** Checks options and fills in defaults. */
+  static shape(options: LaneArenaOptions): Required<LaneArenaOptions> {
+    const layers = requireInteger("layers", options?.layers, 1, 2 ** 16);
+    return {
+      cache: options.cache,
+      layers,
+      kvHeads: requireInteger("kvHeads", options.kvHeads, 1, Math.floor(2 ** 16 / layers)),
+      capacity: requireInteger("capacity", options.capacity, 1, 2 ** 24),
+      planes: requireInteger("planes", options.planes ?? 0, 0, ALL_PLANES),
+      sequences: requireInteger("sequences", options.sequences ?? 16, 1, 2 ** 16),
+      moveCapacity: requireInteger("moveCapacity", options.moveCapacity ?? 4096, 1, 2 ** 20),
+    };
+  }
+
+  /** Empty lanes for a sequence of the cache. Throws OUT_OF_SEQUENCES, UNKNOWN_SEQUENCE. */
+  open(sequence: SequenceId): CoreLanes {
+    const { core, pointer } = this;
+    const handle = core.call(() => core.exports.lanesOpen(pointer, sequence), "lanes");
+    return new CoreLanes(this, handle);
+  }
+
+  /** Lanes that are open: in a restored core, how to find them again. */
+  opened(): CoreLanes[] {
+    const { core, pointer } = this;
+    const handles = Array.from({ length: this.sequences }, (_, i) => core.exports.lanesAt(pointer, i));
+    return handles.filter((handle) => handle !== NOT_FOUND).map((handle) => new CoreLanes(this, handle));
+  }
+
+  /** Sequences that have lanes. */
+  get size(): number {
+    return this.words(this.pointer, HEADER_WORDS)[Header.openSlabs];
+  }
+
+  /** Tokens dropped, and slots whose K and V were to be moved, summed over lanes since creation. */
+  get totals(): { readonly evicted: number; readonly moved: number } {
+    const header = this.words(this.pointer, HEADER_WORDS);
+    const wide = (word: number): number => header[word] + header[word + 1] * 2 ** 32;
+    return { evicted: wide(Header.evicted), moved: wide(Header.moved) };
+  }
+
+  /** Full check; throws CORRUPT. */
+  validate(): void {
+    this.core.call(() => this.core.exports.lanesValidateAll(this.pointer), "lanes");
+  }
+
+  /** A view over core memory; for the classes of this file. */
+  words(address: number, length: number): Uint32Array {
+    return new Uint32Array(this.core.memory.buffer, address, length);
+  }
+
+  /** Address of a section of the header. */
+  section(name: "keep" | "counts" | "victims" | "successors" | "records"): number {
+    return this.#at[Header[name]];
+  }
+
+  /** Address of a handle's slab. */
+  slabOf(handle: number): number {
+    return this.#at[Header.slabsAt] + (handle & SLOT_MASK) * this.#at[Header.slabBytes];
+  }
+}
+
+/** One lane over core memory. */
+class CoreLane implements LaneView {
+  readonly pos: Uint32Array;
+  readonly score?: Float32Array;
+  readonly lastImp?: Uint32Array;
+  readonly mri?: Uint32Array;
+  readonly aux?: Float32Array;
+  readonly #head: Uint32Array;
+
+  constructor(arena: LaneArena, slab: number, lane: number) {
+    const { buffer } = arena.core.memory;
+    const { stride, lanes } = arena;
+    this.#head = arena.words(slab + (SLAB_WORDS + lane * HEAD_WORDS) * 4, HEAD_WORDS);
+    const heads = lineUp(lanes * HEAD_WORDS * 4);
+    const planeBytes = lineUp(lanes * stride * 4);
+    const first = slab + SLAB_WORDS * 4 + heads + lane * stride * 4;
+    this.pos = new Uint32Array(buffer, first, stride);
+    let at = first;
+    for (const [name, bit, type] of PLANES) {
+      if ((arena.planes & bit) === 0) continue;
+      at += planeBytes;
+      this[name] = new type(buffer, at, stride) as never;
+    }
+  }
+
+  get length(): number {
+    return this.#head[Head.length];
+  }
+
+  get hole(): number {
+    return this.#head[Head.hole];
+  }
+
+  /** Tokens dropped so far. */
+  get evicted(): number {
+    return this.#head[Head.evicted];
+  }
+}
+
+function lineUp(bytes: number): number {
+  return Math.ceil(bytes / 64) * 64;
+}
+
+/** The lanes of one sequence. */
+export class CoreLanes implements SequenceLanes {
+  readonly arena: LaneArena;
+  readonly handle: number;
+  readonly layers: number;
+  readonly kvHeads: number;
+  readonly capacity: number;
+  readonly #slab: number;
+  #buffer: ArrayBufferLike | undefined;
+  #views: CoreLane[] = [];
+
+  /** Made by `arena.open`, `arena.opened` and `fork`. */
+  constructor(arena: LaneArena, handle: number) {
+    this.arena = arena;
+    this.handle = handle;
+    this.layers = arena.layers;
+    this.kvHeads = arena.kvHeads;
+    this.capacity = arena.capacity;
+    this.#slab = arena.slabOf(handle);
+  }
+
+  get seen(): number {
+    return this.arena.words(this.#slab, SLAB_WORDS)[Slab.seen];
+  }
+
+  get sequence(): SequenceId {
+    return this.arena.words(this.#slab, SLAB_WORDS)[Slab.sequence];
+  }
+
+  lane(layer: number, kvHead: number): LaneView {
+    return this.#lanes()[layer * this.kvHeads + kvHead];
+  }
+
+  /** [layers * kvHeads] slots of each lane. */
+  lengths(): Uint32Array {
+    return Uint32Array.from(this.#lanes(), ({ length }) => length);
+  }
+
+  /** [layers * kvHeads] slots that the next token takes; undefined: it is appended everywhere. */
+  holes(): Uint32Array | undefined {
+    const holes = Uint32Array.from(this.#lanes(), ({ hole }) => hole);
+    return holes.some((hole) => hole !== APPEND_SLOT) ? holes : undefined;
+  }
+
+  /**
+   * Enters `count` tokens with zeroed planes, the first into a lane's hole where it has one: as many as the sequence
+   * has got. Throws TOO_LONG when a lane would pass the capacity.
+   */
+  append(count: number): void {
+    requireInteger("count", count, 0, this.arena.cache.maxSequenceTokens);
+    this.#call("append", (exports, pointer) => exports.lanesAppend(pointer, this.handle, count));
+  }
+
+  /** Empties the lanes for a sequence that is computed anew. */
+  reset(sequence: SequenceId): void {
+    this.#call("reset", (exports, pointer) => exports.lanesReset(pointer, this.handle, sequence));
+  }
+
+  /** Lanes for `cache.fork(sequence)`: a copy. Both must `unshare` before their next token. */
+  fork(sequence: SequenceId): CoreLanes {
+    const twin = this.#call("fork", (exports, pointer) => exports.lanesFork(pointer, this.handle, sequence));
+    return new CoreLanes(this.arena, twin);
+  }
+
+  /** Gives the slab back; the lanes are dead from here on. */
+  close(): void {
+    this.#call("close", (exports, pointer) => exports.lanesClose(pointer, this.handle));
+  }
+
+  /**
+   * Plans what a policy has answered (its merges aside: they come first, and are the caller's). Throws
+   * INVALID_ARGUMENT for a wrong answer or lanes that have not seen what their sequence has, OUT_OF_BLOCKS when shared
+   * blocks must be replaced and there are none, COMPACTION_PENDING, COPIES_PENDING; nothing has changed then.
+   */
+  plan(answer: Pick<KeepPlan, "keep" | "inPlace">): CompactionPlan {
+    const { arena } = this;
+    const { lanes, stride } = arena;
+    // Before anything is written: the plan that is there still reads its inputs.
+    if (arena.cache.compacting) throw statusError(COMPACTION_PENDING, "lanes: plan");
+    requireEntries("keep", answer.keep, lanes);
+    const counts = arena.words(arena.section("counts"), lanes);
+    const keep = arena.words(arena.section("keep"), lanes * stride);
+    answer.keep.forEach((slots, lane) => {
+      counts[lane] = ALL;
+      if (slots === null) return;
+      counts[lane] = requireInteger(`keep[${lane}].length`, slots.length, 1, stride);
+      keep.set(slots, lane * stride);
+    });
+    const none = new Uint32Array(lanes).fill(APPEND_SLOT);
+    const { victim = none, successor = none } = answer.inPlace ?? {};
+    requireEntries("inPlace.victim", victim, lanes);
+    requireEntries("inPlace.successor", successor, lanes);
+    arena.words(arena.section("victims"), lanes).set(victim);
+    arena.words(arena.section("successors"), lanes).set(successor);
+    this.#call("plan", (exports, pointer) => exports.lanesPlan(pointer, this.handle));
+    return new CompactionPlan(arena);
+  }
+
+  /** As `plan` with every slot kept: blocks that the next token would be written to become the sequence's own. */
+  unshare(): CompactionPlan {
+    return this.plan({ keep: new Array<null>(this.arena.lanes).fill(null) });
+  }
+
+  #lanes(): CoreLane[] {
+    const { arena } = this;
+    const { buffer } = arena.core.memory;
+    if (this.#buffer !== buffer) {
+      this.#buffer = buffer;
+      this.#views = Array.from({ length: arena.lanes }, (_, lane) => new CoreLane(arena, this.#slab, lane));
+    }
+    return this.#views;
+  }
+
+  #call(what: string, run: (exports: Core["exports"], pointer: number) => number): number {
+    const { core, pointer } = this.arena;
+    return core.call(() => run(core.exports, pointer), `lanes: ${what}`);
+  }
+}
+
+/** A compaction that is planned: run its moves, then commit, or roll back. */
+export class CompactionPlan {
+  /** Block references that the sequence gives up, and fresh blocks in place of shared ones. */
+  readonly released: number;
+  readonly copied: number;
+  readonly #arena: LaneArena;
+
+  /** Made by `CoreLanes.plan`. */
+  constructor(arena: LaneArena) {
+    this.#arena = arena;
+    const { before, after, fresh } = arena.cache.planned();
+    this.copied = fresh;
+    this.released = before - (after - fresh);
+  }
+
+  /**
+   * Records for `Executor.move`, a batch at a time, to be run in order. Copies.
+   */
+  *moves(): Generator<Uint32Array> {
+    const { core, pointer } = this.#arena;
+    for (;;) {
+      const count = core.call(() => core.exports.lanesMoves(pointer), "moves");
+      if (count === 0) return;
+      yield this.#arena.words(this.#arena.section("records"), count * MOVE_WORDS).slice();
+    }
+  }
+
+  /** All records in one array. */
+  allMoves(): Uint32Array {
+    const batches = [...this.moves()];
+    const all = new Uint32Array(batches.reduce((sum, { length }) => sum + length, 0));
+    let at = 0;
+    for (const batch of batches) {
+      all.set(batch, at);
+      at += batch.length;
+    }
+    return all;
+  }
+
+  /**
+   * The moves have been run: lanes and sequence are what was planned. Throws NOT_FOUND when the plan is gone because its
+   * sequence was closed.
+   */
+  commit(): void {
+    const { core, pointer } = this.#arena;
+    core.call(() => core.exports.lanesCommit(pointer), "commit");
+  }
+
+  /**
+   * Nothing was dropped. When moves have been run already the old table is valid, its content is not: moves are in
+   * place. Throws NOT_FOUND.
+   */
+  rollback(): void {
+    const { core, pointer } = this.#arena;
+    core.call(() => core.exports.lanesRollback(pointer), "rollback");
+  }
+}
+
+function requireEntries(argument: string, list: ArrayLike<unknown>, length: number): void {
+  if (list?.length !== length) throw invalidArgument(argument, list, `${length} entries`);
+}
