@@ -6,12 +6,14 @@ export interface Operation<Argument, Result> {
   /** The call took place somewhere between these two moments. */
   readonly start: number;
   readonly end: number;
+  /** The call before it in the same batch, which took place earlier. */
+  readonly previous?: Operation<Argument, Result>;
 }
 
 /**
  * Search after Wing and Gong ("Testing and Verifying Concurrent Objects", 1993): repeatedly take a call that
  * began before every other one left had ended, and see whether the model gives its result. `apply` returns
- * the model's result and next state, states are compared by `key`.
+ * the model's result and next state, states are compared by `key`. No two calls have the same start.
  */
 export function isLinearizable<State, Argument, Result>(
   history: readonly Operation<Argument, Result>[],
@@ -27,7 +29,7 @@ export function isLinearizable<State, Argument, Result>(
     if (failed.has(id)) return false;
     const firstEnd = Math.min(...left.map(({ end }) => end));
     for (const operation of left) {
-      if (operation.start > firstEnd) continue;
+      if (operation.start > firstEnd || (operation.previous && left.includes(operation.previous))) continue;
       const next = apply(state, operation.argument);
       if (next.result !== operation.result) continue;
       if (

@@ -1,16 +1,7 @@
 /** What is checked about the shared index under all schedules, and which missing guard each check notices. */
-import { Random } from "../support/random.js";
 import type { MutantName } from "../support/threads-builds.js";
-import {
-  heightOf,
-  type IndexScenario,
-  keysOfHeights,
-  LEAF_CAPACITY,
-  type Mode,
-  type Step,
-} from "./index-scenario.js";
-
-export type Plan = Omit<IndexScenario, "mode">;
+import { batchPlans, fullLeaf, type Plan, randomPlans, splitRun, takeAndGivePlans } from "./index-plans.js";
+import { keysOfHeights, LEAF_CAPACITY, type Mode, type Step } from "./index-scenario.js";
 
 export interface Check {
   /** Default: both. */
@@ -19,41 +10,6 @@ export interface Check {
   readonly preemptions?: number;
   readonly plans: () => readonly Plan[];
   readonly mutants: readonly MutantName[];
-}
-
-/** A full leaf of keys of height 0 between two promoted keys, and one more key that belongs into its middle. */
-function fullLeaf(): { keys: number[]; middle: number; last: number; promoted: number } {
-  const all = keysOfHeights([1, ...Array.from({ length: LEAF_CAPACITY }, () => 0), 1]);
-  const promotedInside = keysOfHeights([1], all[3])[0];
-  return {
-    keys: all.filter((_, i) => i !== 3),
-    middle: all[3],
-    last: all[LEAF_CAPACITY],
-    promoted: promotedInside,
-  };
-}
-
-/** Two leaves of the same run, the second from an overflow, and the keys whose deletion merges them. */
-function splitRun(): { keys: number[]; second: number[] } {
-  const keys = keysOfHeights([1, ...Array.from({ length: LEAF_CAPACITY }, () => 0), 1]);
-  return { keys, second: keys.slice(4, LEAF_CAPACITY + 1) };
-}
-
-/** Random plans around a few neighbouring keys. */
-function randomPlans(count: number, steps: number, kinds: readonly Step[0][], seed: number): Plan[] {
-  const random = new Random(seed);
-  return Array.from({ length: count }, () => {
-    const keys = Array.from({ length: 24 }, (_, i) => i + 1).filter(() => random.below(3) > 0);
-    const from = 1 + random.below(16);
-    const step = (): Step => {
-      const kind = kinds[random.below(kinds.length)];
-      const key = from + random.below(8);
-      if (kind === "put" || kind === "add") return [kind, key, random.below(100)];
-      return kind === "scan" ? ["scan"] : [kind, key];
-    };
-    const threads = [0, 1].map(() => Array.from({ length: steps }, step));
-    return { keys, threads };
-  });
 }
 
 export const CHECKS: Readonly<Record<string, Check>> = {
@@ -135,6 +91,88 @@ export const CHECKS: Readonly<Record<string, Check>> = {
         ];
       }),
     mutants: ["an overwrite lets go of the entry before it locks the leaf"],
+  },
+  "compareExchange against compareExchange and put": {
+    plans: () =>
+      [0, 1, 2].flatMap((height) => {
+        const [low, key, high] = keysOfHeights([0, height, 0]);
+        const keys = [low, key, high];
+        const exchange = (value: number, expected = 1000 + key): Step => ["exchange", key, expected, value];
+        const others: Step[][] = [
+          [exchange(2)],
+          [exchange(2, 1)],
+          [["put", key, 2]],
+          [["add", key, 2]],
+          [
+            ["delete", key],
+            ["put", key, 1000 + key],
+          ],
+        ];
+        return others.map((other): Plan => ({ keys, threads: [[exchange(1)], other] }));
+      }),
+    mutants: ["an exchange lets go of the leaf before it stores"],
+  },
+  "fetchAdd against fetchAdd": {
+    plans: () =>
+      [0, 1, 2].flatMap((height) => {
+        const [low, key, high] = keysOfHeights([0, height, 0]);
+        const keys = [low, key, high];
+        const add = (summand: number): Step => ["add", key, summand];
+        return [
+          {
+            keys,
+            threads: [
+              [add(1), add(2)],
+              [add(4), add(8)],
+            ],
+          },
+          { keys, threads: [[add(1)], [["put", high + 1, 1], add(2)]] },
+        ];
+      }),
+    mutants: ["an addition lets go of the leaf before it stores"],
+  },
+  "getMany against writers": {
+    modes: ["optimistic"],
+    preemptions: 2,
+    plans: () => {
+      const { keys } = splitRun();
+      const batches: Plan = { keys, threads: [[["deleteMany", keys]], [["getMany", keys]]] };
+      return [...batchPlans((wanted) => ["getMany", wanted]), batches];
+    },
+    mutants: ["a leaf found ahead is not proved"],
+  },
+  "setMany against writers": {
+    modes: ["optimistic"],
+    preemptions: 2,
+    plans: () => batchPlans((keys) => ["setMany", keys, 50]),
+    mutants: ["a leaf found ahead is locked as it is now, not as it was proved"],
+  },
+  "deleteMany against writers": {
+    modes: ["optimistic"],
+    preemptions: 2,
+    plans: () =>
+      // First a key of the half that a split moves away: later there is nothing to split.
+      batchPlans((keys) => ["deleteMany", [keys[6], ...keys.slice(0, 6), keys[7]]]),
+    mutants: ["a leaf found ahead is locked as it is now, not as it was proved"],
+  },
+  "apply against writers": {
+    modes: ["optimistic"],
+    preemptions: 2,
+    plans: () =>
+      batchPlans(([a, b, c, d, e, f, g]) => [
+        "apply",
+        [
+          ["put", c, 50],
+          ["get", f],
+          ["delete", d],
+          ["scan"],
+          ["add", b, 3],
+          ["exchange", a, 1000 + a, 51],
+          ["put", d, 52],
+          ["get", g],
+        ],
+      ]),
+    mutants: ["a leaf found ahead is locked as it is now, not as it was proved"],
   },
   "delete against delete of neighbours": {
     preemptions: 2,
@@ -282,83 +320,3 @@ export const CHECKS: Readonly<Record<string, Check>> = {
     mutants: [],
   },
 };
-
-/** Promoted keys take a node each when they come, and give it back when they go. */
-function takeAndGivePlans(): Plan[] {
-  const keys = keysOfHeights([0, 1, 0, 1, 0, 1, 0, 1, 0]);
-  const promoted = keys.filter((key) => heightOf(key) === 1);
-  const [a, b, c, d] = promoted;
-  const plain = keys.filter((key) => heightOf(key) === 0);
-  return [
-    topComesBack(),
-    // One thread takes; the other takes two and gives the first back, in between.
-    {
-      keys: plain,
-      gone: [a, b],
-      threads: [
-        [
-          ["put", c, 1],
-          ["put", d, 1],
-        ],
-        [
-          ["put", a, 2],
-          ["put", b, 2],
-          ["delete", a],
-        ],
-      ],
-    },
-    {
-      keys: [...plain, a],
-      gone: [b, c],
-      threads: [
-        [["put", b, 1]],
-        [
-          ["delete", a],
-          ["put", c, 2],
-        ],
-      ],
-    },
-    // The last free nodes: one of the two is refused.
-    {
-      keys: plain,
-      threads: [
-        [
-          ["put", a, 1],
-          ["put", b, 1],
-        ],
-        [
-          ["put", c, 2],
-          ["put", d, 2],
-        ],
-      ],
-      nodes: 16,
-    },
-  ];
-}
-
-/**
- * Four full leaves, so that neither thread waits for the other's locks. One takes a node; in between the other takes
- * that node and the one below it and gives the first back: the top of the free nodes is the same, what lies below
- * it is in use.
- */
-function topComesBack(): Plan {
-  const leaf = [1, ...Array.from({ length: LEAF_CAPACITY }, () => 0)];
-  const all = keysOfHeights([...leaf, ...leaf, ...leaf, ...leaf, 1, 1]);
-  const spare = [0, 1, 2, 3].map((run) => all[run * leaf.length + 3]);
-  const gone = all.slice(-2);
-  return {
-    keys: all.filter((key) => !spare.includes(key) && !gone.includes(key)),
-    gone,
-    threads: [
-      [
-        ["put", spare[0], 1],
-        ["put", spare[3], 1],
-      ],
-      [
-        ["put", spare[1], 2],
-        ["put", spare[2], 2],
-        ["delete", spare[1]],
-      ],
-    ],
-  };
-}

@@ -1,6 +1,24 @@
 /** Scenarios of a small shared index: tiny nodes, a few keys, two or three threads of one to three calls. */
 import assert from "node:assert/strict";
 import { isLinearizable } from "./histories.js";
+import {
+  batchCall,
+  type BatchResults,
+  type BatchStep,
+  isBatch,
+  operationsOf,
+  readBatch,
+  writeBatch,
+} from "./index-batches.js";
+import {
+  applyStep,
+  checkScan,
+  type Entries,
+  keyOf,
+  type PointOperation,
+  type PointStep,
+  type Result,
+} from "./index-model.js";
 import type { Call, Event } from "./logical-threads.js";
 import type { Outcome, Scenario } from "./schedules.js";
 
@@ -9,12 +27,8 @@ type Exports = Outcome["exports"];
 export type Mode = "locked" | "optimistic";
 const MODES: Readonly<Record<Mode, number>> = { locked: 1, optimistic: 2 };
 
-/** What a thread does. */
-export type Step =
-  | readonly ["put", key: number, value: number]
-  | readonly ["get" | "delete", key: number]
-  | readonly ["add", key: number, summand: number]
-  | readonly ["scan"];
+/** What a thread does: one call. */
+export type Step = PointStep | BatchStep | readonly ["scan"];
 
 export interface IndexScenario {
   readonly mode: Mode;
@@ -33,6 +47,12 @@ const NODE_BYTES = 128;
 const DIGIT_BITS = 2;
 export const LEAF_CAPACITY = 6;
 const SCAN_LIMIT = 64;
+/** Scratch of a thread: what a scan found, then a batch. */
+const THREAD_BYTES = 4096;
+const BATCH_AT = 2048;
+const NOT_FOUND = -19;
+/** Writer and readers of a lock word. */
+const LOCKED = 0xffffn;
 
 const MASK = (1n << 64n) - 1n;
 
@@ -52,7 +72,7 @@ interface Layout {
 function create(exports: Exports, memory: WebAssembly.Memory, mode: Mode, nodes: number): Layout {
   assert.equal(exports.coreCreate(SEED), 0);
   assert.equal(exports.coreAttach(1), 0);
-  assert.equal(exports.scratchCreate(8192), 0);
+  assert.equal(exports.scratchCreate(4 * THREAD_BYTES), 0);
   const scratch = Number(exports.coreRegionPointer(0));
   assert.equal(exports.orderedIndexCreate(nodes, NODE_BYTES, 8, DIGIT_BITS, MODES[mode]), 0);
   const index = Number(exports.coreRegionPointer(1));
@@ -100,22 +120,27 @@ export function useLayout(exports: Exports, memory: WebAssembly.Memory): void {
 }
 
 function toCall(step: Step, thread: number, { index, scratch }: Layout): Call {
-  const out = scratch + 2048 * thread;
+  const out = scratch + THREAD_BYTES * thread;
+  if (isBatch(step)) return batchCall(step, index, out + BATCH_AT);
   switch (step[0]) {
     case "put":
+    case "set":
       return { name: "orderedIndexSet64", args: [index, BigInt(step[1]), BigInt(step[2])] };
     case "get":
       return { name: "orderedIndexFind64", args: [index, BigInt(step[1])] };
     case "delete":
+    case "remove":
       return { name: "orderedIndexDelete64", args: [index, BigInt(step[1])] };
     case "add":
       return { name: "orderedIndexFetchAdd64", args: [index, BigInt(step[1]), BigInt(step[2])] };
+    case "exchange": {
+      const [key, expected, value] = step.slice(1).map(BigInt);
+      return { name: "orderedIndexCompareExchange64", args: [index, key, expected, value] };
+    }
     case "scan":
       return { name: "orderedIndexRange", args: [index, 1n, MASK - 1n, SCAN_LIMIT, out, out + 1024] };
   }
 }
-
-type Entries = Map<number, number>;
 
 function entriesAt(memory: WebAssembly.Memory, at: number, count: number): [number, number][] {
   const keys = new BigUint64Array(memory.buffer, at, count);
@@ -123,50 +148,43 @@ function entriesAt(memory: WebAssembly.Memory, at: number, count: number): [numb
   return Array.from(keys, (key, i) => [Number(key), Number(values[i])]);
 }
 
-/** Result of a point call in the terms of the model: 1 or 0, a value, or undefined for "not there". */
-function resultOf({ call, result, observed }: Omit<Event, "thread">): number | undefined {
-  if (call.name === "orderedIndexFind64" || call.name === "orderedIndexFetchAdd64") {
-    return result === 0 ? undefined : Number(observed);
-  }
-  return Number(result);
-}
-
+/** What a call says besides its result: a value, entries, the results of a batch. */
 function observe({ call, result }: Omit<Event, "thread">, memory: WebAssembly.Memory): unknown {
   if (call.name === "orderedIndexRange") return entriesAt(memory, Number(call.args[4]), Number(result));
   if (call.name === "orderedIndexFind64" || call.name === "orderedIndexFetchAdd64") {
     return result === 0 ? undefined : new DataView(memory.buffer).getBigUint64(Number(result), true);
   }
-  return undefined;
+  return readBatch(call, memory);
 }
 
-/** The sequential map that the index must look like. */
-function apply(state: Entries, { name, args }: Call): { state: Entries; result: number | undefined } {
-  const key = Number(args[1]);
-  const before = state.get(key);
-  const next = new Map(state);
-  switch (name) {
-    case "orderedIndexSet64":
-      next.set(key, Number(args[2]));
-      return { state: next, result: before === undefined ? 1 : 0 };
-    case "orderedIndexDelete64":
-      next.delete(key);
-      return { state: next, result: before === undefined ? 0 : 1 };
-    case "orderedIndexFetchAdd64":
-      if (before !== undefined) next.set(key, before + Number(args[2]));
-      return { state: next, result: before };
-    default:
-      return { state, result: before };
+/** Result of a call on one key in the terms of the model. */
+function resultOf([kind]: PointStep, { result, observed }: Event): Result {
+  if (kind === "get" || kind === "add") return result === 0 ? undefined : Number(observed);
+  return Number(result) === NOT_FOUND ? undefined : Number(result);
+}
+
+/** All calls on single keys that the threads have made, refused ones left out, and what their scans found. */
+function told(
+  events: readonly Event[],
+  threads: readonly (readonly Step[])[],
+): { history: PointOperation[]; scans: [number, number][][] } {
+  const made = threads.map(() => 0);
+  const history: PointOperation[] = [];
+  const scans: [number, number][][] = [];
+  for (const event of events) {
+    const { thread, start, end, observed } = event;
+    const step = threads[thread][made[thread]++];
+    if (step[0] === "scan") {
+      scans.push(observed as [number, number][]);
+    } else if (isBatch(step)) {
+      history.push(...operationsOf(step, event));
+      scans.push(...(observed as BatchResults).scans);
+    } else {
+      const result = resultOf(step, event);
+      if (step[0] !== "put" || (result as number) >= 0) history.push({ argument: step, result, start, end });
+    }
   }
-}
-
-const keyOf = (state: Entries): string =>
-  [...state]
-    .sort(([a], [b]) => a - b)
-    .map(([key, value]) => `${key}=${value}`)
-    .join();
-
-function refused({ call, result }: Event): boolean {
-  return call.name === "orderedIndexSet64" && Number(result) < 0;
+  return { history, scans };
 }
 
 /** A scenario whose every outcome must be valid and linearizable, scans complete and in order. */
@@ -181,54 +199,34 @@ export function indexScenario({ mode, keys, gone = [], threads, nodes = NODES }:
       for (const key of [...keys, ...gone]) exports.orderedIndexSet64(index, BigInt(key), BigInt(1000 + key));
       for (const key of gone) assert.equal(exports.orderedIndexDelete64(index, BigInt(key)), 1);
       assert.equal(exports.orderedIndexValidate(index), 0);
+      threads.forEach((steps, thread) => {
+        const batches = steps.filter(isBatch);
+        assert.ok(batches.length <= 1, "a thread has room for one batch");
+        for (const batch of batches) writeBatch(batch, memory, scratch + THREAD_BYTES * thread + BATCH_AT);
+      });
     },
     enter: (exports) => void exports.coreAttach(1),
     // The nodes, and the free list's words in the header.
     isShared: (address) =>
       (address >= nodesAt && address < nodesAt + nodes * NODE_BYTES) ||
       (address >= index + 64 && address < index + 80),
+    // Who comes back to the same node finds the same lock word; only one that is held is waited for.
+    mayWait: (address, value) => (address - nodesAt) % NODE_BYTES === 0 && (value & LOCKED) !== 0n,
     threads: threads.map((steps, i) => steps.map((step) => toCall(step, i, layout))),
     observe,
     check({ events, exports, memory }) {
       assert.equal(exports.orderedIndexValidate(index), 0, "valid");
-      const out = scratch + 2048 * threads.length;
+      const out = scratch + THREAD_BYTES * threads.length;
       const found = Number(exports.orderedIndexRange(index, 1n, MASK - 1n, SCAN_LIMIT, out, out + 1024));
       const left = keyOf(new Map(entriesAt(memory, out, found)));
-      const history = events
-        .filter((event) => event.call.name !== "orderedIndexRange" && !refused(event))
-        .map((event) => ({
-          argument: event.call,
-          result: resultOf(event),
-          start: event.start,
-          end: event.end,
-        }));
-      const told = history.map(({ argument, result }) => `${argument.name}(${argument.args[1]})=${result}`);
-      assert.ok(
-        isLinearizable(history, initial, apply, keyOf, (state) => keyOf(state) === left),
-        `no order explains ${told.join(" ")} and ${left}`,
-      );
-      for (const event of events)
-        if (event.call.name === "orderedIndexRange") checkScan(event, events, initial);
+      const { history, scans } = told(events, threads);
+      const explained = isLinearizable(history, initial, applyStep, keyOf, (state) => keyOf(state) === left);
+      if (!explained) {
+        const calls = history.map(({ argument, result }) => `${argument.join(" ")}=${result}`);
+        assert.fail(`no order explains ${calls.join(", ")} and ${left}`);
+      }
+      const steps = history.map(({ argument }) => argument);
+      for (const entries of scans) checkScan(entries, steps, initial);
     },
   };
-}
-
-/** Keys strictly increase; what nobody touched is there; the rest is what somebody put. */
-function checkScan({ observed }: Event, events: readonly Event[], initial: Entries): void {
-  const entries = observed as [number, number][];
-  const touched = new Map<number, Set<number>>();
-  for (const { call } of events) {
-    if (call.name === "orderedIndexRange" || call.name === "orderedIndexFind64") continue;
-    const key = Number(call.args[1]);
-    const values = touched.get(key) ?? new Set(initial.has(key) ? [initial.get(key)!] : []);
-    if (call.name === "orderedIndexSet64") values.add(Number(call.args[2]));
-    touched.set(key, values);
-  }
-  entries.forEach(([key, value], i) => {
-    assert.ok(i === 0 || entries[i - 1][0] < key, `scan goes back at ${key}`);
-    if (touched.has(key)) assert.ok(touched.get(key)!.has(value), `scan found ${key}=${value}`);
-    else assert.equal(value, initial.get(key), `scan found ${key}=${value}`);
-  });
-  const seen = new Set(entries.map(([key]) => key));
-  for (const key of initial.keys()) if (!touched.has(key)) assert.ok(seen.has(key), `scan missed ${key}`);
 }

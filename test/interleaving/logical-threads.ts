@@ -45,6 +45,8 @@ export class LogicalThread {
   onYield: () => boolean = () => false;
   /** Addresses that other threads may use too; at others there is nothing to decide. */
   isShared: (address: number) => boolean = () => true;
+  /** Whether a thread that finds this value there again and again may be waiting for another one. */
+  mayWait: (address: number, value: bigint) => boolean = () => true;
   readonly exports: Exports;
   readonly #memory: WebAssembly.Memory;
   readonly #data: number;
@@ -145,6 +147,6 @@ export class LogicalThread {
       this.#spins = 0;
     }
     this.#spins += 1;
-    if (this.#spins >= SPIN) this.state = State.Waiting;
+    if (this.#spins >= SPIN && this.mayWait(address, value)) this.state = State.Waiting;
   }
 }

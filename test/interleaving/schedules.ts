@@ -23,6 +23,8 @@ export interface Scenario {
   readonly threads: readonly (readonly Call[])[];
   /** Addresses at which a switch can matter. Default: all. */
   isShared?(address: number): boolean;
+  /** Whether a thread that finds this value there again and again may be waiting for another. Default: always. */
+  mayWait?(address: number, value: bigint): boolean;
   /** Reads what a call left in memory, right after it returned. */
   observe?(event: Omit<Event, "thread">, memory: WebAssembly.Memory): unknown;
   /** Throws when the outcome is wrong. */
@@ -162,6 +164,7 @@ export class Checker {
     };
     for (const thread of threads) {
       thread.isShared = this.#scenario.isShared ?? (() => true);
+      thread.mayWait = this.#scenario.mayWait ?? (() => true);
       thread.onYield = () => {
         target = choose();
         return target !== current;

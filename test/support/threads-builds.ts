@@ -98,6 +98,33 @@ export const MUTANTS = {
     replace:
       "      const seen = atomic.add<u64>(word, READER);\n      if ((seen & WRITER) == 0) {\n        return;\n      } else if (atomic.sub<u64>(word, READER) == 0) {\n",
   },
+  "an exchange lets go of the leaf before it stores": {
+    file: "assembly/index/update.ts",
+    find:
+      "  if (equal) storeValue(index, entry, value);\n" +
+      "  if (isShared(index)) {\n" +
+      "    if (equal) unlockExclusive(entryLeaf);\n" +
+      "    else releaseExclusive(entryLeaf);\n" +
+      "  }\n",
+    replace: "  unlockExclusive(entryLeaf);\n  if (equal) storeValue(index, entry, value);\n",
+  },
+  "an addition lets go of the leaf before it stores": {
+    file: "assembly/index/update.ts",
+    find:
+      "  storeValue(index, entry, own.result + delta);\n" +
+      "  if (isShared(index)) unlockExclusive(entryLeaf);\n",
+    replace: "  unlockExclusive(entryLeaf);\n  storeValue(index, entry, own.result + delta);\n",
+  },
+  "a leaf found ahead is not proved": {
+    file: "assembly/index/read.ts",
+    find: "  return n.level == 0 && n.count > 0 && keyAt(at, 0) <= key && key < n.nextHeader ? version : NO_VERSION;\n",
+    replace: "  return n.level == 0 ? version : NO_VERSION;\n",
+  },
+  "a leaf found ahead is locked as it is now, not as it was proved": {
+    file: "assembly/index/batch.ts",
+    find: "(!isShared(index) || tryUpgrade(at, version));",
+    replace: "(!isShared(index) || tryUpgrade(at, load<u64>(at) & ~(<u64>0xffff)));",
+  },
   "two workers take one id": {
     file: "assembly/memory/workers.ts",
     find: "      if (atomic.cmpxchg<u64>(ARENA + TAKEN, taken, taken | ((<u64>1) << id)) == taken) {\n",
