@@ -186,7 +186,7 @@ export const CHECKS: Readonly<Record<string, Check>> = {
       ];
       return [
         ...pairs.map(([a, b]): Plan => ({ keys, threads: [[["delete", keys[a]]], [["delete", keys[b]]]] })),
-        ...randomPlans(30, 1, ["delete"], 3),
+        ...randomPlans(20, 1, ["delete"], 3),
         ...randomPlans(10, 2, ["delete"], 4),
       ];
     },
@@ -314,8 +314,8 @@ export const CHECKS: Readonly<Record<string, Check>> = {
   "anything against anything": {
     preemptions: 2,
     plans: () => [
-      ...randomPlans(25, 2, ["put", "delete", "get", "add"], 21),
-      ...randomPlans(10, 2, ["put", "delete", "scan"], 22),
+      ...randomPlans(18, 2, ["put", "delete", "get", "add"], 21),
+      ...randomPlans(8, 2, ["put", "delete", "scan"], 22),
     ],
     mutants: [],
   },

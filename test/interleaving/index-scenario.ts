@@ -64,6 +64,8 @@ function finalize64(x: bigint): bigint {
 
 interface Layout {
   index: number;
+  /** The first node. */
+  nodes: number;
   scratch: number;
   seed: bigint;
   levels: number;
@@ -79,6 +81,7 @@ function create(exports: Exports, memory: WebAssembly.Memory, mode: Mode, nodes:
   const view = new DataView(memory.buffer);
   return {
     index,
+    nodes: view.getUint32(index, true),
     scratch,
     seed: view.getBigUint64(index + 40, true),
     levels: view.getUint32(index + 28, true),
@@ -190,8 +193,7 @@ function told(
 /** A scenario whose every outcome must be valid and linearizable, scans complete and in order. */
 export function indexScenario({ mode, keys, gone = [], threads, nodes = NODES }: IndexScenario): Scenario {
   const layout = layoutOf();
-  const { index, scratch } = layout;
-  const nodesAt = index + 128 + 64 * 64;
+  const { index, nodes: nodesAt, scratch } = layout;
   const initial: Entries = new Map(keys.map((key) => [key, 1000 + key]));
   return {
     setup(exports, memory) {
