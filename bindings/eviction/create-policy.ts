@@ -3,6 +3,9 @@ import { invalidArgument } from "../errors.js";
 import { OptionReader, parsePolicy, type PolicyOptions, type PolicySpec } from "./options.js";
 import type { EvictionPolicy } from "./policy.js";
 import { adaKv } from "./policies/ada-kv.js";
+import { CakePolicy } from "./policies/cake.js";
+import { compresskv } from "./policies/compresskv.js";
+import { ElasticCachePolicy } from "./policies/elastic-cache.js";
 import { FullPolicy } from "./policies/full.js";
 import { H2OPolicy } from "./policies/h2o.js";
 import { keydiff } from "./policies/keydiff.js";
@@ -36,6 +39,9 @@ const MAKERS = {
   "last-important": (read, selection) => new LastImportantPolicy(read, selection),
   h2o: (read, selection) => new H2OPolicy(read, selection),
   "lazy-eviction": (read, selection) => new LazyEvictionPolicy(read, selection),
+  cake: (read, selection) => new CakePolicy(read, selection),
+  compresskv,
+  "elastic-cache": (read, selection) => new ElasticCachePolicy(read, selection),
 } satisfies Record<string, Maker>;
 
 export type EvictionPolicyName = keyof typeof MAKERS;

@@ -1,7 +1,9 @@
 /** Options of policies: read by name, checked, and written as text: `h2o:heavy=64,recent=64`. */
 import { invalidArgument, QuartermasterError } from "../errors.js";
 
-export type PolicyOptions = Readonly<Record<string, number | string | boolean>>;
+/** Objects are tables that a policy's file names, such as a HeadProfile. */
+export type OptionValue = number | string | boolean | object;
+export type PolicyOptions = Readonly<Record<string, OptionValue>>;
 
 /** A policy by name and options. */
 export interface PolicySpec {
@@ -64,6 +66,11 @@ export class OptionReader {
     return this.#get(name, "auto") === "auto" ? "auto" : this.number(name, 0, lowest, highest);
   }
 
+  /** As given. */
+  value(name: string, fallback: OptionValue): OptionValue {
+    return this.#get(name, fallback);
+  }
+
   boolean(name: string, fallback: boolean): boolean {
     const value = this.#get(name, fallback);
     if (typeof value !== "boolean") throw invalidArgument(`options.${name}`, value, "true or false");
@@ -88,7 +95,7 @@ export class OptionReader {
     );
   }
 
-  #get(name: string, fallback: number | string | boolean): number | string | boolean {
+  #get(name: string, fallback: OptionValue): OptionValue {
     this.#read.add(name);
     return this.#options[name] ?? fallback;
   }

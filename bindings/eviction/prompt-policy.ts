@@ -14,6 +14,8 @@ export interface PromptScorer {
   readonly mask: number;
   /** Rows of WINDOW; as many last positions of the prompt stay. 0: none. */
   readonly window: number;
+  /** Query heads of WINDOW, [layers]. Default: all. */
+  readonly heads?: readonly (readonly number[])[];
   begin(lanes: SequenceLanes): void;
   observe(layer: number, stats: StatView): void;
   /** [length] scores of a lane's slots. */
@@ -82,7 +84,12 @@ export class PromptPolicy extends PolicyBase {
     this.#layerSlots = options.layerSlots;
     this.#minimumShare = minimumShare;
     this.#recent = scorer.window > 0 ? scorer.window : read.integer("recent", 1, 0, 2 ** 20);
-    this.needs = { prefill: scorer.mask, decode: 0, ...(scorer.window > 0 && { window: scorer.window }) };
+    this.needs = {
+      prefill: scorer.mask,
+      decode: 0,
+      ...(scorer.window > 0 && { window: scorer.window }),
+      ...(scorer.heads && { heads: scorer.heads }),
+    };
     read.done();
   }
 

@@ -32,6 +32,18 @@ export function accumulate(
   return wrong;
 }
 
+/** Mean over a group's query heads of the last query's row, [length]. */
+export function groupMean(
+  { heads, kvHeads, stride, lengths, lastRow }: StatView,
+  kvHead: number,
+): Float32Array {
+  const group = heads / kvHeads;
+  const mean = new Float32Array(lengths[kvHead]);
+  for (let head = kvHead * group; head < (kvHead + 1) * group; head++)
+    for (let slot = 0; slot < mean.length; slot++) mean[slot] += lastRow![head * stride + slot] / group;
+  return mean;
+}
+
 /** Mean over all query heads of a layer of the last query's row, [length]. */
 export function meanRow({ heads, stride, lengths, lastRow }: StatView): Float32Array {
   const mean = new Float32Array(lengths[0]);

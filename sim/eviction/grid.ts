@@ -24,6 +24,7 @@ export interface GridOptions {
   readonly questions?: number;
   readonly digits?: number;
   readonly length?: number;
+  readonly repeats?: number;
   /** Contexts are those of seed, seed + 1, ... Default 1000. */
   readonly seed?: number;
 }
@@ -56,7 +57,7 @@ export function withBudget(policy: string, key: "ratio" | "budget", value: numbe
 
 /** Runs a grid; the first result is the full cache's. */
 export async function runGrid(lab: Lab, selection: Selection, options: GridOptions): Promise<CellResult[]> {
-  const { task, mode, contexts, policies, ratios, digits, length, seed = 1000 } = options;
+  const { task, mode, contexts, policies, ratios, digits, length, repeats, seed = 1000 } = options;
   if (!(contexts >= 1)) throw invalidArgument("contexts", contexts, "at least 1");
   const questions = task === "major" ? 1 : (options.questions ?? 5);
   const cells: Cell[] = [
@@ -75,6 +76,7 @@ export async function runGrid(lab: Lab, selection: Selection, options: GridOptio
       questions,
       ...(digits !== undefined && { digits }),
       ...(length !== undefined && { length }),
+      ...(repeats !== undefined && { repeats }),
     });
     (await runTask(lab, made, mode, makers)).forEach((outcome, cell) => outcomes[cell].push(outcome));
   }

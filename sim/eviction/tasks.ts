@@ -36,6 +36,8 @@ export interface TaskOptions {
   readonly length?: number;
   /** Questions to ask, at least 1. Default 1; `major` has one. */
   readonly questions?: number;
+  /** How often each fact of `needle` stands in its stretch, 1 to 3. Default 1. */
+  readonly repeats?: number;
   /** Digits of a value, 2 to 4. Default 2. */
   readonly digits?: number;
 }
@@ -48,10 +50,11 @@ export function makeTask(name: TaskName, options: TaskOptions): Task {
   const length = requireInteger("length", options.length ?? 448, 64, 700);
   const questions = requireInteger("questions", options.questions ?? 1, 1, 64);
   const digits = requireInteger("digits", options.digits ?? 2, 2, 4);
+  const repeats = requireInteger("repeats", options.repeats ?? 1, 1, 3);
   const random = new RandomStream(requireInteger("seed", seed, 0, 2 ** 40) * 8 + TASKS.indexOf(name));
   const make = MAKERS[name];
   if (make === undefined) throw invalidArgument("task", name, TASKS.join(", "));
-  const { context, answers } = make(random, length, digits, questions);
+  const { context, answers } = make(random, { length, digits, questions, repeats });
   const chosen = random.shuffle(answers).slice(0, questions);
   return { name, context, questions: chosen };
 }
@@ -62,10 +65,11 @@ interface Made {
   readonly answers: Question[];
 }
 
-type Maker = (random: RandomStream, length: number, digits: number, questions: number) => Made;
+type Sizes = Required<Pick<TaskOptions, "length" | "digits" | "questions" | "repeats">>;
+type Maker = (random: RandomStream, sizes: Sizes) => Made;
 
 const MAKERS: Readonly<Record<TaskName, Maker>> = {
-  kv: (random, length, digits) => {
+  kv: (random, { length, digits }) => {
     const count = Math.floor(length / (3 + digits));
     const facts = pairs(random, count).map((key) => ({ key, value: number(random, digits) }));
     return {
@@ -74,14 +78,16 @@ const MAKERS: Readonly<Record<TaskName, Maker>> = {
     };
   },
 
-  needle: (random, length, digits, questions) => {
+  needle: (random, { length, digits, questions, repeats }) => {
     // Facts lie one in each of equal stretches of the text, so their depths are uniform.
-    const count = Math.max(questions, Math.floor(length / 80));
+    const count = Math.max(questions, Math.floor(length / (60 + 20 * repeats)));
     const stretch = Math.floor(length / count);
     const facts = pairs(random, count).map((key) => ({ key, value: number(random, digits) }));
     const context = facts
       .map(({ key, value }) => {
-        const fact = `#${key}${value};`;
+        const once = `#${key}${value};`;
+        let fact = once;
+        for (let i = 1; i < repeats; i++) fact += fillerText(random, 8) + once;
         const before = random.below(stretch - fact.length + 1);
         return fillerText(random, before) + fact + fillerText(random, stretch - fact.length - before);
       })
@@ -89,7 +95,7 @@ const MAKERS: Readonly<Record<TaskName, Maker>> = {
     return { context, answers: facts.map(({ key, value }) => ({ text: `?${key}`, answer: value })) };
   },
 
-  chain: (random, length) => {
+  chain: (random, { length }) => {
     const names = pairs(random, Math.floor(length / 5));
     const links: string[] = [];
     const answers: Question[] = [];
@@ -104,7 +110,7 @@ const MAKERS: Readonly<Record<TaskName, Maker>> = {
     return { context: random.shuffle(links).join(""), answers };
   },
 
-  copy: (random, length) => {
+  copy: (random, { length }) => {
     const starts = new Set<string>();
     const items: string[] = [];
     while (items.length < Math.floor(length / 14)) {
@@ -119,7 +125,7 @@ const MAKERS: Readonly<Record<TaskName, Maker>> = {
     };
   },
 
-  major: (random, length) => {
+  major: (random, { length }) => {
     const [common, ...others] = random.shuffle([...LETTERS]).slice(0, 4);
     // Three in five are the commonest letter, the other three share the rest.
     const text = Array.from({ length: length - 1 }, (_, i) => (i % 5 < 3 ? common : others[random.below(3)]));

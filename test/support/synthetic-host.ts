@@ -89,6 +89,8 @@ export class SyntheticHost {
   lanes: HostLanes;
   /** Most slots of a lane while decoding. */
   peak = 0;
+  /** Most slots of one KV head over the layers that a prompt's last chunk has reached. */
+  prefillPeak = 0;
 
   constructor(
     shape: SyntheticShape,
@@ -119,6 +121,13 @@ export class SyntheticHost {
           layer,
           shownTo(this.#measure(layer, count, before), policy.needs.prefill),
           count,
+        );
+        const reached = lanes
+          .lengths()
+          .filter((_, lane) => lane % shape.kvHeads === 0 && lane / shape.kvHeads <= layer);
+        this.prefillPeak = Math.max(
+          this.prefillPeak,
+          reached.reduce((sum, length) => sum + length, 0),
         );
         if (last && policy.endLayerPrefill) this.#apply(policy.endLayerPrefill(layer), layer);
       }
@@ -171,6 +180,13 @@ export class SyntheticHost {
     if (plan === null) return;
     const { lanes, shape } = this;
     assert.equal(plan.keep.length, shape.layers * shape.kvHeads);
+    plan.merge?.forEach(({ lane, target, members }) => {
+      assert.ok(plan.keep[lane]!.includes(target), "a merge's target stays");
+      assert.ok(
+        members.length > 0 && members.every((slot) => !plan.keep[lane]!.includes(slot)),
+        "its members go",
+      );
+    });
     plan.keep.forEach((keep, lane) => {
       if (keep === null) return;
       assert.ok(
