@@ -10,11 +10,14 @@ type Expression = string | Expression[];
 export interface InstrumentOptions {
   /** Plain loads and stores as well as atomic ones: for readers that validate instead of locking. */
   plain?: boolean;
+  /** Exports that are called; what only others need is left out. Default: all. */
+  keep?: readonly string[];
 }
 
 /** A finished module of a threads build, ready for LogicalThreads. */
 export function instrument(bytes: Uint8Array, options: InstrumentOptions = {}): Uint8Array<ArrayBuffer> {
   const source = binaryen.readBinary(bytes);
+  if (options.keep) keepOnly(source, options.keep);
   const text = source.emitText();
   source.dispose();
   const woven = binaryen.parseText(withYieldPoints(text, options.plain ?? false));
@@ -25,6 +28,15 @@ export function instrument(bytes: Uint8Array, options: InstrumentOptions = {}): 
   const result = woven.emitBinary();
   woven.dispose();
   return new Uint8Array(result);
+}
+
+function keepOnly(module: binaryen.Module, names: readonly string[]): void {
+  const exported = Array.from({ length: module.getNumExports() }, (_, i) =>
+    binaryen.getExportInfo(module.getExportByIndex(i)),
+  );
+  for (const { name, kind } of exported)
+    if (kind === binaryen.ExternalFunction && !names.includes(name)) module.removeExport(name);
+  module.runPasses(["remove-unused-module-elements"]);
 }
 
 /** The module's text with the calls in it. */

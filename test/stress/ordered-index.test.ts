@@ -102,6 +102,13 @@ const NOTICED: readonly MutantName[] = [
   "a deletion locks right before left",
   "an overwrite lets go of the entry before it locks the leaf",
 ];
+const ALSO_NOTICED: readonly MutantName[] = [
+  "a new node is published unlocked",
+  "a level is left before the next is locked",
+  "a writer does not validate the place it locks",
+  "a freed node keeps its version",
+  "leaving a lock forgets readers that came in",
+];
 const TRIES = 60;
 /** A lost lock is a deadlock here; the test need not wait for seconds. */
 const HURRY = 10;
@@ -115,7 +122,7 @@ function tryOf(number: number): Run {
 }
 
 describe("one guard taken out is noticed", () => {
-  for (const guard of NOTICED) {
+  for (const guard of long ? [...NOTICED, ...ALSO_NOTICED] : NOTICED) {
     test(guard, async (t) => {
       const crew = await Crew.hire(await disturbed(guard), WORKERS, { hurry: HURRY, patience: 2000 });
       t.after(() => crew.dismiss());

@@ -134,6 +134,23 @@ export const MUTANTS = {
 
 export type MutantName = keyof typeof MUTANTS;
 
+/** Guards of the shared prefix probe; and one of the index that a probe needs as well. */
+const CACHE_MUTANTS = {
+  "an evicted block keeps its key": {
+    file: "assembly/paging/probe-index.ts",
+    find: "  record.key = NO_KEY;\n",
+    replace: "",
+  },
+  "a probe does not look at the key again": {
+    file: "assembly/paging/probe.ts",
+    find: "    if (probeKey(keyNow(block(kv, id))) != load<u64>(keysOf(work) + ((<usize>counted) << 3))) break;\n",
+    replace: "",
+  },
+  "a reader does not validate the leaf": MUTANTS["a reader does not validate the leaf"],
+} as const satisfies Readonly<Record<string, Mutant>>;
+
+export type CacheMutantName = keyof typeof CACHE_MUTANTS;
+
 /** The module that is shipped. */
 export function shipped(): Uint8Array<ArrayBuffer> {
   return new Uint8Array(readFileSync(join(root, "build", "core-threads.wasm")));
@@ -174,7 +191,7 @@ const DISTURBANCE: readonly Mutant[] = [
 ];
 
 const ENTRY = "mutant-entry.ts";
-const ENTRY_TEXT = 'export * from "./assembly/exports/memory";\nexport * from "./assembly/exports/index";\n';
+const INDEX = 'export * from "./assembly/exports/memory";\nexport * from "./assembly/exports/index";\n';
 const built = new Map<string, Promise<Uint8Array<ArrayBuffer>>>();
 
 /** Each build is compiled once. */
@@ -186,18 +203,29 @@ function once(name: string, run: () => Promise<Uint8Array<ArrayBuffer>>): Promis
 
 /** Index and memory of the threads build with one guard taken out. */
 export function mutant(name: MutantName): Promise<Uint8Array<ArrayBuffer>> {
-  return once(name, () => compile([MUTANTS[name]], 3));
+  return once(name, () => compile(INDEX, [MUTANTS[name]], 3));
 }
 
-/** The same, disturbed; nothing taken out if no name is given. Compiled in haste: it sleeps most of the time. */
+/** Parts of the threads build with one guard taken out: exports by their file in assembly/exports. */
+export function cacheMutant(
+  name: CacheMutantName,
+  exports: Readonly<Record<string, readonly string[]>>,
+): Promise<Uint8Array<ArrayBuffer>> {
+  const entry = Object.entries(exports).map(
+    ([file, names]) => `export { ${names.join(", ")} } from "./assembly/exports/${file}";\n`,
+  );
+  return compile(entry.join(""), [CACHE_MUTANTS[name]], 1);
+}
+
+/** Index and memory, disturbed; nothing taken out if no name is given. Compiled in haste: it sleeps most of the time. */
 export function disturbed(name?: MutantName): Promise<Uint8Array<ArrayBuffer>> {
   const edits = [...DISTURBANCE, ...(name === undefined ? [] : [MUTANTS[name]])];
-  return once(`disturbed, ${name}`, () => compile(edits, 1));
+  return once(`disturbed, ${name}`, () => compile(INDEX, edits, 1));
 }
 
 /** Index and memory of the threads build with other edits, compiled quickly. */
 export function editedBuild(edits: readonly Mutant[]): Promise<Uint8Array<ArrayBuffer>> {
-  return compile(edits, 1);
+  return compile(INDEX, edits, 1);
 }
 
 /** Replaces what is there exactly once. */
@@ -208,14 +236,18 @@ function edited(text: string, edits: readonly Mutant[]): string {
   }, text);
 }
 
-async function compile(edits: readonly Mutant[], optimizeLevel: number): Promise<Uint8Array<ArrayBuffer>> {
+async function compile(
+  entry: string,
+  edits: readonly Mutant[],
+  optimizeLevel: number,
+): Promise<Uint8Array<ArrayBuffer>> {
   let output: Uint8Array | undefined;
   const flags =
     `${ENTRY} --baseDir ${root} -o out.wasm --runtime stub -O${optimizeLevel} --use abort= --importMemory --zeroFilledMemory ` +
     "--initialMemory 1 --maximumMemory 65536 --enable simd --enable threads --sharedMemory";
   const { error, stderr } = await asc.main(flags.split(" "), {
     readFile: (name) => {
-      if (name === ENTRY) return ENTRY_TEXT;
+      if (name === ENTRY) return entry;
       let text: string;
       try {
         text = readFileSync(join(root, name), "utf8");
