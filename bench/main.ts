@@ -20,6 +20,7 @@ const BENCHES: Readonly<Record<string, () => Promise<Bench>>> = {
   "ordered-index-shapes": () => import("./ordered-index-shapes.js"),
   "node-search": () => import("./node-search.js"),
   calls: () => import("./calls.js"),
+  "eviction-lab": () => import("./eviction-lab.js"),
   select: () => import("./select.js"),
 };
 
@@ -30,8 +31,8 @@ const HELP = `npm run -s bench -- NAME [NAME ...] [options]
   --quick    fewer repetitions: whether it runs, not how fast
   --json     JSON lines on standard output
   --full     every size and distribution, however long it takes (ordered-index)
-  --plot F   writes an SVG plot to file F (ordered-index)
-  --only S   subjects to run, separated by commas (ordered-index)`;
+  --plot F   writes an SVG plot to file F (ordered-index, eviction-lab)
+  --only S   subjects to run, separated by commas (ordered-index), by spaces (eviction-lab)`;
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,

@@ -79,6 +79,24 @@ function legend(top: number, entries: readonly (readonly [name: string, color: s
     .join("\n");
 }
 
+/** Colour of a series: named ones first, then duller ones. */
+function seriesColor(i: number): string {
+  return i < COLORS.length ? COLORS[i] : `hsl(${(i * 67) % 360} 25% ${35 + ((i * 11) % 35)}%)`;
+}
+
+/** A legend of many names, four a row, under the title. */
+function legendRows(entries: readonly (readonly [name: string, color: string])[]): string {
+  return entries
+    .map(([name, color], i) => {
+      const [x, y] = [LEFT + (i % 4) * 205, 42 + Math.floor(i / 4) * 16];
+      return (
+        `<rect x="${x}" y="${y}" width="10" height="10" fill="${color}"/>` +
+        `<text x="${x + 14}" y="${y + 9}">${escapeText(name)}</text>`
+      );
+    })
+    .join("\n");
+}
+
 function document(title: string, height: number, body: string[]): string {
   return [
     `<svg xmlns="http://www.w3.org/2000/svg" width="${WIDTH}" height="${height}" viewBox="0 0 ${WIDTH} ${height}">`,
@@ -224,7 +242,8 @@ export function linePlot(options: {
   const ys = points.map(([, y]) => toY(y));
   const [lowX, highX] = [Math.min(...xs), Math.max(...xs)];
   const [lowY, highY] = [Math.min(logY ? Infinity : 0, ...ys), Math.max(...ys)];
-  const top = 70;
+  const rows = series.length > 6 ? Math.ceil(series.length / 4) : 0;
+  const top = 70 + rows * 16;
   const height = 380;
   const x = (value: number): number =>
     LEFT + ((WIDTH - LEFT - RIGHT) * (toX(value) - lowX)) / (highX - lowX || 1);
@@ -242,21 +261,22 @@ export function linePlot(options: {
       `<text x="${x(tick).toFixed(1)}" y="${top + height + 16}" text-anchor="middle">${label(Number(tick.toPrecision(3)))}</text>`,
     );
   }
+  const color = seriesColor;
   series.forEach((line, i) => {
     const path = line.points.map(([px, py]) => `${x(px).toFixed(1)},${y(py).toFixed(1)}`).join(" ");
-    body.push(
-      `<polyline points="${path}" fill="none" stroke="${COLORS[i % COLORS.length]}" stroke-width="2"/>`,
-    );
+    body.push(`<polyline points="${path}" fill="none" stroke="${color(i)}" stroke-width="2"/>`);
   });
   body.push(
-    legend(
-      top - 14,
-      series.map((line, i) => [line.name, COLORS[i % COLORS.length]] as const),
-    ),
+    rows > 0
+      ? legendRows(series.map(({ name }, i) => [name, color(i)] as const))
+      : legend(
+          top - 14,
+          series.map(({ name }, i) => [name, color(i)] as const),
+        ),
     `<text x="${(WIDTH + LEFT) / 2}" y="${top + height + 36}" text-anchor="middle">${escapeText(options.xLabel)}</text>`,
     `<text x="16" y="${top + height / 2}" transform="rotate(-90 16 ${top + height / 2})" text-anchor="middle">${escapeText(options.yLabel)}</text>`,
   );
-  return document(options.title, 520, body);
+  return document(options.title, top + height + 70, body);
 }
 
 export interface BarSeries {
@@ -277,8 +297,7 @@ export function barPlot(options: {
   const panel: Panel = { top: 50 + rows * 18, height: 320, title: "", highest };
   const groupWidth = (WIDTH - LEFT - RIGHT) / groups.length;
   const barWidth = (groupWidth * 0.86) / series.length;
-  const color = (i: number): string =>
-    i < COLORS.length ? COLORS[i] : `hsl(${(i * 67) % 360} 25% ${35 + ((i * 11) % 35)}%)`;
+  const color = seriesColor;
   const body = [axes(panel, [], (x) => x)];
   series.forEach(({ name, values }, i) => {
     const [column, row] = [i % 3, Math.floor(i / 3)];

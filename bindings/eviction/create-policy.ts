@@ -6,6 +6,7 @@ import { adaKv } from "./policies/ada-kv.js";
 import { CakePolicy } from "./policies/cake.js";
 import { compresskv } from "./policies/compresskv.js";
 import { ElasticCachePolicy } from "./policies/elastic-cache.js";
+import { epicache } from "./policies/epicache.js";
 import { FullPolicy } from "./policies/full.js";
 import { H2OPolicy } from "./policies/h2o.js";
 import { keydiff } from "./policies/keydiff.js";
@@ -41,6 +42,7 @@ const MAKERS = {
   "lazy-eviction": (read, selection) => new LazyEvictionPolicy(read, selection),
   cake: (read, selection) => new CakePolicy(read, selection),
   compresskv,
+  epicache,
   "elastic-cache": (read, selection) => new ElasticCachePolicy(read, selection),
 } satisfies Record<string, Maker>;
 

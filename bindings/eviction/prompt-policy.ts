@@ -59,6 +59,10 @@ export abstract class LaneScorer implements PromptScorer {
 export interface PromptPolicyOptions {
   readonly scorer: PromptScorer;
   readonly scope?: BudgetScope;
+  /** First positions that stay. Default 0. */
+  readonly sinks?: number;
+  /** Last positions that stay where the scorer has no window and `recent` is not given. Default 1. */
+  readonly recent?: number;
   /** Slots of each layer's lanes, the window included, [layers]. Default: the same everywhere. */
   readonly layerSlots?: (slots: number, layers: number, promptTokens: number) => ArrayLike<number>;
   /** Scope layer-pool: share of a lane's cap that it keeps at least, beside the window. */
@@ -74,16 +78,18 @@ export class PromptPolicy extends PolicyBase {
   readonly #layerSlots: PromptPolicyOptions["layerSlots"];
   readonly #minimumShare: number;
   readonly #recent: number;
+  readonly #sinks: number;
 
   constructor(read: OptionReader, selection: Selection, options: PromptPolicyOptions) {
     super(read, selection);
-    const { scorer, scope = "lane", minimumShare = 0 } = options;
+    const { scorer, scope = "lane", minimumShare = 0, sinks = 0, recent = 1 } = options;
+    this.#sinks = sinks;
     this.#rule = new BudgetRule(read);
     this.#scorer = scorer;
     this.#scope = scope;
     this.#layerSlots = options.layerSlots;
     this.#minimumShare = minimumShare;
-    this.#recent = scorer.window > 0 ? scorer.window : read.integer("recent", 1, 0, 2 ** 20);
+    this.#recent = scorer.window > 0 ? scorer.window : read.integer("recent", recent, 0, 2 ** 20);
     this.needs = {
       prefill: scorer.mask,
       decode: 0,
@@ -97,7 +103,7 @@ export class PromptPolicy extends PolicyBase {
     const slots = this.#rule.slots(promptTokens);
     // A budget within the window keeps the last positions only.
     const recent = Math.min(this.#recent, slots);
-    const uniform = uniformBudget(shape, slots, { recent, scope: this.#scope });
+    const uniform = uniformBudget(shape, slots, { sinks: this.#sinks, recent, scope: this.#scope });
     const byLayer = this.#layerSlots?.(slots, shape.layers, promptTokens);
     if (byLayer === undefined) return uniform;
     return { ...uniform, cap: uniform.cap.map((_, lane) => byLayer[Math.floor(lane / shape.kvHeads)]) };
@@ -152,7 +158,7 @@ export class PromptPolicy extends PolicyBase {
       positions,
       sinks,
       recentFrom: this.recentFrom,
-      minimum: Math.max(1, own) + recent,
+      minimum: Math.max(1, own) + recent + sinks,
     });
     return kept.map((slots) => slots.slice());
   }

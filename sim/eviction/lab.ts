@@ -228,10 +228,14 @@ export class LabSequence {
     if (last) await this.apply(timed(() => policy.endPrefill()));
   }
 
-  /** Runs tokens and enters them into the lanes, and tells no policy. */
+  /**
+   * Runs tokens and enters them into the lanes, and tells no policy.
+   * @param visible ascending slots that the tokens see beside themselves; null: all. Default: what the policy says
+   */
   async run(
     tokens: readonly number[],
     request: StatisticsRequest | undefined,
+    visible?: (layer: number, kvHead: number) => Uint32Array | null,
   ): Promise<{ logits: Float32Array; views: StatView[] }> {
     const { lab, lanes } = this;
     const before = lanes.seen;
@@ -240,11 +244,24 @@ export class LabSequence {
     const needed = Math.ceil((lanes.longest + tokens.length) / lab.blockSize);
     this.#table.push(...lab.take(Math.max(0, needed - this.#table.length)));
     const start = performance.now();
-    const result = await lab.run(tokens, before, this.#table, lanes, this.#live(), request);
+    const result = await lab.run(tokens, before, this.#table, lanes, this.#live(visible), request);
     this.account.modelUs += (performance.now() - start) * 1000;
     this.account.computed += tokens.length;
     lanes.append(tokens.length);
     return result;
+  }
+
+  /** Measures queries after what is held, and keeps nothing of them. */
+  async probe(tokens: readonly number[], request: StatisticsRequest): Promise<StatView[]> {
+    const { lab, lanes } = this;
+    const held = this.#table.length;
+    const needed = Math.ceil((lanes.longest + tokens.length) / lab.blockSize);
+    this.#table.push(...lab.take(Math.max(0, needed - held)));
+    const { views } = await lab.run(tokens, lanes.seen, this.#table, lanes, this.#live(), request);
+    this.account.computed += tokens.length;
+    const copies = views.map(copyView);
+    lab.give(this.#table.splice(held));
+    return copies;
   }
 
   /** Drops and merges what a plan says, and frees the blocks that no lane reaches any more. */
@@ -349,12 +366,13 @@ export class LabSequence {
   }
 
   /** Bitmaps of the live slots, where the policy masks. */
-  #live(): Uint32Array | undefined {
-    const { policy, lanes } = this;
-    if (policy === null || !("live" in policy)) return undefined;
+  #live(
+    visible = (layer: number, kvHead: number): Uint32Array | null => this.liveSlots(layer, kvHead),
+  ): Uint32Array | undefined {
+    const { lanes } = this;
     const count = lanes.layers * lanes.kvHeads;
     const live = Array.from({ length: count }, (_, lane) =>
-      this.liveSlots(Math.floor(lane / lanes.kvHeads), lane % lanes.kvHeads),
+      visible(Math.floor(lane / lanes.kvHeads), lane % lanes.kvHeads),
     );
     if (live.every((slots) => slots === null)) return undefined;
     const words = Math.ceil((this.#table.length * this.lab.blockSize) / 32);

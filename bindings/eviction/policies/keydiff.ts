@@ -19,18 +19,25 @@ export class KeyDiffScorer extends LaneScorer {
   observe(layer: number, { kvHeads, lengths, keys }: StatView): void {
     const { headStride, slotStride, data } = keys!;
     for (let kvHead = 0; kvHead < kvHeads; kvHead++) {
-      const units = Array.from({ length: lengths[kvHead] }, (_, slot) => {
-        const at = kvHead * headStride + slot * slotStride;
-        return unit(data.subarray(at, at + slotStride));
-      });
+      const count = lengths[kvHead];
+      const norms = new Float64Array(count);
       const anchor = new Float64Array(slotStride);
-      for (const key of units) key.forEach((value, d) => (anchor[d] += value / units.length));
-      const direction = unit(anchor);
-      this.put(
-        layer,
-        kvHead,
-        Float32Array.from(units, (key) => -dot(key, direction)),
-      );
+      for (let slot = 0; slot < count; slot++) {
+        const at = kvHead * headStride + slot * slotStride;
+        let square = 0;
+        for (let d = 0; d < slotStride; d++) square += data[at + d] ** 2;
+        norms[slot] = Math.sqrt(square) || 1;
+        for (let d = 0; d < slotStride; d++) anchor[d] += data[at + d] / norms[slot] / count;
+      }
+      const length = Math.sqrt(dot(anchor, anchor)) || 1;
+      const scores = new Float32Array(count);
+      for (let slot = 0; slot < count; slot++) {
+        const at = kvHead * headStride + slot * slotStride;
+        let sum = 0;
+        for (let d = 0; d < slotStride; d++) sum += data[at + d] * anchor[d];
+        scores[slot] = -sum / norms[slot] / length;
+      }
+      this.put(layer, kvHead, scores);
     }
   }
 }
@@ -39,11 +46,6 @@ export function dot(a: ArrayLike<number>, b: ArrayLike<number>): number {
   let sum = 0;
   for (let d = 0; d < a.length; d++) sum += a[d] * b[d];
   return sum;
-}
-
-function unit(vector: ArrayLike<number>): Float64Array {
-  const length = Math.sqrt(dot(vector, vector)) || 1;
-  return Float64Array.from(vector, (value) => value / length);
 }
 
 export function keydiff(read: OptionReader, selection: Selection): PromptPolicy {
