@@ -433,7 +433,7 @@ export class Core {
 
   /** Throws CLOSED or POISONED when the core can no longer be used. */
   requireUsable(): void {
-    if (this.#shared && this.#poison === undefined && this.views.atomicWord(WORKERS_AT) !== 0) {
+    if (this.#shared && this.#poison === undefined && this.views.word(WORKERS_AT) !== 0) {
       this.#poison = new Error("a worker died or trapped while it held a lock");
     }
     if (this.#closed) throw new QuartermasterError("CLOSED", "the core has been closed");

@@ -58,7 +58,7 @@ export {
 } from "./kv-cache.js";
 export { loadModule, type Build } from "./module.js";
 export { Operations } from "./operations.js";
-export { OrderedIndex } from "./ordered-index.js";
+export { OrderedIndex, type Found } from "./ordered-index.js";
 export type { IndexMode, OrderedIndexOptions, OrderedIndexStats } from "./ordered-index-options.js";
 export {
   EvictionOrder,

@@ -23,13 +23,6 @@ export class MemoryViews {
     return this.#words[at];
   }
 
-  /** As `word`, ordered with what other threads do. */
-  atomicWord(address: number): number {
-    const at = address >>> 2;
-    if (at >= this.#words.length) this.#renew();
-    return Atomics.load(this.#words, at);
-  }
-
   /** The u64 at an address, a multiple of 8. */
   wide(address: number): bigint {
     const at = address >>> 3;

@@ -9,8 +9,6 @@ import type { MemoryViews } from "./memory-views.js";
 import { INDEX_MODES, type IndexMode } from "./ordered-index-options.js";
 
 export const MAX_KEY = (1n << 64n) - 2n;
-const MAX_U64 = (1n << 64n) - 1n;
-const MAX_U32 = (1n << 32n) - 1n;
 const KEY_RANGE = "a bigint from 1 to 2^64 - 2";
 const NOT_FOUND = -19;
 const INVALID_ARGUMENT = -1;
@@ -41,7 +39,7 @@ export class OrderedIndexEntries {
 
   get(key: bigint): bigint | undefined {
     const at = this.#find(key);
-    if (at === 0) return undefined;
+    if (at === 0) return void this.#checkInRange(key);
     return this.#wide ? this.#views.wide(at) : BigInt(this.#views.word(at));
   }
 
@@ -61,7 +59,9 @@ export class OrderedIndexEntries {
   }
 
   has(key: bigint): boolean {
-    return this.#find(key) !== 0;
+    if (this.#find(key) !== 0) return true;
+    this.#checkInRange(key);
+    return false;
   }
 
   hasHalves(keyLow: number, keyHigh: number): boolean {
@@ -96,11 +96,14 @@ export class OrderedIndexEntries {
   /** Removes a key; returns whether it was there. */
   delete(key: bigint): boolean {
     this.#checkKey(key);
+    let status: number;
     try {
-      return this.#exports.orderedIndexDelete64(this.pointer, key) === 1;
+      status = this.#exports.orderedIndexDelete64(this.pointer, key);
     } catch (error) {
       throw this.core.trapped(error, "delete");
     }
+    if (status !== 1) this.#checkInRange(key);
+    return status === 1;
   }
 
   deleteHalves(keyLow: number, keyHigh: number): boolean {
@@ -204,13 +207,22 @@ export class OrderedIndexEntries {
 
   #checkKey(key: bigint): void {
     this.core.requireUsable();
-    if (typeof key !== "bigint" || key < 1n || key > MAX_KEY) throw invalidArgument("key", key, KEY_RANGE);
+    // Comparing with the bounds would cost as much as the search; the core refuses, or misses, 0 and 2^64 - 1.
+    if (typeof key !== "bigint" || BigInt.asUintN(64, key) !== key)
+      throw invalidArgument("key", key, KEY_RANGE);
+  }
+
+  /** After a miss: 0 and 2^64 - 1 are never there. */
+  #checkInRange(key: bigint): void {
+    if (key < 1n || key > MAX_KEY) throw invalidArgument("key", key, KEY_RANGE);
   }
 
   #checkValue(argument: string, value: bigint): void {
-    const highest = this.valueBytes === 8 ? MAX_U64 : MAX_U32;
-    if (typeof value !== "bigint" || value < 0n || value > highest)
-      throw invalidArgument(argument, value, `a bigint from 0 to ${highest}`);
+    if (typeof value === "bigint") {
+      if (this.valueBytes === 8 ? BigInt.asUintN(64, value) === value : BigInt.asUintN(32, value) === value)
+        return;
+    }
+    throw invalidArgument(argument, value, `a bigint from 0 to 2^${this.valueBytes * 8} - 1`);
   }
 
   #checkHigh(argument: string, high: number): void {
@@ -218,7 +230,7 @@ export class OrderedIndexEntries {
   }
 
   #refuse(status: number, call: string, key: bigint): never {
-    if (status === INVALID_ARGUMENT) throw invalidArgument("key", key, KEY_RANGE);
+    if (status === INVALID_ARGUMENT || status === NOT_FOUND) this.#checkInRange(key);
     if (status !== NOT_FOUND) throw statusError(status, call);
     throw statusError(status, `${call}: key ${key}`, {
       argument: "key",

@@ -16,6 +16,12 @@ import type { OrderedIndexStats } from "./ordered-index-options.js";
 /** Entries of the first crossing of an iteration; each that follows moves twice as many. */
 const FIRST_ENTRIES = 64;
 
+/** Values of keys, 0 for those missing, and 1 for each that was found. */
+export interface Found {
+  readonly values: BigUint64Array;
+  readonly found: Uint8Array;
+}
+
 /** Made by `core.orderedIndex(...)`. */
 export class OrderedIndex extends OrderedIndexEntries {
   #region: BatchRegion | undefined;
@@ -25,18 +31,22 @@ export class OrderedIndex extends OrderedIndexEntries {
     return (this.#region ??= new BatchRegion(this));
   }
 
-  /** Looks many keys up. Returns their values, 0 when missing, and whether each was found. */
-  getMany(keys: BigUint64Array): { values: BigUint64Array; found: Uint8Array } {
+  /**
+   * Looks many keys up. Returns their values, 0 when missing, and whether each was found: in new arrays, or in
+   * `out`, which then holds at least as many.
+   */
+  getMany(keys: BigUint64Array, out: Found = newFound(keys)): Found {
+    const { values, found } = out;
+    if (!(values.length >= keys.length && found.length >= keys.length))
+      throw invalidArgument("out", values.length, `arrays of at least ${keys.length}`);
     const { region } = this;
-    const values = new BigUint64Array(keys.length);
-    const found = new Uint8Array(keys.length);
     for (let from = 0; from < keys.length; from += REGION_KEYS) {
       const count = copyIn(region.keys, keys, from);
       region.getMany(count);
       values.set(region.values.subarray(0, count), from);
       found.set(region.found.subarray(0, count), from);
     }
-    return { values, found };
+    return out;
   }
 
   /**
@@ -161,6 +171,10 @@ export class OrderedIndex extends OrderedIndexEntries {
   validate(): void {
     this.core.call(() => this.core.exports.orderedIndexValidate(this.pointer), "orderedIndex");
   }
+}
+
+function newFound({ length }: BigUint64Array): Found {
+  return { values: new BigUint64Array(length), found: new Uint8Array(length) };
 }
 
 /** Copies the next keys (or values) of a batch into the region; returns how many. */

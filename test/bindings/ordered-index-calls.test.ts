@@ -114,6 +114,14 @@ for (const mode of MODES) {
         argument: "key",
         value: key,
       });
+      for (const call of [
+        () => index.get(key),
+        () => index.has(key),
+        () => index.delete(key),
+        () => index.fetchAdd(key, 1n),
+        () => index.compareExchange(key, 1n, 1n),
+      ])
+        assert.throws(call, { code: "INVALID_ARGUMENT", argument: "key", value: key });
       assert.equal(index.getHalves(low(key), high(key)), false);
       assert.equal(index.deleteHalves(low(key), high(key)), false);
     }
@@ -186,6 +194,24 @@ test("an iteration shows entries in order while they are changed, across its bat
   }
   assert.deepEqual(seen, [...keys]);
   assert.equal(index.size, 5000);
+});
+
+test("getMany reads into arrays of the caller's, and refuses shorter ones", async () => {
+  for (const mode of MODES) {
+    const index = await indexOf(mode, 8, 6000);
+    const keys = BigUint64Array.from({ length: 5000 }, (_, i) => BigInt(i + 1));
+    index.setMany(
+      keys.filter((key) => key % 2n === 0n),
+      keys.filter((key) => key % 2n === 0n).map((key) => key + 1n),
+    );
+    const out = { values: new BigUint64Array(5001).fill(9n), found: new Uint8Array(5001).fill(9) };
+    assert.equal(index.getMany(keys, out), out);
+    assert.ok(keys.every((key, i) => out.values[i] === (key % 2n === 0n ? key + 1n : 0n)));
+    assert.ok(keys.every((key, i) => out.found[i] === Number(key % 2n === 0n)));
+    assert.deepEqual([out.values[5000], out.found[5000]], [9n, 9], "nothing behind them");
+    const short = { values: new BigUint64Array(4999), found: new Uint8Array(5000) };
+    assert.throws(() => index.getMany(keys, short), { code: "INVALID_ARGUMENT", argument: "out" });
+  }
 });
 
 test("refresh takes up each structure once", async () => {
