@@ -12,50 +12,57 @@ import { disturbed, type MutantName, shipped } from "../support/threads-builds.j
 import { Crew, type Run } from "./crew.js";
 import type { ScenarioName } from "./station.js";
 
-type Size = Pick<Run, "rounds" | "keys" | "nodeBytes">;
+interface Shape extends Pick<Run, "rounds" | "keys" | "nodeBytes"> {
+  readonly claim: string;
+  /** Times the rounds of the long run, 20 s on two processors or so; of scans, times the keys. */
+  readonly longer: number;
+}
 
 const MODES: readonly IndexMode[] = ["locked", "optimistic"];
 
-/** Sizes of a short run; `npm run test:long` multiplies the rounds. */
-const RUNS: Readonly<Record<ScenarioName, { readonly claim: string } & Size>> = {
+/** Sizes of a short run. */
+const RUNS: Readonly<Record<ScenarioName, Shape>> = {
   upserts: {
     claim: "keys that all enter are new to one thread each, and removed by one",
     rounds: 20,
     keys: 100,
+    longer: 1000,
     nodeBytes: 128,
   },
   mixture: {
     claim: "puts, deletes and gets of 40,000 keys add up",
     rounds: 10,
     keys: 40_000,
+    longer: 500,
     nodeBytes: 256,
   },
   scans: {
     claim: "scans are in order and miss nothing that was in before",
     rounds: 1,
     keys: 2048,
+    longer: 16,
     nodeBytes: 128,
   },
-  counters: { claim: "counters count every call", rounds: 6, keys: 64, nodeBytes: 128 },
+  counters: { claim: "counters count every call", rounds: 6, keys: 64, longer: 1000, nodeBytes: 128 },
   histories: {
     claim: "short histories have an order that explains them",
     rounds: 150,
     keys: 60,
+    longer: 300,
     nodeBytes: 128,
   },
 };
-const LONGER = 100;
-const LONGEST_SCANS = 1 << 15;
-
 /** Share of the histories in which calls overlap, at least, where threads sleep in the middle of calls. */
 const OVERLAPPING = 0.1;
 
 const WORKERS = 4;
 
-function runOf(scenario: ScenarioName, mode: IndexMode, workers: number, longer = 1): Run {
-  const { rounds, keys, nodeBytes } = RUNS[scenario];
-  const size = { rounds: Math.ceil(rounds * longer), keys, nodeBytes };
-  if (scenario === "scans" && longer > 1) size.keys = LONGEST_SCANS;
+/** @param part of the full run. */
+function runOf(scenario: ScenarioName, mode: IndexMode, workers: number, part = 1): Run {
+  const { rounds, keys, nodeBytes, longer } = RUNS[scenario];
+  const size = { rounds: Math.ceil(rounds * part), keys, nodeBytes };
+  if (long && scenario === "scans") size.keys *= longer;
+  else if (long) size.rounds *= longer;
   return { scenario, mode, workers, ...size, seed: workers };
 }
 
@@ -70,7 +77,7 @@ describe("the shipped build", () => {
     for (const mode of MODES) {
       for (const workers of [2, 4]) {
         test(`${RUNS[scenario].claim}: ${workers} workers, ${mode}`, async (t) => {
-          const figures = await crew.run(runOf(scenario, mode, workers, long ? LONGER : 1));
+          const figures = await crew.run(runOf(scenario, mode, workers));
           t.diagnostic(JSON.stringify(figures));
         });
       }
@@ -86,7 +93,7 @@ describe("a build whose threads sleep now and then", () => {
   for (const scenario of SCENARIO_NAMES) {
     for (const mode of MODES) {
       test(`${RUNS[scenario].claim}: ${mode}`, async (t) => {
-        const run = runOf(scenario, mode, WORKERS, long ? 20 : 0.5);
+        const run = runOf(scenario, mode, WORKERS, long ? 0.02 : 0.5);
         const figures = await crew.run(run);
         t.diagnostic(JSON.stringify(figures));
         if (scenario === "histories")
