@@ -6,10 +6,14 @@
  * thread except what the executor does elsewhere.
  */
 import { invalidArgument, QuartermasterError } from "./errors.js";
+import type { LaneArena } from "./eviction/lanes.js";
+import type { EvictionPolicy } from "./eviction/policy.js";
+import { ServedLanes } from "./eviction/serving.js";
 import type { Executor, RowContext, SamplingOptions, StepResult } from "./executor.js";
 import { Phase, type StepPlan } from "./plan.js";
 import { resolveSampling } from "./sampling.js";
 import type { RequestId, RequestOptions, Scheduler } from "./scheduler.js";
+import type { RunOptions } from "./statistics.js";
 import { type Detokenizer, TextStream } from "./text-stream.js";
 
 export interface EngineOptions {
@@ -23,6 +27,11 @@ export interface EngineOptions {
   nowUs?: () => number;
   /** Called after each step; for progress displays and plots. */
   onStep?: (report: StepReport) => void;
+  /**
+   * Room for the lanes of requests with `evict`: of the scheduler's cache, the executor's layers and KV heads, and as
+   * many sequences as the scheduler runs. Default none: such requests are refused.
+   */
+  lanes?: LaneArena;
 }
 
 export interface GenerateRequest extends RequestOptions {
@@ -34,6 +43,11 @@ export interface GenerateRequest extends RequestOptions {
   stopTokenIds?: readonly number[];
   /** Go on past eosTokenIds. Default false. */
   ignoreEos?: boolean;
+  /**
+   * Decides which of its tokens stay cached; an object of this request's own. The request then neither reuses nor
+   * publishes cached blocks. Default none: every token stays.
+   */
+  evict?: EvictionPolicy;
   /** Ends the request early; the stream then throws ABORTED. */
   signal?: AbortSignal;
 }
@@ -82,6 +96,7 @@ interface Live {
   readonly detokenizer: Detokenizer | undefined;
   readonly text: TextStream;
   readonly events: TokenEvent[];
+  readonly lanes: ServedLanes | undefined;
   generated: number;
   done: boolean;
   error: unknown;
@@ -117,6 +132,7 @@ export class Engine {
     if (cache.blockSize !== blockSize) {
       throw invalidArgument("cache.blockSize", cache.blockSize, `the executor's ${blockSize}`);
     }
+    if (options.lanes !== undefined) requireLanes(options.lanes, options);
   }
 
   /** Microseconds on the engine's clock. */
@@ -155,7 +171,10 @@ export class Engine {
     }
     if (request.signal?.aborted) throw abortedError(request.signal);
     const sampling = resolveSampling(request.sampling);
-    const id = this.scheduler.submit(request);
+    const lanes = this.#lanesFor(request);
+    const id = this.scheduler.submit(
+      lanes === undefined ? request : { ...request, peakSlots: lanes.peakSlots, lastChunk: lanes.lastChunk },
+    );
     const promptTokens = request.tokens.length;
     const tokens = new Uint32Array(promptTokens + request.maxNewTokens);
     tokens.set(request.tokens);
@@ -170,6 +189,7 @@ export class Engine {
       detokenizer,
       text: new TextStream(stop),
       events: [],
+      lanes,
       generated: 0,
       done: false,
       error: undefined,
@@ -230,7 +250,8 @@ export class Engine {
     const summary = summarise(plan);
     let result: StepResult;
     try {
-      result = await this.executor.run(plan, (row) => this.#context(plan.requests[row]));
+      const asked = this.#ask(plan);
+      result = await this.executor.run(plan, (row) => this.#context(plan.requests[row]), asked);
       requireTokens(result, plan.samplingRows, this.executor.describe().vocabSize);
     } catch (error) {
       this.#abandon(plan, error);
@@ -238,6 +259,7 @@ export class Engine {
     }
     const endUs = this.#nowUs();
     this.#commit(plan, result, endUs);
+    await this.#evict(plan, result);
     this.#options.onStep?.({ ...summary, startUs, endUs, preempted });
   }
 
@@ -270,7 +292,10 @@ export class Engine {
   #readOutcomes(): number {
     let preempted = 0;
     for (const outcome of this.scheduler.outcomes()) {
-      if (outcome.kind === "preempted") preempted += 1;
+      if (outcome.kind === "preempted") {
+        preempted += 1;
+        this.#live.get(outcome.request)?.lanes?.preempted();
+      }
       if (outcome.kind !== "rejected") continue;
       const live = this.#live.get(outcome.request);
       if (live)
@@ -280,6 +305,45 @@ export class Engine {
         );
     }
     return preempted;
+  }
+
+  /** Lanes of a request that drops tokens. Throws UNSUPPORTED, TOO_LONG, INVALID_ARGUMENT. */
+  #lanesFor({ evict, tokens, maxNewTokens }: GenerateRequest): ServedLanes | undefined {
+    const { lanes } = this.#options;
+    if (evict === undefined) return undefined;
+    if (lanes === undefined) throw invalidArgument("evict", evict, "nothing: this engine has no lanes");
+    const most = tokens.length + maxNewTokens;
+    if (most > lanes.capacity)
+      throw new QuartermasterError("TOO_LONG", `${most} tokens, and lanes of ${lanes.capacity} slots`, {
+        argument: "tokens",
+        value: most,
+      });
+    return new ServedLanes(evict, lanes, this.executor, tokens.length, maxNewTokens);
+  }
+
+  /** What the executor is asked beside the plan; undefined when no row's request drops tokens. */
+  #ask(plan: StepPlan): RunOptions | undefined {
+    const rows = Array.from(plan.requests, (request, row) => this.#live.get(request)?.lanes?.row(plan, row));
+    if (rows.every((row) => row === undefined)) return undefined;
+    return { lanes: (row) => rows[row]?.lanes, statistics: (row) => rows[row]?.statistics };
+  }
+
+  /** Lets the policies of the step's rows see what was measured, and carries out what they answer. */
+  async #evict(plan: StepPlan, result: StepResult): Promise<void> {
+    for (let row = 0; row < plan.rows; row++) {
+      const live = this.#live.get(plan.requests[row]);
+      if (live?.lanes === undefined || live.done) continue;
+      const { policy } = live.lanes;
+      const phase = plan.phases[row];
+      const asked = phase === Phase.Decode ? policy.needs.decode : policy.needs.prefill;
+      const measured = asked === 0 ? undefined : (layer: number) => result.statistics!(row, layer);
+      try {
+        await live.lanes.follow(phase, plan.newTokens[row], measured);
+      } catch (cause) {
+        const message = `dropping tokens failed: ${cause instanceof Error ? cause.message : String(cause)}`;
+        this.#fail(live, new QuartermasterError("EXECUTOR_FAILED", message, { cause }));
+      }
+    }
   }
 
   #context(request: RequestId): RowContext {
@@ -352,6 +416,7 @@ export class Engine {
     live.done = true;
     live.error = error;
     live.unlisten();
+    live.lanes?.close();
     this.#live.delete(live.request);
     live.wake?.();
   }
@@ -362,6 +427,16 @@ const ABORTED_CONTEXT: RowContext = {
   tokens: new Uint32Array(0),
   generated: 0,
 };
+
+function requireLanes(lanes: LaneArena, { scheduler, executor }: EngineOptions): void {
+  const { layers, kvHeads } = executor.describe();
+  if (lanes.cache !== scheduler.cache)
+    throw invalidArgument("lanes.cache", lanes.cache, "the scheduler's cache");
+  if (lanes.layers !== layers || lanes.kvHeads !== kvHeads)
+    throw invalidArgument("lanes", lanes.lanes, `the executor's ${layers} layers of ${kvHeads} KV heads`);
+  if (lanes.sequences < scheduler.maxRunning)
+    throw invalidArgument("lanes.sequences", lanes.sequences, `at least maxRunning, ${scheduler.maxRunning}`);
+}
 
 /** What an executor gives back is checked before any of it is entered. */
 function requireTokens(result: StepResult, samplingRows: number, vocabSize: number): void {

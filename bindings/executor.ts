@@ -44,6 +44,8 @@ export interface ExecutorDescription {
   readonly backend: string;
   readonly layers: number;
   readonly kvHeads: number;
+  /** Query heads of a layer, a multiple of kvHeads. Default kvHeads. */
+  readonly heads?: number;
   readonly headDim: number;
   /** Bytes of K and V of one block over all layers. */
   readonly blockBytes: number;

@@ -180,6 +180,8 @@ export interface SchedulingExports {
     namespace: number,
     priority: number,
     arrivalUs: number,
+    peakSlots: number,
+    lastChunk: number,
   ): number;
   schedulerStep(scheduler: number, nowUs: number): number;
   schedulerCommit(scheduler: number, stepId: number, nowUs: number): number;
@@ -357,7 +359,7 @@ export interface LaneExports {
   lanesClose(arena: number, lanes: number): number;
   lanesAppend(arena: number, lanes: number, count: number): number;
   lanesFork(arena: number, lanes: number, sequence: number): number;
-  lanesPlan(arena: number, lanes: number): number;
+  lanesPlan(arena: number, lanes: number, privateFrom: number): number;
   lanesMoves(arena: number): number;
   lanesCommit(arena: number): number;
   lanesRollback(arena: number): number;

@@ -12,6 +12,7 @@ export {
 } from "./engine.js";
 export { QuartermasterError, type ErrorDetails, type HostCode, type StatusCode } from "./errors.js";
 export { apportion, type ApportionOptions, type ApportionStrategy } from "./eviction/apportion.js";
+export { evict, type Evicted } from "./eviction/evict.js";
 export { CompactionPlan, CoreLanes, LaneArena, type LaneArenaOptions } from "./eviction/lanes.js";
 export {
   createPolicy,

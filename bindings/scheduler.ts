@@ -63,6 +63,17 @@ export interface RequestOptions {
   priority?: number;
   /** When the request may run first, in microseconds, >= 0. Default 0 = at once. */
   arrivalUs?: number;
+  /**
+   * For a request whose lanes drop tokens: the most slots that its longest lane holds once its prompt is computed.
+   * Admissions leave room for as many; its sequence is lossy, and neither reuses nor publishes blocks. Default 0: it
+   * keeps every token.
+   */
+  peakSlots?: number;
+  /**
+   * Fewest tokens of the prompt's last chunk, where the token budget allows it: for statistics of the last queries.
+   * Default 0.
+   */
+  lastChunk?: number;
 }
 
 /** What happened to a request since the step began. */
@@ -192,6 +203,8 @@ export class Scheduler {
     const priority = requireInteger("priority", options.priority ?? 0, 0, 255);
     const id = requestId(options.id);
     const arrivalUs = requireTime("arrivalUs", options.arrivalUs ?? 0);
+    const lastChunk = requireInteger("lastChunk", options.lastChunk ?? 0, 0, 2 ** 24);
+    const peakSlots = requireInteger("peakSlots", options.peakSlots ?? 0, 0, 2 ** 24);
     const count = this.cache.writeInput("tokens", options.tokens);
     const { exports } = this.core;
     try {
@@ -206,6 +219,8 @@ export class Scheduler {
             namespace,
             priority,
             arrivalUs,
+            peakSlots,
+            lastChunk,
           ),
         "submit",
       );
@@ -216,7 +231,7 @@ export class Scheduler {
 
   /**
    * Plans a step at `nowUs`. The plan is a set of views, valid until the next step. Throws STEP_IN_FLIGHT,
-   * INVALID_TIME.
+   * COMPACTION_PENDING, INVALID_TIME.
    */
   step(nowUs: number): StepPlan {
     requireTime("nowUs", nowUs);

@@ -115,11 +115,12 @@ function wholeBlocks(arena: LaneArena, slab: Slab, held: u32): u32 {
 }
 
 /**
- * Plans the compaction that `counts`, `keep`, `victims` and `successors` ask for. Refused, with nothing changed:
+ * Plans the compaction that `counts`, `keep`, `victims` and `successors` ask for. Blocks that hold slots from
+ * `privateFrom` on become the sequence's own, besides those that are written. Refused, with nothing changed:
  * INVALID_ARGUMENT for a wrong answer or lanes that have not seen what their sequence has, COMPACTION_PENDING,
  * COPIES_PENDING, UNKNOWN_SEQUENCE, OUT_OF_BLOCKS when shared blocks have to be replaced and there are none.
  */
-export function lanesPlan(arena: LaneArena, handle: u32): Status {
+export function lanesPlan(arena: LaneArena, handle: u32, privateFrom: u32): Status {
   if (!slabIsOpen(arena, handle)) return INVALID_ARGUMENT;
   const kv = arena.kv;
   const slab = slabOf(arena, handle);
@@ -153,7 +154,7 @@ export function lanesPlan(arena: LaneArena, handle: u32): Status {
   }
   const before = blocksFor(kv, slotsOf(sequence));
   let held = wholeBlocks(arena, slab, before);
-  let from = writeFrom >> kv.blockShift;
+  let from = min(writeFrom, privateFrom) >> kv.blockShift;
   if (held == NONE) {
     held = blocksFor(kv, longest);
     from = min(from, moveFrom >> kv.blockShift);

@@ -125,9 +125,9 @@ export function lanesFork(arena: usize, lanes: u32, sequence: u32): i32 {
 }
 
 /** Plans what the input sections ask for; see `lanesPlan` in eviction/compact. */
-export function lanesPlan(arena: usize, lanes: u32): Status {
+export function lanesPlan(arena: usize, lanes: u32, privateFrom: u32): Status {
   const a = changetype<LaneArena>(arena);
-  return checked(a, plan(a, lanes));
+  return checked(a, plan(a, lanes, privateFrom));
 }
 
 /** Writes the next move records; how many, 0 when there are no more. */

@@ -73,7 +73,11 @@ export function schedulerRegionCreate(
   return checked(s, OK);
 }
 
-/** Submits the first `promptTokens` ids of the cache's input region. Returns a request handle. */
+/**
+ * Submits the first `promptTokens` ids of the cache's input region. Returns a request handle. `peakSlots`: 0, or for a
+ * request whose lanes drop tokens the most slots that its longest lane holds once its prompt is computed. `lastChunk`: fewest tokens of the prompt's last chunk,
+ * where the token budget allows it.
+ */
 export function requestSubmit(
   scheduler: usize,
   idLow: u32,
@@ -83,11 +87,24 @@ export function requestSubmit(
   namespace: u32,
   priority: u32,
   arrivalUs: f64,
+  peakSlots: u32,
+  lastChunk: u32,
 ): i32 {
   const s = changetype<Scheduler>(scheduler);
   const id = ((<u64>idHigh) << 32) | idLow;
   if (promptTokens > s.kv.maxSequenceTokens) return TOO_LONG;
-  const handle = submit(s, id, s.kv.input, promptTokens, maxNewTokens, namespace, priority, arrivalUs);
+  const handle = submit(
+    s,
+    id,
+    s.kv.input,
+    promptTokens,
+    maxNewTokens,
+    namespace,
+    priority,
+    arrivalUs,
+    peakSlots,
+    lastChunk,
+  );
   return checked(s, handle);
 }
 

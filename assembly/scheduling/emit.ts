@@ -1,5 +1,5 @@
 /** Writes the plan's rows out and records outcomes. */
-import { KvCache, NONE, SLOT_MASK, tableOf } from "../paging/layout";
+import { KvCache, NONE, SLOT_MASK, slotsOf, tableOf } from "../paging/layout";
 import { sequenceOf } from "../paging/sequences";
 import { knownTokens, Request, request, Scheduler } from "./layout";
 import { OutcomeKind, outcomeAt, Phase, setWord, StepPlan, word } from "./plan-layout";
@@ -68,7 +68,9 @@ export function emitPlan(s: Scheduler, plan: StepPlan): void {
     setWord(plan.tableStart, rows, <u32>((table - <usize>kv.tables) >> 2));
     setWord(plan.tableCount, rows, sequence.blockCount);
     readTokens(s, slot, computed, tokens, <usize>plan.tokens + ((<usize>start) << 2));
-    writeSlots(kv, table, computed, tokens, <usize>plan.slots + ((<usize>start) << 2));
+    // Lossy rows: places behind the longest lane; each lane's own places are the executor's to know.
+    const slot0 = slotsOf(sequence) - sequence.reuse;
+    writeSlots(kv, table, slot0, tokens, <usize>plan.slots + ((<usize>start) << 2));
     r.planRow = rows + 1;
     start += tokens;
     rows += 1;

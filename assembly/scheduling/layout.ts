@@ -124,6 +124,10 @@ export class Request {
   pageCount: u32;
   /** Position in the arrivals heap. */
   heapIndex: u32;
+  /** Most slots that its longest lane holds once its prompt is computed; 0: it keeps every token. */
+  peakSlots: u32;
+  /** Fewest tokens that its last chunk should have. */
+  lastChunk: u32;
 }
 
 // @ts-ignore: decorator

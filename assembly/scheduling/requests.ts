@@ -105,6 +105,8 @@ export function submit(
   namespace: u32,
   priority: u32,
   arrivalUs: f64,
+  peakSlots: u32,
+  lastChunk: u32,
 ): i32 {
   const status = admissible(s, id, promptPtr, promptTokens, maxNewTokens, namespace, priority, arrivalUs);
   if (status != OK) return status;
@@ -126,6 +128,8 @@ export function submit(
   r.planRow = 0;
   r.aborted = 0;
   r.admittedNow = 0;
+  r.peakSlots = min(peakSlots, promptTokens + maxNewTokens - 1);
+  r.lastChunk = lastChunk;
   takePages(s, slot, r, pagesFor(promptTokens + maxNewTokens));
   writeTokens(s, slot, 0, promptPtr, promptTokens);
   if (id != 0) indexPut(s.ids, id, slot);

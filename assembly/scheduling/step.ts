@@ -12,13 +12,21 @@
  * preemption by recomputation as in vLLM (arXiv 2309.06180).
  *
  * An admission reserves the blocks of its whole prompt, so a running prefill never needs a block; only
- * decodes can run short. A step preempts or admits, not both. Allocation-free; O(running + admitted) plus the
+ * decodes can run short. A request that drops tokens gives most of its prompt's blocks back once it is computed;
+ * what its lanes may grow to is left free for it, so that such requests alone never preempt each other. A step preempts or admits, not both. Allocation-free; O(running + admitted) plus the
  * tokens written.
  */
 import { availableBlocks } from "../paging/pool";
-import { blocksFor, NONE, OWNED } from "../paging/layout";
+import { blocksFor, LOSSY, NONE, OWNED, PRIVATE } from "../paging/layout";
 import { close, countLookup, open, reserve, sequenceOf } from "../paging/sequences";
-import { INVALID_TIME, OUT_OF_BLOCKS, QUEUE_TIMEOUT, Status, STEP_IN_FLIGHT } from "../memory/status";
+import {
+  COMPACTION_PENDING,
+  INVALID_TIME,
+  OUT_OF_BLOCKS,
+  QUEUE_TIMEOUT,
+  Status,
+  STEP_IN_FLIGHT,
+} from "../memory/status";
 import { nextArrivalUs, popArrival } from "./arrivals";
 import { emitPlan, recordOutcome } from "./emit";
 import { knownTokens, Policy, Request, request, runningAt, Scheduler, setRunning, State } from "./layout";
@@ -30,6 +38,7 @@ import { readTokens } from "./tokens";
 /** Plans one step at time `nowUs`. Returns the step's id (>= 1). */
 export function step(s: Scheduler, nowUs: f64): i32 {
   if (s.stepInFlight != 0) return STEP_IN_FLIGHT;
+  if (s.kv.stagedSequence != 0) return COMPACTION_PENDING;
   if (!validTime(nowUs)) return INVALID_TIME;
   const plan = changetype<StepPlan>(s.plan);
   s.nowUs = nowUs;
@@ -152,12 +161,27 @@ function chunkLimit(s: Scheduler): u32 {
   return s.maxChunkTokens == 0 ? s.budgetLeft : min(s.budgetLeft, s.maxChunkTokens);
 }
 
+/**
+ * Tokens of a request's next chunk; 0: none in this step. What is measured of a prompt's last queries is measured in its
+ * last chunk, so that one is not cut short: the chunk before it is, or it waits for a step that has room for it.
+ */
+function chunkOf(s: Scheduler, r: Request, left: u32): u32 {
+  const most = min(chunkLimit(s), left);
+  if (most == left || left - most >= r.lastChunk) return most;
+  if (left > r.lastChunk) return left - r.lastChunk;
+  // Chunks are served in order of admission: one that fits beside all decodes has its turn.
+  const fits =
+    left + s.runningCount <= s.maxBatchTokens && (s.maxChunkTokens == 0 || left <= s.maxChunkTokens);
+  return fits ? 0 : most;
+}
+
 function planChunks(s: Scheduler, plan: StepPlan): void {
   for (let i: u32 = 0; i < s.runningCount && s.budgetLeft > 0; i++) {
     const slot = runningAt(s, i);
     const r = request(s, slot);
     if (r.planRow != 0 || decodes(s, r)) continue;
-    addRow(s, plan, slot, min(chunkLimit(s), remaining(s, r)), sequenceOf(s.kv, r.sequence).blockCount);
+    const tokens = chunkOf(s, r, remaining(s, r));
+    if (tokens != 0) addRow(s, plan, slot, tokens, sequenceOf(s.kv, r.sequence).blockCount);
   }
 }
 
@@ -184,8 +208,28 @@ function planAdmissions(s: Scheduler, plan: StepPlan): void {
     setRunning(s, s.runningCount, slot);
     s.runningCount += 1;
     const cached = sequenceOf(s.kv, r.sequence).length;
-    addRow(s, plan, slot, min(chunkLimit(s), knownTokens(r) - cached), 0);
+    const tokens = chunkOf(s, r, knownTokens(r) - cached);
+    if (tokens != 0) addRow(s, plan, slot, tokens, 0);
   }
+}
+
+/** Blocks that a request with so many now may still ask for, if it drops tokens. */
+// @ts-ignore: decorator
+@inline
+function growthOf(s: Scheduler, r: Request, blocks: u32): u32 {
+  if (r.peakSlots == 0) return 0;
+  const peak = blocksFor(s.kv, r.peakSlots);
+  return peak > blocks ? peak - blocks : 0;
+}
+
+/** Blocks that the running requests which drop tokens may still ask for: an admission leaves them room. */
+function lossyGrowth(s: Scheduler): u32 {
+  let growth: u32 = 0;
+  for (let i: u32 = 0; i < s.runningCount; i++) {
+    const r = request(s, runningAt(s, i));
+    if (r.peakSlots != 0) growth += growthOf(s, r, sequenceOf(s.kv, r.sequence).blockCount);
+  }
+  return growth;
 }
 
 /**
@@ -198,14 +242,15 @@ function admit(s: Scheduler, slot: u32, r: Request): bool {
   const kv = s.kv;
   const target = knownTokens(r);
   readTokens(s, slot, 0, target, kv.input);
-  const handle = open(kv, r.namespace, kv.input, target, OWNED);
+  const handle = open(kv, r.namespace, kv.input, target, r.peakSlots == 0 ? OWNED : OWNED | LOSSY | PRIVATE);
   if (handle < 0) return false;
   const cached = sequenceOf(kv, handle).length;
   const needed = blocksFor(kv, target) - (cached >> kv.blockShift);
   // With nothing running nobody would ever give blocks back: the watermark must not keep the only request
   // out.
   const margin = s.runningCount == 0 ? 0 : s.watermarkBlocks;
-  if (needed + margin > availableBlocks(kv) || reserve(kv, handle, target - cached) < 0) {
+  const promised = lossyGrowth(s) + growthOf(s, r, blocksFor(kv, target));
+  if (needed + margin + promised > availableBlocks(kv) || reserve(kv, handle, target - cached) < 0) {
     close(kv, handle);
     return false;
   }

@@ -280,8 +280,9 @@ export class CoreLanes implements SequenceLanes {
    * Plans what a policy has answered (its merges aside: they come first, and are the caller's). Throws
    * INVALID_ARGUMENT for a wrong answer or lanes that have not seen what their sequence has, OUT_OF_BLOCKS when shared
    * blocks must be replaced and there are none, COMPACTION_PENDING, COPIES_PENDING; nothing has changed then.
+   * @param privateFrom blocks that hold slots from it on become the sequence's own. Default: those that are written
    */
-  plan(answer: Pick<KeepPlan, "keep" | "inPlace">): CompactionPlan {
+  plan(answer: Pick<KeepPlan, "keep" | "inPlace">, privateFrom = APPEND_SLOT): CompactionPlan {
     const { arena } = this;
     const { lanes, stride } = arena;
     // Before anything is written: the plan that is there still reads its inputs.
@@ -301,13 +302,17 @@ export class CoreLanes implements SequenceLanes {
     requireEntries("inPlace.successor", successor, lanes);
     arena.words(arena.section("victims"), lanes).set(victim);
     arena.words(arena.section("successors"), lanes).set(successor);
-    this.#call("plan", (exports, pointer) => exports.lanesPlan(pointer, this.handle));
+    this.#call("plan", (exports, pointer) => exports.lanesPlan(pointer, this.handle, privateFrom));
     return new CompactionPlan(arena);
   }
 
-  /** As `plan` with every slot kept: blocks that the next token would be written to become the sequence's own. */
-  unshare(): CompactionPlan {
-    return this.plan({ keep: new Array<null>(this.arena.lanes).fill(null) });
+  /**
+   * As `plan` with every slot kept: blocks that the next token would be written to, and those that hold slots from
+   * `privateFrom` on, become the sequence's own.
+   */
+  unshare(privateFrom = APPEND_SLOT): CompactionPlan {
+    requireInteger("privateFrom", privateFrom, 0, APPEND_SLOT);
+    return this.plan({ keep: new Array<null>(this.arena.lanes).fill(null) }, privateFrom);
   }
 
   #lanes(): CoreLane[] {

@@ -86,13 +86,14 @@ export class NativeExecutor implements Executor {
   }
 
   describe(): ExecutorDescription {
-    const { layers, kvHeads, headDim, vocab } = this.#config;
+    const { layers, heads, kvHeads, headDim, vocab } = this.#config;
     const { blocks, blockSize, maxSequenceTokens } = this.#shape;
     const elementBytes = this.#kvType === "f32" ? 4 : 2;
     return {
       backend: `cpu/${this.#model.isa}`,
       layers,
       kvHeads,
+      heads,
       headDim,
       blockBytes: kvElementsPerToken(this.#config) * blockSize * elementBytes,
       blocks,

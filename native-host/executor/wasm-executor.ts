@@ -71,11 +71,12 @@ export class WasmExecutor implements Executor {
 
   describe(): ExecutorDescription {
     const { config, blockBytes, blocks, blockSize, maxSequenceTokens } = this.#model;
-    const { layers, kvHeads, headDim, vocab } = config;
+    const { layers, heads, kvHeads, headDim, vocab } = config;
     return {
       backend: "wasm",
       layers,
       kvHeads,
+      heads,
       headDim,
       blockBytes,
       blocks,

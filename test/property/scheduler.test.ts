@@ -10,6 +10,7 @@ import { MapScheduler, type MapRequest } from "../../bench/peer/map-scheduler.js
 import {
   type Build,
   Core,
+  type CoreLanes,
   type PolicyName,
   QuartermasterError,
   type RequestId,
@@ -269,4 +270,89 @@ test("snapshot at a step boundary, restore in another build: identical bytes aft
     }),
     { numRuns: 20 },
   );
+});
+
+test("the last chunk of a prompt is not cut short, and every prompt has its turn", async () => {
+  for (let seed = 0; seed < 60; seed++) {
+    const random = new Random(seed);
+    const core = await Core.create({ build: seed % 4 === 0 ? "debug" : "core" });
+    const size = { blocks: 400, blockSize: 4, maxSequences: 8, maxSequenceTokens: 256 };
+    const cache = core.kvCache({ ...size, prefixCache: false });
+    const maxBatchTokens = 9 + random.below(40);
+    const maxChunkTokens = random.below(2) === 0 ? 0 : 4 + random.below(20);
+    const shape = { cache, vocabSize: 9, maxRequests: 20, maxRunning: 8, maxBatchTokens, maxChunkTokens };
+    const scheduler = core.scheduler({ ...shape, watermarkBlocks: 0 });
+    const asked = new Map<number, number>();
+    for (let i = 0; i < 20; i++) {
+      const tokens = new Uint32Array(1 + random.below(120));
+      const lastChunk = random.below(12);
+      const peakSlots = random.below(2) * 40;
+      const options = { tokens, maxNewTokens: 1 + random.below(30), lastChunk, peakSlots };
+      asked.set(scheduler.submit(options), Math.min(lastChunk, tokens.length));
+    }
+    for (let now = 1; scheduler.running + scheduler.waiting > 0; now++) {
+      assert.ok(now < 3000, `seed ${seed} comes to an end`);
+      const plan = scheduler.step(now);
+      assert.ok(plan.rows > 0);
+      for (let row = 0; row < plan.rows; row++) {
+        const wanted = asked.get(plan.requests[row])!;
+        // Room for it beside a decode of everybody who may run.
+        const possible = wanted + 8 <= maxBatchTokens && (maxChunkTokens === 0 || wanted <= maxChunkTokens);
+        if (plan.phases[row] === 2 && possible) assert.ok(plan.newTokens[row] >= wanted, `seed ${seed}`);
+      }
+      scheduler.commit(plan.stepId, now, { tokens: new Uint32Array(plan.samplingRows) });
+    }
+    core.validate();
+  }
+});
+
+test("requests that drop tokens get what admission promised them: none is preempted", async () => {
+  const core = await Core.create();
+  const cache = core.kvCache({ blocks: 100, blockSize: 4, maxSequences: 32, maxSequenceTokens: 256 });
+  const scheduler = core.scheduler({
+    cache,
+    vocabSize: 9,
+    maxRequests: 64,
+    maxRunning: 32,
+    maxBatchTokens: 200,
+    watermarkBlocks: 0,
+  });
+  const arena = core.laneArena({ cache, layers: 1, kvHeads: 1, capacity: 256, sequences: 32 });
+  const lanes = new Map<number, CoreLanes>();
+  for (let i = 0; i < 40; i++)
+    scheduler.submit({ tokens: new Uint32Array(80), maxNewTokens: 60, peakSlots: 24 });
+  let most = 0;
+  for (let now = 1; scheduler.running + scheduler.waiting > 0; now++) {
+    const plan = scheduler.step(now);
+    assert.deepEqual(
+      scheduler.outcomes().filter(({ kind }) => kind === "preempted"),
+      [],
+    );
+    most = Math.max(most, plan.running);
+    const rows = Array.from(plan.requests, (request, row) => ({
+      request,
+      sequence: plan.sequences[row],
+      newTokens: plan.newTokens[row],
+      phase: plan.phases[row],
+    }));
+    scheduler.commit(plan.stepId, now, { tokens: new Uint32Array(plan.samplingRows) });
+    const ended = new Set(scheduler.outcomes().map(({ request }) => request));
+    for (const { request, sequence, newTokens, phase } of rows) {
+      if (ended.has(request)) {
+        lanes.get(request)!.close();
+        continue;
+      }
+      if (!lanes.has(request)) lanes.set(request, arena.open(sequence));
+      const mine = lanes.get(request)!;
+      mine.append(newTokens);
+      const length = mine.lane(0, 0).length;
+      if (phase === 0 || (phase === 1 && length < 24)) continue;
+      // Down to 8 slots after the prompt, then grown to the promised 24 and dropped again.
+      const plan = mine.plan({ keep: [Uint32Array.from({ length: 8 }, (_, i) => length - 8 + i)] });
+      plan.allMoves();
+      plan.commit();
+    }
+    core.validate();
+  }
+  assert.ok(most >= 12, `${most} ran at a time`);
 });
