@@ -151,6 +151,27 @@ napi_value attention(napi_env env, const Arguments& a) {
   return undefined(env);
 }
 
+napi_value attentionLanes(napi_env env, const Arguments& a) {
+  const Span<uint8_t> kv = toBytes(env, a[1], "kv");
+  const qmh_kv_shape shape = toKvShape(env, a[2], kv);
+  const uint32_t layer = toU32(env, a[3], "layer");
+  const Span<uint32_t> table = toWords(env, a[4], "table");
+  const uint32_t heads = toU32(env, a[5], "heads");
+  const Span<float> q = toFloats(env, a[6], "q"), out = toFloats(env, a[7], "out");
+  const qmh_lanes lanes = toLanes(env, a[8], a[9], a[10]);
+  require(layer < shape.layers, "layer is outside shape");
+  require(heads != 0 && heads % shape.kv_heads == 0 && heads / shape.kv_heads <= 64,
+          "heads is not 1 to 64 times kvHeads");
+  const size_t width = size_t{heads} * shape.head_dim;
+  require(q.count != 0 && q.count % width == 0 && out.count == q.count,
+          "q and out are not [tokens][heads][headDim]");
+  require(reinterpret_cast<uintptr_t>(lanes.floats) % sizeof(double) == 0, "statistics are not aligned");
+  checkHost(qmh_attention_lanes(toIsa(env, a[0]), kv.data, &shape, layer, table.data,
+                                static_cast<uint32_t>(table.count), &lanes,
+                                static_cast<uint32_t>(q.count / width), heads, q.data, out.data));
+  return undefined(env);
+}
+
 napi_value swiglu(napi_env env, const Arguments& a) {
   const Span<float> gate = toFloats(env, a[1], "gate"), up = toFloats(env, a[2], "up");
   require(gate.count == up.count, "gate and up differ in length");
@@ -209,6 +230,7 @@ napi_value makeKernels(napi_env env) {
   setFunction(env, object, "rope", entry<rope>);
   setFunction(env, object, "kvWrite", entry<kvWrite>);
   setFunction(env, object, "attention", entry<attention>);
+  setFunction(env, object, "attentionLanes", entry<attentionLanes>);
   setFunction(env, object, "swiglu", entry<swiglu>);
   setFunction(env, object, "sample", entry<sample>);
   setFunction(env, object, "copyBandwidth", entry<copyBandwidth>);

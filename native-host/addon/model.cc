@@ -17,6 +17,7 @@ namespace {
 constexpr napi_type_tag MODEL_TAG = {0x71756172746d6d6f, 0x64656c5f68616e64};
 constexpr uint32_t WORDS_PER_SAMPLING = sizeof(qmh_sampling) / sizeof(uint32_t);
 constexpr uint32_t WORDS_PER_TRANSFER = 8;
+constexpr uint32_t RUN_ARGUMENTS = 8;
 
 struct FreeModel {
   void operator()(qmh_model* model) const { qmh_model_free(model); }
@@ -32,12 +33,15 @@ struct ModelHandle {
 };
 using SharedHandle = std::shared_ptr<ModelHandle>;
 
-// One call of run, from the JavaScript thread to the pool and back.
+// One call of run, move or merge, from the JavaScript thread to the pool and back.
 struct Run {
   SharedHandle handle;
+  int (*compute)(Run* run) = nullptr;
   qmh_batch batch;
+  qmh_lanes lanes;
   Span<uint32_t> sampling, history, tokensOut;
   float* logitsOut = nullptr;
+  Span<uint32_t> records;  // of move and merge
   int status = QMH_OK;
   std::string message;
   napi_deferred deferred = nullptr;
@@ -133,18 +137,30 @@ void readRun(napi_env env, const Arguments& arguments, Run* run) {
   if (run->sampling.count < rows * WORDS_PER_SAMPLING)
     refuse("INVALID_ARGUMENT", "sampling has fewer records than samplingRows");
   if (run->tokensOut.count < rows) refuse("INVALID_ARGUMENT", "tokensOut is shorter than samplingRows");
-  if (isNull(env, arguments[4])) return;
-  const Span<float> logits = toFloats(env, arguments[4], "logitsOut");
-  if (logits.count < rows * handle->vocab)
-    refuse("INVALID_ARGUMENT", "logitsOut is shorter than samplingRows * vocab");
-  run->logitsOut = logits.data;
+  if (!isNull(env, arguments[4])) {
+    const Span<float> logits = toFloats(env, arguments[4], "logitsOut");
+    if (logits.count < rows * handle->vocab)
+      refuse("INVALID_ARGUMENT", "logitsOut is shorter than samplingRows * vocab");
+    run->logitsOut = logits.data;
+  }
+  if (isNull(env, arguments[5])) return;
+  run->lanes = toLanes(env, arguments[5], arguments[6], arguments[7]);
+  run->batch.lanes = &run->lanes;
 }
+
+int runForward(Run* run) {
+  return qmh_forward(run->handle->model.get(), &run->batch,
+                     reinterpret_cast<const qmh_sampling*>(run->sampling.data), run->history.data,
+                     run->history.count, run->tokensOut.data, run->logitsOut);
+}
+
+int runMove(Run* run) { return qmh_move(run->handle->model.get(), run->records.data, run->records.count); }
+
+int runMerge(Run* run) { return qmh_merge(run->handle->model.get(), run->records.data, run->records.count); }
 
 void compute(napi_env, void* data) {
   Run* run = static_cast<Run*>(data);
-  run->status = qmh_forward(run->handle->model.get(), &run->batch,
-                            reinterpret_cast<const qmh_sampling*>(run->sampling.data), run->history.data,
-                            run->history.count, run->tokensOut.data, run->logitsOut);
+  run->status = run->compute(run);
   // The message belongs to this thread: take it along.
   if (run->status != QMH_OK) run->message = qmh_last_error();
 }
@@ -170,12 +186,26 @@ void settle(napi_env env, napi_status status, void* data) {
   }
 }
 
-void startRun(napi_env env, const Arguments& arguments, std::unique_ptr<Run>* run) {
-  readRun(env, arguments, run->get());
+void readForward(napi_env env, const Arguments& arguments, Run* run) {
+  run->compute = runForward;
+  readRun(env, arguments, run);
+}
+
+template <int (*body)(Run*)>
+void readRecords(napi_env env, const Arguments& arguments, Run* run) {
+  run->compute = body;
+  run->handle = idleHandleOf(env, arguments.self);
+  run->records = toWords(env, arguments[0], "records");
+}
+
+using Read = void (*)(napi_env env, const Arguments& arguments, Run* run);
+
+void startRun(napi_env env, const Arguments& arguments, Read read, std::unique_ptr<Run>* run) {
+  read(env, arguments, run->get());
   napi_value kept;
-  check(env, napi_create_array_with_length(env, 5, &kept));
-  check(env, napi_set_element(env, kept, 0, arguments.self));
-  for (uint32_t i = 1; i < 5; i++) check(env, napi_set_element(env, kept, i, arguments[i]));
+  check(env, napi_create_array_with_length(env, RUN_ARGUMENTS + 1, &kept));
+  check(env, napi_set_element(env, kept, RUN_ARGUMENTS, arguments.self));
+  for (uint32_t i = 0; i < RUN_ARGUMENTS; i++) check(env, napi_set_element(env, kept, i, arguments[i]));
   check(env, napi_create_reference(env, kept, 1, &(*run)->arguments));
   const napi_value name = string(env, "quartermaster.run");
   check(env, napi_create_async_work(env, nullptr, name, compute, settle, run->get(), &(*run)->work));
@@ -183,13 +213,14 @@ void startRun(napi_env env, const Arguments& arguments, std::unique_ptr<Run>* ru
   run->release()->handle->running = true;  // settle owns it now
 }
 
+template <Read read>
 napi_value run(napi_env env, const Arguments& arguments) {
   std::unique_ptr<Run> run(new Run());
   napi_value promise;
   check(env, napi_create_promise(env, &run->deferred, &promise));
   const napi_deferred deferred = run->deferred;
   try {
-    startRun(env, arguments, &run);
+    startRun(env, arguments, read, &run);
   } catch (const Refused& refused) {
     check(env, napi_reject_deferred(env, deferred, makeError(env, refused)));
   }
@@ -294,7 +325,9 @@ napi_value createModel(napi_env env, const Arguments& arguments) {
   napi_value object;
   check(env, napi_create_object(env, &object));
   setFunction(env, object, "attach", entry<attach>);
-  setFunction(env, object, "run", entry<run>);
+  setFunction(env, object, "run", entry<run<readForward>>);
+  setFunction(env, object, "move", entry<run<readRecords<runMove>>>);
+  setFunction(env, object, "merge", entry<run<readRecords<runMerge>>>);
   setFunction(env, object, "close", entry<close>);
   const auto set = [&](const char* name, napi_value value) {
     check(env, napi_set_named_property(env, object, name, value));

@@ -180,6 +180,20 @@ Span<float> toFloats(napi_env env, napi_value value, const char* name) {
   return toSpan<float>(env, value, name, napi_float32_array);
 }
 
+qmh_lanes toLanes(napi_env env, napi_value rows, napi_value words, napi_value floats) {
+  constexpr size_t RECORD_WORDS = sizeof(qmh_lane_row) / sizeof(uint32_t);
+  const Span<uint32_t> records = toWords(env, rows, "laneRows"), list = toWords(env, words, "laneWords");
+  Span<float> statistics;
+  if (!isNull(env, floats)) statistics = toFloats(env, floats, "statistics");
+  if (records.count % RECORD_WORDS != 0) refuse("INVALID_ARGUMENT", "laneRows is not whole records");
+  return {reinterpret_cast<const qmh_lane_row*>(records.data),
+          list.data,
+          statistics.data,
+          records.count / RECORD_WORDS,
+          list.count,
+          statistics.count};
+}
+
 void setFunction(napi_env env, napi_value object, const char* name, napi_callback callback) {
   napi_value function;
   check(env, napi_create_function(env, name, NAPI_AUTO_LENGTH, callback, nullptr, &function));

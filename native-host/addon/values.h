@@ -57,11 +57,15 @@ Span<uint8_t> toBytes(napi_env env, napi_value value, const char* name);
 Span<uint32_t> toWords(napi_env env, napi_value value, const char* name);
 Span<float> toFloats(napi_env env, napi_value value, const char* name);
 
+// Records of lanes with their words and the floats of statistics, as NativeModel.run takes them; floats may
+// be null.
+qmh_lanes toLanes(napi_env env, napi_value rows, napi_value words, napi_value floats);
+
 void setFunction(napi_env env, napi_value object, const char* name, napi_callback callback);
 
 // The arguments of a call; absent ones are undefined.
 struct Arguments {
-  static constexpr size_t MOST = 10;
+  static constexpr size_t MOST = 11;
 
   Arguments(napi_env env, napi_callback_info info);
   napi_value operator[](size_t i) const { return values[i]; }

@@ -16,10 +16,13 @@ import process from "node:process";
 import { fileURLToPath } from "node:url";
 
 /** Version of the interface below; an addon of another version is refused. */
-export const ADDON_ABI_VERSION = 1;
+export const ADDON_ABI_VERSION = 2;
 
 /** u32 words of one sampling record. */
 export const SAMPLING_WORDS = 12;
+
+/** u32 words of one record of lanes: qmh_lane_row of native-host/include/quartermaster_host.h. */
+export const LANE_ROW_WORDS = 12;
 
 export type NumberType = "f32" | "f16" | "bf16";
 export type Isa = "portable" | "avx2" | "avx512";
@@ -112,6 +115,9 @@ export interface NativeModel {
    * @param history token ids that repetition penalties read
    * @param tokensOut one token id a sampling row
    * @param logitsOut [samplingRows][vocab], or null
+   * @param laneRows records of LANE_ROW_WORDS, by row, of rows with lanes or statistics; none or null: all are plain
+   * @param laneWords what the records point to
+   * @param statistics what the records have measured; null where they measure nothing
    */
   run(
     batch: NativeBatch,
@@ -119,7 +125,14 @@ export interface NativeModel {
     history: Uint32Array,
     tokensOut: Uint32Array,
     logitsOut: Float32Array | null,
+    laneRows?: Uint32Array | null,
+    laneWords?: Uint32Array | null,
+    statistics?: Float32Array | null,
   ): Promise<void>;
+  /** Moves K and V within lanes (records of `Executor.move`), off the calling thread. */
+  move(moves: Uint32Array): Promise<void>;
+  /** Merges slots of lanes (records of `Executor.merge`), off the calling thread. */
+  merge(merges: Uint32Array): Promise<void>;
   readonly isa: Isa;
   readonly threads: number;
   /** Bytes of the KV pool; pages are taken from the system when first written. */
@@ -216,6 +229,23 @@ export interface NativeKernels {
     window: number,
     q: Float32Array,
     out: Float32Array,
+  ): void;
+  /**
+   * Attention of the new tokens of one row with lanes, queries [tokens][heads][headDim], measured as its one record
+   * says.
+   */
+  attentionLanes(
+    isa: KernelIsa,
+    kv: Uint8Array,
+    shape: NativeKvShape,
+    layer: number,
+    table: Uint32Array,
+    heads: number,
+    q: Float32Array,
+    out: Float32Array,
+    laneRow: Uint32Array,
+    laneWords: Uint32Array,
+    statistics: Float32Array | null,
   ): void;
   /** gate = gate / (1 + exp(-gate)) * up. */
   swiglu(isa: KernelIsa, gate: Float32Array, up: Float32Array): void;

@@ -2,13 +2,16 @@
  * NativeExecutor: runs plans on the addon's CPU kernels, which read the plan and the block tables in core
  * memory.
  */
-import { invalidArgument, QuartermasterError, requireInteger } from "../../bindings/errors.js";
+import { invalidArgument, requireInteger } from "../../bindings/errors.js";
 import type { Executor, ExecutorDescription, RowContext, StepResult } from "../../bindings/executor.js";
 import { Phase, type StepPlan } from "../../bindings/plan.js";
 import type { RunOptions } from "../../bindings/statistics.js";
 import { type Addon, type NativeModel, type NativeTensor, SAMPLING_WORDS } from "./addon.js";
+import { ALL_STATISTICS, readSpecialRows } from "./lane-rows.js";
 import { kvElementsPerToken, type ModelConfig } from "./model-config.js";
 import { modelFileError, type ModelSource } from "./model-source.js";
+import { checkMoves, readMerges } from "./moves.js";
+import { NativeStatistics, packLanes } from "./native-lanes.js";
 import type { TensorLocation } from "./safetensors.js";
 import { type ExecutorOptions, executorShape } from "./wasm-executor.js";
 
@@ -29,6 +32,7 @@ export class NativeExecutor implements Executor {
   readonly #config: ModelConfig;
   readonly #shape: Required<ExecutorOptions>;
   readonly #kvType: "f32" | "f16" | "bf16";
+  readonly #statistics: NativeStatistics;
   #attached: ArrayBufferLike | undefined;
   #attachedBytes = 0;
 
@@ -42,6 +46,7 @@ export class NativeExecutor implements Executor {
     this.#config = config;
     this.#shape = shape;
     this.#kvType = kvType;
+    this.#statistics = new NativeStatistics(config);
   }
 
   /** Memory-maps the weights of a directory. Throws what the addon refuses, with its code. */
@@ -100,14 +105,14 @@ export class NativeExecutor implements Executor {
       blockSize,
       vocabSize: vocab,
       maxSequenceTokens,
+      statMask: ALL_STATISTICS,
     };
   }
 
-  /** Throws UNSUPPORTED when asked for lanes or statistics: the wasm executor has them. */
   async run(plan: StepPlan, context: (row: number) => RowContext, options?: RunOptions): Promise<StepResult> {
-    if (options?.lanes || options?.statistics) {
-      throw new QuartermasterError("UNSUPPORTED", "the native executor has neither lanes nor statistics yet");
-    }
+    const special = readSpecialRows(plan, options, this.#config, this.#shape.blockSize);
+    const statistics = this.#statistics.begin(special);
+    const lanes = special.rows.length > 0 ? packLanes(special.rows) : undefined;
     this.#attach(plan.memory);
     const { sampling, history } = packSampling(plan, context);
     const tokens = new Uint32Array(plan.samplingRows);
@@ -133,8 +138,26 @@ export class NativeExecutor implements Executor {
       history,
       tokens,
       logits,
+      lanes?.rows,
+      lanes?.words,
+      lanes && statistics,
     );
-    return logits ? { tokens, logits } : { tokens };
+    const measured = special.rows.some((row) => row.measured !== undefined);
+    return {
+      tokens,
+      ...(logits && { logits }),
+      ...(measured && { statistics: (row: number, layer: number) => this.#statistics.view(row, layer) }),
+    };
+  }
+
+  async move(moves: Uint32Array): Promise<void> {
+    checkMoves(moves, this.describe());
+    await this.#model.move(moves);
+  }
+
+  async merge(merges: Uint32Array): Promise<void> {
+    readMerges(merges, this.describe());
+    await this.#model.merge(merges);
   }
 
   /** Gives the addon the core's memory; again when it has grown. */

@@ -32,7 +32,8 @@
 extern "C" {
 #endif
 
-#define QMH_ABI_VERSION 1
+#define QMH_ABI_VERSION 2
+#define QMH_NONE 0xffffffffu
 
 typedef enum qmh_status {
   QMH_OK = 0,
@@ -91,6 +92,29 @@ typedef struct qmh_tensor {
   uint64_t shape[2];
 } qmh_tensor;
 
+/* A row whose lanes lack tokens, or of which something is measured (bindings/statistics.ts). Fields down to
+ * outputs: index of the first element in qmh_lanes.words, or QMH_NONE. Bitmaps have the bits of new tokens
+ * set. */
+typedef struct qmh_lane_row {
+  uint32_t lengths;      /* [layers * kv_heads] slots held before the new tokens */
+  uint32_t write_slots;  /* [layers * kv_heads] slot of the only new token; QMH_NONE: append */
+  uint32_t live, keep;   /* [layers * kv_heads][bitmap_words] slots seen; slots kept for OUTPUT_ERROR */
+  uint32_t window_heads; /* [layers][ceil(heads / 32)] bitmaps of the heads whose WINDOW rows are written */
+  /* [layers][8] indices in qmh_lanes.floats, or QMH_NONE: LAST_ROW, WINDOW, COLSUM, moments, entropy (f64),
+   * PROBE_MAX, KEYS, OUTPUT_ERROR (two f64: squared norms of the change and of the output). f64 at even ones;
+   * all but LAST_ROW, WINDOW and KEYS are added to. */
+  uint32_t outputs;
+  uint32_t stride, bitmap_words, window, probe; /* window, probe: last queries, at most the new tokens */
+  uint32_t row, reserved;                       /* row of the batch, ascending */
+} qmh_lane_row;
+
+typedef struct qmh_lanes {
+  const qmh_lane_row* rows;
+  const uint32_t* words;
+  float* floats; /* a multiple of 8 bytes */
+  size_t row_count, word_count, float_count;
+} qmh_lanes;
+
 /* Rows of a batch in structure-of-arrays form, as a StepPlan of the core has them (docs/abi.md). */
 typedef struct qmh_batch {
   uint32_t rows, total_tokens, sampling_rows, transfer_count;
@@ -106,6 +130,7 @@ typedef struct qmh_batch {
   size_t table_words;
   const uint32_t*
       transfers; /* [transfer_count][8] op 0 (copy), tier 0, source, tier 0, target, tokens, mark, 0 */
+  const qmh_lanes* lanes; /* NULL: every row is plain. Slots of the rows in it are not used. */
 } qmh_batch;
 
 /* How to pick a row's token; the words of one record, 48 bytes. */
@@ -152,6 +177,9 @@ QMH_API int qmh_forward(qmh_model* model, const qmh_batch* batch, const qmh_samp
                         float* logits_out);
 /* Copies the first `tokens` tokens of block `source` to block `target`, all layers and heads. */
 QMH_API int qmh_copy_block(qmh_model* model, uint32_t source, uint32_t target, uint32_t tokens);
+/* K and V within lanes, records as Executor.move and Executor.merge have them (bindings/executor.ts). */
+QMH_API int qmh_move(qmh_model* model, const uint32_t* moves, size_t words);
+QMH_API int qmh_merge(qmh_model* model, const uint32_t* merges, size_t words);
 
 /* Single kernels. They trust their arguments; `out` is written, everything else is read. */
 QMH_API int qmh_embed(qmh_isa isa, const void* table, qmh_dtype type, uint32_t width, const uint32_t* tokens,
@@ -172,6 +200,10 @@ QMH_API int qmh_kv_write(qmh_isa isa, void* kv, const qmh_kv_shape* shape, uint3
 QMH_API int qmh_attention(qmh_isa isa, const void* kv, const qmh_kv_shape* shape, uint32_t layer,
                           const uint32_t* table, uint32_t first_position, uint32_t count, uint32_t heads,
                           uint32_t window, const float* q, float* out);
+/* Attention of the `count` new tokens of one row with lanes. Checks its record. */
+QMH_API int qmh_attention_lanes(qmh_isa isa, const void* kv, const qmh_kv_shape* shape, uint32_t layer,
+                                const uint32_t* table, uint32_t table_count, const qmh_lanes* lanes,
+                                uint32_t count, uint32_t heads, const float* q, float* out);
 /* gate = gate / (1 + exp(-gate)) * up, in place. */
 QMH_API int qmh_swiglu(qmh_isa isa, float* gate, const float* up, size_t count);
 QMH_API int qmh_sample(const float* logits, uint32_t vocab, const qmh_sampling* sampling,

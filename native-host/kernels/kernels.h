@@ -54,7 +54,26 @@ struct MatmulArgs {
   bool accumulate;
 };
 
-// Queries of one sequence that follow each other, against the K and V of one KV head.
+// What to measure of a call's queries; null: nothing. Rows of the group's heads, `stride` floats apart,
+// indexed by position; meanings in bindings/statistics.ts. All but lastRow and window are added to, query by
+// query.
+struct AttendMeasures {
+  float* lastRow;   // [group], of the row's last query
+  float* window;    // [group][windowRows], of its last windowRows queries
+  float* colsum;    // [group]
+  float* moments;   // [group][2]
+  double* entropy;  // [group] sums of a ln(a + 1e-10) over positions before the window's own tokens
+  float* probeMax;  // [1], over positions below `cached` alone
+  size_t stride;
+  uint64_t windowHeads;            // bit g: rows of head g are written to `window`
+  uint32_t windowRows, probeRows;  // last queries of the row that are measured, and that are probes
+  uint32_t queriesAfter;           // queries of the row behind the call's last one
+  uint32_t cached;                 // positions before the row's new tokens
+  float* weights;                  // attendWeights(...) floats of scratch
+};
+
+// Queries of one sequence that follow each other, against the K and V of one KV head. Where tokens were taken
+// from the sequence, positions are places in its lane.
 struct AttendArgs {
   const float* q;  // first query's first head of the group; headDim floats a head, qStride floats a token
   size_t qStride;
@@ -68,6 +87,9 @@ struct AttendArgs {
   uint32_t layer, kvHead;
   const uint32_t* table;  // block ids of the sequence
   float* scratch;         // ATTEND_SCRATCH floats, 64-byte aligned
+  // Bitmap of the positions that queries see, at least one each; null: all.
+  const uint32_t* live = nullptr;
+  const AttendMeasures* measures = nullptr;
 };
 
 constexpr uint32_t MAX_HEAD_DIM = 512;
@@ -79,6 +101,12 @@ constexpr uint32_t ATTEND_TILE = 32;
 constexpr uint32_t ATTEND_ROWS = 64;
 constexpr size_t ATTEND_SCRATCH = size_t{2} * ATTEND_TILE * MAX_HEAD_DIM;
 
+// Scratch that measuring `queryHeads` query heads takes when the last position is below `end`.
+static inline size_t attendWeights(size_t queryHeads, size_t end) {
+  const size_t tiles = end / ATTEND_TILE + 1;
+  return tiles * (queryHeads * (ATTEND_TILE + 1) + 1);
+}
+
 struct Kernels {
   const char* name;
   void (*embed)(Weight table, uint32_t width, const uint32_t* tokens, uint32_t count, float* out);
@@ -87,9 +115,9 @@ struct Kernels {
   // cosSin: [position][headDim / 2] pairs (cos, sin).
   void (*rope)(float* x, size_t stride, const uint32_t* positions, uint32_t count, uint32_t heads,
                uint32_t headDim, const float* cosSin, bool interleaved);
-  // k and v: [count], stride floats apart, each [kvHeads][headDim].
-  void (*kvWrite)(uint8_t* kv, const KvShape& shape, uint32_t layer, const uint32_t* slots, uint32_t count,
-                  const float* k, const float* v, size_t stride);
+  // Heads [headBegin, headEnd) of k and v: [count], stride floats apart, each [kvHeads][headDim].
+  void (*kvWrite)(uint8_t* kv, const KvShape& shape, uint32_t layer, uint32_t headBegin, uint32_t headEnd,
+                  const uint32_t* slots, uint32_t count, const float* k, const float* v, size_t stride);
   void (*attend)(const AttendArgs& args);
   void (*swiglu)(float* gate, const float* up, size_t count);
   // Runs some million multiply-adds on registers alone; returns how many operations that was.

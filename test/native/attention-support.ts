@@ -26,7 +26,7 @@ export const BACKENDS: readonly Backend[] = [
       .filter((kvType) => kvType === "f32" || isa === isas.at(-1) || isa === "portable")
       .map((kvType) => ({
         name: `${isa} ${kvType}`,
-        skip: "the native executor does not measure yet",
+        skip: "reason" in addon && addon.reason,
         options: { backend: "cpu" as const, isa, kvType, threads: 2 },
         tolerance: { f32: 2e-5, f16: 4e-3, bf16: 3e-2 }[kvType],
       })),

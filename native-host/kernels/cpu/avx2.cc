@@ -45,6 +45,13 @@ struct Avx2 {
     const __m256i exponent = _mm256_slli_epi32(_mm256_castps_si256(shifted), 23);
     return _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(value), exponent));
   }
+  // x = mantissa * 2^exponent of a normal x > 0, mantissa in [1, 2).
+  static F splitExponent(F x, F* exponent) {
+    const __m256i bits = _mm256_castps_si256(x);
+    *exponent = _mm256_cvtepi32_ps(_mm256_sub_epi32(_mm256_srli_epi32(bits, 23), _mm256_set1_epi32(127)));
+    const __m256i fraction = _mm256_and_si256(bits, _mm256_set1_epi32(0x7fffff));
+    return _mm256_castsi256_ps(_mm256_or_si256(fraction, _mm256_set1_epi32(0x3f800000)));
+  }
   static F zeroBelow(F x, F limit, F value) {
     return _mm256_andnot_ps(_mm256_cmp_ps(x, limit, _CMP_LT_OQ), value);
   }
@@ -54,6 +61,12 @@ struct Avx2 {
     const __m256i below = _mm256_cmpgt_epi32(_mm256_set1_epi32(int(from)), lane);
     const __m256i within = _mm256_cmpgt_epi32(_mm256_set1_epi32(int(to)), lane);
     const __m256i keep = _mm256_andnot_si256(below, within);
+    return _mm256_blendv_ps(_mm256_set1_ps(-__builtin_inff()), v, _mm256_castsi256_ps(keep));
+  }
+  // Lane i where bit i is set, else minus infinity.
+  static F keepBits(F v, uint32_t bits) {
+    const __m256i bit = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
+    const __m256i keep = _mm256_cmpeq_epi32(_mm256_and_si256(_mm256_set1_epi32(int(bits)), bit), bit);
     return _mm256_blendv_ps(_mm256_set1_ps(-__builtin_inff()), v, _mm256_castsi256_ps(keep));
   }
   static float sum(F v) {

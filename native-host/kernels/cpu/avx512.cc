@@ -45,6 +45,11 @@ struct Avx512 {
     const __m512i exponent = _mm512_slli_epi32(_mm512_castps_si512(shifted), 23);
     return _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(value), exponent));
   }
+  // x = mantissa * 2^exponent of a normal x > 0, mantissa in [1, 2).
+  static F splitExponent(F x, F* exponent) {
+    *exponent = _mm512_getexp_ps(x);
+    return _mm512_getmant_ps(x, _MM_MANT_NORM_1_2, _MM_MANT_SIGN_zero);
+  }
   static F zeroBelow(F x, F limit, F value) {
     return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(x, limit, _CMP_GE_OQ), value);
   }
@@ -55,6 +60,10 @@ struct Avx512 {
     const __mmask16 keep = _mm512_cmp_epu32_mask(lane, _mm512_set1_epi32(int(from)), _MM_CMPINT_NLT) &
                            _mm512_cmp_epu32_mask(lane, _mm512_set1_epi32(int(to)), _MM_CMPINT_LT);
     return _mm512_mask_mov_ps(_mm512_set1_ps(-__builtin_inff()), keep, v);
+  }
+  // Lane i where bit i is set, else minus infinity.
+  static F keepBits(F v, uint32_t bits) {
+    return _mm512_mask_mov_ps(_mm512_set1_ps(-__builtin_inff()), static_cast<__mmask16>(bits), v);
   }
   static __m256 low(F v) { return _mm512_castps512_ps256(v); }
   static __m256 high(F v) { return _mm512_extractf32x8_ps(v, 1); }

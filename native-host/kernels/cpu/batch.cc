@@ -1,11 +1,13 @@
 #include "batch.h"
 
+#include "lanes.h"
 #include "refusal.h"
 
 namespace qm {
 namespace {
 
-void checkRow(const Model& model, const qmh_batch& b, uint32_t row) {
+// `lanes`: the row has a record, which says how many of its blocks are needed.
+void checkRow(const Model& model, const qmh_batch& b, uint32_t row, bool lanes) {
   const qmh_config& c = model.config;
   const uint64_t end = uint64_t{b.computed_before[row]} + b.new_tokens[row];
   if (b.phases[row] > PHASE_LAST_CHUNK)
@@ -20,7 +22,7 @@ void checkRow(const Model& model, const qmh_batch& b, uint32_t row) {
     refuse(QMH_BAD_BATCH, "row %u reaches %llu tokens; the most is %u", row,
            static_cast<unsigned long long>(end), c.max_sequence_tokens);
   }
-  const uint64_t blocksNeeded = (end + c.kv.block_size - 1) / c.kv.block_size;
+  const uint64_t blocksNeeded = lanes ? 0 : (end + c.kv.block_size - 1) / c.kv.block_size;
   if (b.table_count[row] < blocksNeeded) {
     refuse(QMH_BAD_BATCH, "row %u has %u blocks for %llu tokens", row, b.table_count[row],
            static_cast<unsigned long long>(end));
@@ -62,10 +64,22 @@ void checkBatch(const Model& model, const qmh_batch& b, const qmh_sampling* samp
   if (b.rows != 0 && b.token_start[0] != 0)
     refuse(QMH_BAD_BATCH, "the first row starts at token %u", b.token_start[0]);
   uint32_t samplingRows = 0;
+  size_t record = 0;
+  if (b.lanes && reinterpret_cast<uintptr_t>(b.lanes->floats) % sizeof(double) != 0)
+    refuse(QMH_BAD_BATCH, "the floats of statistics do not lie on a multiple of 8 bytes");
   for (uint32_t row = 0; row < b.rows; row++) {
-    checkRow(model, b, row);
+    const bool lanes = b.lanes && record < b.lanes->row_count && b.lanes->rows[record].row == row;
+    checkRow(model, b, row, lanes);
+    if (lanes) {
+      checkLaneRow(*b.lanes, static_cast<uint32_t>(record++), b.tables + b.table_start[row],
+                   {model.kv, model.config.heads, model.config.sliding_window, b.computed_before[row],
+                    b.new_tokens[row], b.table_count[row]});
+    }
     samplingRows += samples(b.phases[row]) ? 1 : 0;
   }
+  if (b.lanes && record != b.lanes->row_count)
+    refuse(QMH_BAD_BATCH, "record %zu of lanes is for row %u, out of order or beyond the rows", record,
+           b.lanes->rows[record].row);
   const uint32_t tokens = b.rows == 0 ? 0 : b.token_start[b.rows];
   if (tokens != b.total_tokens)
     refuse(QMH_BAD_BATCH, "rows hold %u tokens, totalTokens is %u", tokens, b.total_tokens);
@@ -77,8 +91,16 @@ void checkBatch(const Model& model, const qmh_batch& b, const qmh_sampling* samp
     if (b.tokens[i] >= model.config.vocab) {
       refuse(QMH_BAD_BATCH, "token %u is %u; the vocabulary has %u", i, b.tokens[i], model.config.vocab);
     }
-    if (b.slots[i] >= slots)
-      refuse(QMH_BAD_BATCH, "slot of token %u is %u; the pool has %u", i, b.slots[i], slots);
+  }
+  for (uint32_t row = 0, next = 0; row < b.rows; row++) {
+    if (b.lanes && next < b.lanes->row_count && b.lanes->rows[next].row == row) {
+      next++;
+      continue;
+    }
+    for (uint32_t i = b.token_start[row]; i < b.token_start[row + 1]; i++) {
+      if (b.slots[i] >= slots)
+        refuse(QMH_BAD_BATCH, "slot of token %u is %u; the pool has %u", i, b.slots[i], slots);
+    }
   }
   for (uint32_t i = 0; i < b.transfer_count; i++) checkTransfer(model, transferAt(b, i), i);
   for (uint32_t i = 0; i < b.sampling_rows; i++)

@@ -10,6 +10,7 @@
 #include "batch.h"
 #include "forward.h"
 #include "isa.h"
+#include "lanes.h"
 #include "model.h"
 #include "refusal.h"
 
@@ -159,6 +160,20 @@ int qmh_copy_block(qmh_model* model, uint32_t source, uint32_t target, uint32_t 
   });
 }
 
+int qmh_move(qmh_model* model, const uint32_t* moves, size_t words) {
+  return guarded([&] {
+    const Running running(model);
+    moveSlots(model->pool.data(), model->kv, moves, words);
+  });
+}
+
+int qmh_merge(qmh_model* model, const uint32_t* merges, size_t words) {
+  return guarded([&] {
+    const Running running(model);
+    mergeSlots(model->pool.data(), model->kv, merges, words);
+  });
+}
+
 int qmh_embed(qmh_isa isa, const void* table, qmh_dtype type, uint32_t width, const uint32_t* tokens,
               uint32_t count, float* out) {
   return withKernels(isa,
@@ -193,7 +208,8 @@ int qmh_kv_write(qmh_isa isa, void* kv, const qmh_kv_shape* shape, uint32_t laye
                  uint32_t count, const float* k, const float* v) {
   return withKernels(isa, [&](const Kernels& kernels) {
     const size_t stride = size_t{shape->kv_heads} * shape->head_dim;
-    kernels.kvWrite(static_cast<uint8_t*>(kv), kvShapeOf(*shape), layer, slots, count, k, v, stride);
+    kernels.kvWrite(static_cast<uint8_t*>(kv), kvShapeOf(*shape), layer, 0, shape->kv_heads, slots, count, k,
+                    v, stride);
   });
 }
 
@@ -224,6 +240,35 @@ int qmh_attention(qmh_isa isa, const void* kv, const qmh_kv_shape* shape, uint32
         k.attend(args);
       }
     }
+  });
+}
+
+int qmh_attention_lanes(qmh_isa isa, const void* kv, const qmh_kv_shape* given, uint32_t layer,
+                        const uint32_t* table, uint32_t table_count, const qmh_lanes* lanes, uint32_t count,
+                        uint32_t heads, const float* q, float* out) {
+  return withKernels(isa, [&](const Kernels& k) {
+    const KvShape shape = kvShapeOf(*given);
+    if (lanes->row_count != 1) refuse(QMH_INVALID_ARGUMENT, "%zu records; allowed: 1", lanes->row_count);
+    // A single kernel knows no position: a lane may be as long as a number says.
+    checkLaneRow(*lanes, 0, table, {shape, heads, 0, UINT32_MAX, count, table_count});
+    const LaneRow row = laneRowAt(*lanes, 0, table, count, heads, shape);
+    FloatBuffer scratch, weights;
+    weights.reserve(laneWeights(row));
+    std::vector<double> entropies(heads);
+    AttendArgs args = {};
+    args.group = heads / shape.kvHeads;
+    args.kv = static_cast<const uint8_t*>(kv);
+    args.shape = shape;
+    args.layer = layer;
+    args.scratch = scratch.reserve(ATTEND_SCRATCH);
+    const size_t stride = size_t{heads} * shape.headDim;
+    for (args.kvHead = 0; args.kvHead < shape.kvHeads; args.kvHead++) {
+      const size_t at = size_t{args.kvHead} * args.group * shape.headDim;
+      attendLane(k, row, args, {0, count, q + at, stride, out + at, stride}, false, weights.data(),
+                 entropies.data());
+      if (row.output(layer, OUT_KEYS) != QMH_NONE) copyKeys(k, row, args.kv, layer, args.kvHead);
+    }
+    addEntropy(row, layer, entropies.data());
   });
 }
 

@@ -4,13 +4,15 @@
 //   norm -> head
 //
 // All tokens of all rows go through each product together; attention alone looks at rows. In the last layer
-// only the tokens that sample go on after their K and V are written: nothing reads the others.
+// only the tokens that sample go on after their K and V are written: nothing reads the others, except where a
+// row's attention is measured, which happens before they go.
 //
 // Scratch, one allocation:  x | normed [tokens][hidden], qkv [tokens][q + 2 kv], attended [tokens][q],
 //                           gate up [tokens][2 intermediate]
 //
 // Threads: a region is split by outputs and by blocks of tokens, or by (query chunk, KV head). How never
-// shows in the bits (kernels.h). Regions too small to be worth waking a thread run on the caller.
+// shows in the bits (kernels.h). What is measured of a row adds up in the order of its queries, so that such
+// a row is one task a KV head. Regions too small to be worth waking a thread run on the caller.
 #include "forward.h"
 
 #include <string.h>
@@ -19,6 +21,7 @@
 #include <initializer_list>
 
 #include "batch.h"
+#include "lanes.h"
 
 namespace qm {
 namespace {
@@ -37,17 +40,24 @@ struct Projection {
   uint32_t outputs;
 };
 
-// One row of `width` floats a token.
+// One row of `width` floats a token, for `count` tokens.
 struct Rows {
   const float* data;
   size_t stride;
-  uint32_t width;
+  uint32_t width, count;
 };
 
-// Queries of one row that attend together.
+constexpr uint32_t PLAIN = 0xffffffff;
+
+// Queries of one row that attend together: `first` among the tokens still computed, at `position`. In a row
+// with a record (`lane`, else PLAIN) `position` counts from the row's first new token.
 struct QueryChunk {
-  uint32_t row, first, count, position;
+  uint32_t row, first, count, position, lane;
+  uint64_t work;
 };
+
+// Rows and queries that a region of attention takes.
+enum class Attending { EVERYTHING, MEASURED_ROWS, SAMPLING_OF_OTHERS };
 
 uint32_t roundUp(uint32_t outputs) {
   return std::max((outputs + OUTPUT_UNIT - 1) / OUTPUT_UNIT, 1u) * OUTPUT_UNIT;
@@ -61,10 +71,16 @@ class Forward {
 
  private:
   void layer(const LayerWeights& w, uint32_t index);
-  void keepSamplingTokens();
-  void planAttention(bool samplingOnly);
+  void keepSamplingTokens(uint32_t layer);
+  void planAttention(Attending what, uint32_t layer);
+  void planRow(Attending what, uint32_t layer, uint32_t row, uint32_t lane, uint32_t sampling);
+  void prepareLanes();
+  bool anyMeasured(uint32_t layer) const;
   void norm(Weight weight);
+  void writeKeys(uint32_t layer, size_t token, const float* k);
   void attend(uint32_t layer);
+  void measureRest(const LayerWeights& w, uint32_t layer);
+  void compareOutputs(Weight projection, const LaneRow& row, uint32_t layer);
   void swiglu();
   void project(Rows x, std::initializer_list<Projection> projections, float* y, bool accumulate);
   template <class Task>
@@ -79,6 +95,9 @@ class Forward {
   std::vector<uint32_t> positions_;
   std::vector<uint32_t> samplingTokens_;  // index of each sampling row's last token
   std::vector<QueryChunk> chunks_;
+  std::vector<LaneRow> lanes_;         // rows with a record
+  std::vector<uint32_t> laneOfToken_;  // index into lanes_, or PLAIN; empty without lanes
+  std::vector<double> entropies_;      // [lanes][heads] of the layer
   uint64_t attentionWork_ = 0;
 };
 
@@ -109,7 +128,26 @@ Forward::Forward(Model* model, const qmh_batch& batch, float* logits)
   }
   model->rope.cover(end);
   chunks_.reserve(n);
-  planAttention(false);
+  prepareLanes();
+  planAttention(Attending::EVERYTHING, 0);
+}
+
+void Forward::prepareLanes() {
+  if (batch_.lanes == nullptr) return;
+  size_t weights = 0, compared = 0;
+  laneOfToken_.assign(tokens_, PLAIN);
+  for (uint32_t i = 0; i < batch_.lanes->row_count; i++) {
+    const uint32_t row = batch_.lanes->rows[i].row, count = batch_.new_tokens[row];
+    lanes_.push_back(laneRowAt(*batch_.lanes, i, batch_.tables + batch_.table_start[row], count,
+                               model_.config.heads, model_.kv));
+    std::fill_n(laneOfToken_.begin() + batch_.token_start[row], count, i);
+    weights = std::max(weights, laneWeights(lanes_[i]));
+    if (lanes_[i].record.keep != QMH_NONE)
+      compared = std::max(compared, size_t{2} * count * (queryWidth_ + hidden_));
+  }
+  entropies_.resize(lanes_.size() * model_.config.heads);
+  model_.compared.reserve(compared);
+  for (const auto& scratch : model_.threadScratch) scratch->weights.reserve(weights);
 }
 
 template <class Task>
@@ -126,35 +164,58 @@ void Forward::run() {
   for (uint32_t i = 0; i < model_.kv.layers; i++) layer(model_.layers[i], i);
   if (tokens_ == 0) return;
   norm(model_.finalNorm);
-  project({normed_, hidden_, hidden_}, {{model_.head, {nullptr, NumberType::F32}, model_.config.vocab}},
-          logits_, false);
+  project({normed_, hidden_, hidden_, tokens_},
+          {{model_.head, {nullptr, NumberType::F32}, model_.config.vocab}}, logits_, false);
 }
 
 void Forward::layer(const LayerWeights& w, uint32_t index) {
   const Weight none = {nullptr, NumberType::F32};
   norm(w.attentionNorm);
-  const Rows normed = {normed_, hidden_, hidden_};
-  project(normed, {{w.q, w.qBias, queryWidth_}, {w.k, w.kBias, kvWidth_}, {w.v, w.vBias, kvWidth_}}, qkv_,
-          false);
+  project({normed_, hidden_, hidden_, tokens_},
+          {{w.q, w.qBias, queryWidth_}, {w.k, w.kBias, kvWidth_}, {w.v, w.vBias, kvWidth_}}, qkv_, false);
   parallel(tokens_, uint64_t{tokens_} * qkvWidth_, [&](size_t t, uint32_t) {
     float* q = qkv_ + t * qkvWidth_;
     float* k = q + queryWidth_;
     // q and k lie together, so that one call rotates the heads of both.
     kernels_.rope(q, qkvWidth_, &positions_[t], 1, model_.config.heads + model_.kv.kvHeads, model_.kv.headDim,
                   model_.rope.pairs(), model_.config.rope.layout == QMH_INTERLEAVED);
-    kernels_.kvWrite(model_.pool.data(), model_.kv, index, batch_.slots + t, 1, k, k + kvWidth_, qkvWidth_);
+    writeKeys(index, t, k);
   });
-  if (index + 1 == model_.kv.layers) keepSamplingTokens();
-  attend(index);
-  project({attended_, queryWidth_, queryWidth_}, {{w.o, none, hidden_}}, x_, true);
+  const bool last = index + 1 == model_.kv.layers;
+  if (!last || anyMeasured(index)) {
+    if (!lanes_.empty()) planAttention(last ? Attending::MEASURED_ROWS : Attending::EVERYTHING, index);
+    attend(index);
+    measureRest(w, index);
+  }
+  if (last) {
+    keepSamplingTokens(index);
+    attend(index);
+  }
+  project({attended_, queryWidth_, queryWidth_, tokens_}, {{w.o, none, hidden_}}, x_, true);
   norm(w.mlpNorm);
-  project(normed, {{w.gate, none, intermediate_}, {w.up, none, intermediate_}}, gateUp_, false);
+  project({normed_, hidden_, hidden_, tokens_}, {{w.gate, none, intermediate_}, {w.up, none, intermediate_}},
+          gateUp_, false);
   swiglu();
-  project({gateUp_, size_t{2} * intermediate_, intermediate_}, {{w.down, none, hidden_}}, x_, true);
+  project({gateUp_, size_t{2} * intermediate_, intermediate_, tokens_}, {{w.down, none, hidden_}}, x_, true);
+}
+
+void Forward::writeKeys(uint32_t layer, size_t token, const float* k) {
+  uint8_t* pool = model_.pool.data();
+  const uint32_t kvHeads = model_.kv.kvHeads, lane = lanes_.empty() ? PLAIN : laneOfToken_[token];
+  if (lane == PLAIN)
+    return kernels_.kvWrite(pool, model_.kv, layer, 0, kvHeads, batch_.slots + token, 1, k, k + kvWidth_,
+                            qkvWidth_);
+  const LaneRow& row = lanes_[lane];
+  for (uint32_t head = 0; head < kvHeads; head++) {
+    const uint32_t query = static_cast<uint32_t>(token) - batch_.token_start[row.record.row];
+    const uint32_t slot = row.poolSlot(layer, head, query);
+    kernels_.kvWrite(pool, model_.kv, layer, head, head + 1, &slot, 1, k, k + kvWidth_, qkvWidth_);
+  }
 }
 
 // From here on token i is the last one of sampling row i.
-void Forward::keepSamplingTokens() {
+void Forward::keepSamplingTokens(uint32_t layer) {
+  const bool measured = anyMeasured(layer);
   tokens_ = static_cast<uint32_t>(samplingTokens_.size());
   for (uint32_t i = 0; i < tokens_; i++) {
     const size_t from =
@@ -162,33 +223,50 @@ void Forward::keepSamplingTokens() {
     if (from == i) continue;
     memcpy(x_ + size_t{i} * hidden_, x_ + from * hidden_, hidden_ * sizeof(float));
     memcpy(qkv_ + size_t{i} * qkvWidth_, qkv_ + from * qkvWidth_, queryWidth_ * sizeof(float));
+    if (measured)
+      memcpy(attended_ + size_t{i} * queryWidth_, attended_ + from * queryWidth_,
+             queryWidth_ * sizeof(float));
   }
-  planAttention(true);
+  planAttention(Attending::SAMPLING_OF_OTHERS, layer);
 }
 
-void Forward::planAttention(bool samplingOnly) {
-  const uint32_t group = model_.config.heads / model_.kv.kvHeads;
-  const uint32_t most = std::max(ATTEND_ROWS / group, 1u);
+bool Forward::anyMeasured(uint32_t layer) const {
+  return std::any_of(lanes_.begin(), lanes_.end(), [&](const LaneRow& row) { return row.measures(layer); });
+}
+
+void Forward::planAttention(Attending what, uint32_t layer) {
   chunks_.clear();
   attentionWork_ = 0;
-  uint32_t sampling = 0;
+  uint32_t sampling = 0, lane = 0;
   for (uint32_t row = 0; row < batch_.rows; row++) {
-    const uint32_t before = batch_.computed_before[row], count = batch_.new_tokens[row];
-    if (samplingOnly) {
-      if (samples(batch_.phases[row])) chunks_.push_back({row, sampling++, 1, before + count - 1});
-    } else {
-      for (uint32_t i = 0; i < count; i += most) {
-        chunks_.push_back({row, batch_.token_start[row] + i, std::min(most, count - i), before + i});
-      }
-    }
+    const bool special = lane < lanes_.size() && lanes_[lane].record.row == row;
+    planRow(what, layer, row, special ? lane++ : PLAIN, sampling);
+    sampling += samples(batch_.phases[row]) ? 1 : 0;
   }
-  for (const QueryChunk& chunk : chunks_)
-    attentionWork_ += uint64_t{chunk.count} * (chunk.position + chunk.count);
+  for (const QueryChunk& chunk : chunks_) attentionWork_ += chunk.work;
   attentionWork_ *= 2 * uint64_t{queryWidth_};
   // The longest first, so that no thread is left alone with one at the end.
-  std::sort(chunks_.begin(), chunks_.end(), [](const QueryChunk& a, const QueryChunk& b) {
-    return uint64_t{a.count} * (a.position + a.count) > uint64_t{b.count} * (b.position + b.count);
-  });
+  std::sort(chunks_.begin(), chunks_.end(),
+            [](const QueryChunk& a, const QueryChunk& b) { return a.work > b.work; });
+}
+
+void Forward::planRow(Attending what, uint32_t layer, uint32_t row, uint32_t lane, uint32_t sampling) {
+  const uint32_t group = model_.config.heads / model_.kv.kvHeads, count = batch_.new_tokens[row];
+  const bool special = lane != PLAIN, measured = special && lanes_[lane].measures(layer);
+  const uint32_t held = special ? lanes_[lane].longest() : batch_.computed_before[row];
+  const uint32_t before = special ? 0 : batch_.computed_before[row];
+  const auto add = [&](uint32_t first, uint32_t query, uint32_t queries) {
+    chunks_.push_back(
+        {row, first, queries, before + query, lane, uint64_t{queries} * (uint64_t{held} + query + queries)});
+  };
+  if (what == Attending::MEASURED_ROWS && !measured) return;
+  if (what == Attending::SAMPLING_OF_OTHERS) {
+    if (!measured && samples(batch_.phases[row])) add(sampling, count - 1, 1);
+    return;
+  }
+  const uint32_t most =
+      measured && lanes_[lane].accumulates(layer) ? count : std::max(ATTEND_ROWS / group, 1u);
+  for (uint32_t i = 0; i < count; i += most) add(batch_.token_start[row] + i, i, std::min(most, count - i));
 }
 
 void Forward::norm(Weight weight) {
@@ -218,8 +296,65 @@ void Forward::attend(uint32_t layer) {
     args.kvHead = kvHead;
     args.table = batch_.tables + batch_.table_start[chunk.row];
     args.scratch = model_.threadScratch[thread]->attend.data();
-    kernels_.attend(args);
+    if (chunk.lane == PLAIN) return kernels_.attend(args);
+    attendLane(kernels_, lanes_[chunk.lane], args,
+               {chunk.position, chunk.count, args.q, args.qStride, args.out, args.outStride}, false,
+               model_.threadScratch[thread]->weights.data(),
+               entropies_.data() + size_t{chunk.lane} * model_.config.heads);
   });
+}
+
+// What is not read off the weights of the layer's attention.
+void Forward::measureRest(const LayerWeights& w, uint32_t layer) {
+  const uint32_t kvHeads = model_.kv.kvHeads, heads = model_.config.heads;
+  for (size_t i = 0; i < lanes_.size(); i++) {
+    const LaneRow& row = lanes_[i];
+    addEntropy(row, layer, entropies_.data() + i * heads);
+    if (row.output(layer, OUT_KEYS) != QMH_NONE) {
+      const uint64_t numbers = (uint64_t{row.longest()} + row.newTokens) * kvWidth_;
+      parallel(kvHeads, numbers, [&](size_t head, uint32_t) {
+        copyKeys(kernels_, row, model_.pool.data(), layer, static_cast<uint32_t>(head));
+      });
+    }
+    if (row.output(layer, OUT_OUTPUT_ERROR) != QMH_NONE) compareOutputs(w.o, row, layer);
+  }
+  std::fill(entropies_.begin(), entropies_.end(), 0.0);
+}
+
+// OUTPUT_ERROR: attends again over the slots that are kept. The projection is linear, so that the difference
+// of the outputs is the projected difference.
+void Forward::compareOutputs(Weight projection, const LaneRow& row, uint32_t layer) {
+  const uint32_t kvHeads = model_.kv.kvHeads, group = model_.config.heads / kvHeads, count = row.newTokens;
+  const uint32_t first = batch_.token_start[row.record.row];
+  const float* whole = attended_ + size_t{first} * queryWidth_;
+  float* attended = model_.compared.data();
+  float* difference = attended + size_t{count} * queryWidth_;
+  float* projected = difference + size_t{count} * queryWidth_;
+  const uint64_t work = 2 * uint64_t{count} * (uint64_t{row.longest()} + count) * queryWidth_;
+  parallel(kvHeads, work, [&](size_t kvHead, uint32_t thread) {
+    const size_t head = kvHead * group * model_.kv.headDim;
+    AttendArgs args = {};
+    args.group = group;
+    args.window = model_.config.sliding_window;
+    args.kv = model_.pool.data();
+    args.shape = model_.kv;
+    args.layer = layer;
+    args.kvHead = static_cast<uint32_t>(kvHead);
+    args.scratch = model_.threadScratch[thread]->attend.data();
+    attendLane(kernels_, row, args,
+               {0, count, qkv_ + size_t{first} * qkvWidth_ + head, qkvWidth_, difference + head, queryWidth_},
+               true, nullptr, nullptr);
+  });
+  memcpy(attended, whole, size_t{count} * queryWidth_ * sizeof(float));
+  for (size_t i = 0; i < size_t{count} * queryWidth_; i++) difference[i] -= whole[i];
+  project({attended, queryWidth_, queryWidth_, 2 * count},
+          {{projection, {nullptr, NumberType::F32}, hidden_}}, projected, false);
+  double* norms = reinterpret_cast<double*>(row.floats + row.output(layer, OUT_OUTPUT_ERROR));
+  for (size_t i = 0; i < size_t{count} * hidden_; i++) {
+    const double output = projected[i], changed = projected[size_t{count} * hidden_ + i];
+    norms[0] += changed * changed;
+    norms[1] += output * output;
+  }
 }
 
 // gate[t] = silu(gate[t]) * up[t], within rows of [gate, up].
@@ -233,11 +368,11 @@ void Forward::swiglu() {
 
 // y[t] = the projections of x[t], one after the other; added to y[t] if accumulate.
 void Forward::project(Rows x, std::initializer_list<Projection> projections, float* y, bool accumulate) {
-  if (tokens_ == 0) return;
+  if (x.count == 0) return;
   uint32_t outputs = 0;
   for (const Projection& p : projections) outputs += p.outputs;
   const size_t weightRowBytes = size_t{x.width} * bytesOf(projections.begin()->w.type);
-  const uint32_t tokenBlocks = (tokens_ + TASK_TOKENS - 1) / TASK_TOKENS;
+  const uint32_t tokenBlocks = (x.count + TASK_TOKENS - 1) / TASK_TOKENS;
   uint32_t taskOutputs =
       roundUp(static_cast<uint32_t>(std::min<size_t>(TASK_WEIGHT_BYTES / weightRowBytes, outputs)));
   // A few tasks for each thread, so that one that is late leaves little to wait for.
@@ -246,7 +381,7 @@ void Forward::project(Rows x, std::initializer_list<Projection> projections, flo
     taskOutputs = std::min(taskOutputs, roundUp(uint32_t(uint64_t{outputs} * tokenBlocks / tasksWanted)));
   }
   const uint32_t outputBlocks = (outputs + taskOutputs - 1) / taskOutputs;
-  const uint64_t work = uint64_t{tokens_} * outputs * x.width;
+  const uint64_t work = uint64_t{x.count} * outputs * x.width;
   // Neighbouring tasks share the weights.
   parallel(size_t{outputBlocks} * tokenBlocks, work, [&](size_t task, uint32_t) {
     const uint32_t firstToken = static_cast<uint32_t>(task % tokenBlocks) * TASK_TOKENS;
@@ -259,7 +394,7 @@ void Forward::project(Rows x, std::initializer_list<Projection> projections, flo
         MatmulArgs args;
         args.x = x.data + firstToken * x.stride;
         args.xStride = x.stride;
-        args.tokens = std::min(TASK_TOKENS, tokens_ - firstToken);
+        args.tokens = std::min(TASK_TOKENS, x.count - firstToken);
         args.inputs = x.width;
         args.w = p.w;
         args.bias = p.bias;

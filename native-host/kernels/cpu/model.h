@@ -48,6 +48,7 @@ struct ThreadScratch {
   explicit ThreadScratch(uint32_t vocab) : sampling(vocab) { attend.reserve(ATTEND_SCRATCH); }
 
   FloatBuffer attend;
+  FloatBuffer weights;  // of attention that is measured
   SamplingScratch sampling;
 };
 
@@ -75,6 +76,7 @@ struct Model {
   std::vector<std::unique_ptr<ThreadScratch>> threadScratch;
   FloatBuffer activations;
   FloatBuffer logits;
+  FloatBuffer compared;
   std::atomic<bool> busy{false};
 };
 

@@ -48,10 +48,22 @@ struct Portable {
   static F min(F a, F b) { return a < b ? a : b; }
   // value * 2^n, n in the low bits of `shifted`.
   static F addExponent(F value, F shifted) { return (F)((I)value + ((I)shifted << 23)); }
+  // x = mantissa * 2^exponent of a normal x > 0, mantissa in [1, 2).
+  static F splitExponent(F x, F* exponent) {
+    *exponent = __builtin_convertvector(((I)x >> 23) - 127, F);
+    return (F)(((I)x & 0x7fffff) | 0x3f800000);
+  }
   static F zeroBelow(F x, F limit, F value) { return x < limit ? zero() : value; }
   static F keepLanes(F v, uint32_t from, uint32_t to, uint32_t base) {
     for (uint32_t i = 0; i < W; i++) {
       if (base + i < from || base + i >= to) v[i] = -__builtin_inff();
+    }
+    return v;
+  }
+  // Lane i where bit i is set, else minus infinity.
+  static F keepBits(F v, uint32_t bits) {
+    for (uint32_t i = 0; i < W; i++) {
+      if (((bits >> i) & 1) == 0) v[i] = -__builtin_inff();
     }
     return v;
   }

@@ -8,11 +8,14 @@
 // Sharing     A tile of K and V is fetched once for all queries and all heads of the group. f32 is read where
 //             it lies; f16 and bf16 tiles are widened into scratch once.
 // Masking     Positions outside a query's range repeat the nearest valid entry and get weight 0, so that
-//             nothing unwritten is ever read.
+//             nothing unwritten is ever read. A tile of positions is one word of a bitmap of live ones.
+// Measuring   The weights of measured query heads stay in scratch, and what is asked for is read off them at
+//             the end (vec_measure.h): nothing is asked of K twice.
 #ifndef QUARTERMASTER_CPU_VEC_ATTENTION_H
 #define QUARTERMASTER_CPU_VEC_ATTENTION_H
 
 #include "vec_elementwise.h"
+#include "vec_measure.h"
 
 namespace qm {
 namespace {
@@ -102,10 +105,11 @@ struct Running {
   typename V::F total;
 };
 
-// One query head against positions [from, to) of the tile that starts at `start`.
-template <class V>
-inline void attendTile(const Tile& tile, uint32_t start, uint32_t from, uint32_t to, const float* q,
-                       uint32_t headDim, Running<V>* state, float* out) {
+// One query head against positions [from, to) of the tile that starts at `start`, those alone whose bit in
+// `live` is set if MASKED. Leaves the weights, relative to state->largest, in `weights`.
+template <class V, bool MASKED>
+inline void attendTile(const Tile& tile, uint32_t start, uint32_t from, uint32_t to, uint32_t live,
+                       const float* q, uint32_t headDim, Running<V>* state, float* weights, float* out) {
   constexpr uint32_t GROUPS = ATTEND_TILE / V::W;
   const uint32_t groups = (to - start + V::W - 1) / V::W;
   const typename V::F scale = V::set1(1.0f / __builtin_sqrtf(static_cast<float>(headDim)));
@@ -114,12 +118,12 @@ inline void attendTile(const Tile& tile, uint32_t start, uint32_t from, uint32_t
   for (uint32_t g = 0; g < groups; g++) {
     scores[g] =
         V::keepLanes(scoreRow<V>(q, tile.k + g * V::W, headDim, scale), from - start, to - start, g * V::W);
+    if constexpr (MASKED) scores[g] = V::keepBits(scores[g], live >> (g * V::W));
     most = V::max(most, scores[g]);
   }
   const float tileLargest = V::largest(most);
   const float largest = tileLargest > state->largest ? tileLargest : state->largest;
   const typename V::F rescale = expV<V>(V::set1(state->largest - largest));
-  float weights[ATTEND_TILE];
   typename V::F total = V::mul(state->total, rescale);
   for (uint32_t g = 0; g < groups; g++) {
     const typename V::F weight = expV<V>(V::sub(scores[g], V::set1(largest)));
@@ -130,6 +134,55 @@ inline void attendTile(const Tile& tile, uint32_t start, uint32_t from, uint32_t
   state->total = total;
   // W is a multiple of 4, and lanes past `to` have weight 0.
   addValues<V>(weights, tile.v, (to - start + 3) / 4 * 4, headDim, rescale, out);
+}
+
+// PROBE_MAX: another softmax over the same scores. Weights of the tiles before the one where the row's new
+// tokens begin never saw those; what that one tile holds of the cached positions is scored again.
+template <class V, class T>
+void measureProbes(const AttendArgs& a, const Recorder& recorder, uint32_t begin) {
+  constexpr uint32_t GROUPS = ATTEND_TILE / V::W;
+  const AttendMeasures& m = *a.measures;
+  const uint32_t d = a.shape.headDim, border = m.cached / ATTEND_TILE * ATTEND_TILE, rest = m.cached - border;
+  const typename V::F scale = V::set1(1.0f / __builtin_sqrtf(static_cast<float>(d)));
+  Tile tile;
+  if (rest != 0) fetchTile<V, T>(a, border, begin > border ? begin : border, m.cached, &tile);
+  for (uint32_t r = recorder.firstRow; r < a.queries * a.group; r++) {
+    const uint32_t query = r / a.group, position = a.firstPosition + query;
+    const uint32_t first = a.window != 0 && position >= a.window ? position - a.window + 1 : 0;
+    if (m.queriesAfter + a.queries - 1 - query >= m.probeRows || first >= m.cached) continue;
+    const uint32_t firstTile = first / ATTEND_TILE * ATTEND_TILE;
+    float largest = firstTile < border ? *recorder.largest(r, border - ATTEND_TILE) : -__builtin_inff();
+    const float* q = a.q + query * a.qStride + size_t{r % a.group} * d;
+    typename V::F scores[GROUPS];
+    const uint32_t groups = (rest + V::W - 1) / V::W;
+    for (uint32_t g = 0; g < groups; g++) {
+      scores[g] = V::keepLanes(scoreRow<V>(q, tile.k + g * V::W, d, scale),
+                               first > border ? first - border : 0, rest, g * V::W);
+      if (a.live) scores[g] = V::keepBits(scores[g], a.live[border / ATTEND_TILE] >> (g * V::W));
+      const float most = V::largest(scores[g]);
+      largest = most > largest ? most : largest;
+    }
+    if (largest == -__builtin_inff()) continue;  // no cached position is live
+    float weights[ATTEND_TILE];
+    typename V::F total = V::zero();
+    for (uint32_t g = 0; g < groups; g++) {
+      const typename V::F weight = expV<V>(V::sub(scores[g], V::set1(largest)));
+      total = V::add(total, weight);
+      V::store(weights + g * V::W, weight);
+    }
+    recorder.rescale<V>(r, firstTile, border, largest, 1);
+    recorder.eachWeight<V>(r, firstTile, border,
+                           [&](uint32_t, uint32_t, typename V::F w) { total = V::add(total, w); });
+    const typename V::F inverse = V::set1(1.0f / V::sum(total));
+    const auto raise = [&](uint32_t p, uint32_t n, typename V::F weight) {
+      const typename V::F before = loadLanes<V>(m.probeMax + p, n);
+      storeLanes<V>(m.probeMax + p, n, V::max(V::mul(weight, inverse), before));
+    };
+    recorder.eachWeight<V>(r, firstTile, border, raise);
+    for (uint32_t j = 0; j < rest; j += V::W) {
+      raise(border + j, rest - j < V::W ? rest - j : V::W, V::load(weights + j));
+    }
+  }
 }
 
 template <class V, class T>
@@ -148,8 +201,10 @@ inline void attendTyped(const AttendArgs& a) {
     return a.window != 0 && position >= a.window ? position - a.window + 1 : 0;
   };
   const uint32_t end = a.firstPosition + a.queries, begin = firstSeen(a.firstPosition);
+  const Recorder recorder(a, begin, end);
   for (uint32_t start = begin / ATTEND_TILE * ATTEND_TILE; start < end; start += ATTEND_TILE) {
     const uint32_t tileEnd = start + ATTEND_TILE;
+    const uint32_t live = a.live ? a.live[start / ATTEND_TILE] : ALL_LIVE;
     Tile tile;
     fetchTile<V, T>(a, start, begin > start ? begin : start, end < tileEnd ? end : tileEnd, &tile);
     for (uint32_t r = 0; r < rows; r++) {
@@ -157,7 +212,16 @@ inline void attendTyped(const AttendArgs& a) {
       const uint32_t from = first > start ? first : start,
                      to = position + 1 < tileEnd ? position + 1 : tileEnd;
       if (from >= to) continue;
-      attendTile<V>(tile, start, from, to, qOf(r), d, &states[r], outOf(r));
+      float unrecorded[ATTEND_TILE];
+      float* weights = recorder.records(r) ? recorder.weights(r, start) : unrecorded;
+      if (live == ALL_LIVE) {
+        attendTile<V, false>(tile, start, from, to, live, qOf(r), d, &states[r], weights, outOf(r));
+      } else if ((live & bitsBetween(from - start, to - start)) != 0) {
+        attendTile<V, true>(tile, start, from, to, live, qOf(r), d, &states[r], weights, outOf(r));
+      } else {
+        memset(weights, 0, ATTEND_TILE * sizeof(float));
+      }
+      if (recorder.records(r)) *recorder.largest(r, start) = states[r].largest;
     }
   }
   for (uint32_t r = 0; r < rows; r++) {
@@ -166,6 +230,12 @@ inline void attendTyped(const AttendArgs& a) {
     forVectors<V>(
         d, [&](size_t i, uint32_t n) { storeLanes<V>(out + i, n, V::mul(loadLanes<V>(out + i, n), scale)); });
   }
+  if (a.measures == nullptr) return;
+  for (uint32_t r = recorder.firstRow; r < rows; r++) {
+    const uint32_t position = a.firstPosition + r / a.group;
+    measureHead<V>(a, recorder, r, firstSeen(position), states[r].largest, V::sum(states[r].total));
+  }
+  if (a.measures->probeMax != nullptr && begin < a.measures->cached) measureProbes<V, T>(a, recorder, begin);
 }
 
 template <class V>

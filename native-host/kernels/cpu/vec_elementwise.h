@@ -87,6 +87,30 @@ inline typename V::F expV(typename V::F x) {
   return V::zeroBelow(x, lowest, V::addExponent(p, shifted));
 }
 
+// ln(x) of a normal x > 0, relative error below 2e-7 away from 1: the polynomial of Cephes' logf.
+template <class V>
+inline typename V::F logV(typename V::F x) {
+  typename V::F e;
+  typename V::F m = V::splitExponent(x, &e);  // [1, 2), to become [sqrt(1/2), sqrt(2))
+  const typename V::F halve = V::zeroBelow(m, V::set1(1.41421356237309505f), V::set1(1.0f));
+  e = V::add(e, halve);
+  m = V::sub(m, V::mul(V::mul(halve, V::set1(0.5f)), m));
+  const typename V::F r = V::sub(m, V::set1(1.0f)), square = V::mul(r, r);
+  typename V::F p = V::set1(7.0376836292e-2f);
+  p = V::fma(p, r, V::set1(-1.1514610310e-1f));
+  p = V::fma(p, r, V::set1(1.1676998740e-1f));
+  p = V::fma(p, r, V::set1(-1.2420140846e-1f));
+  p = V::fma(p, r, V::set1(1.4249322787e-1f));
+  p = V::fma(p, r, V::set1(-1.6668057665e-1f));
+  p = V::fma(p, r, V::set1(2.0000714765e-1f));
+  p = V::fma(p, r, V::set1(-2.4999993993e-1f));
+  p = V::fma(p, r, V::set1(3.3333331174e-1f));
+  p = V::mul(V::mul(p, r), square);
+  p = V::fma(e, V::set1(-2.12194440e-4f), p);
+  p = V::fma(square, V::set1(-0.5f), p);
+  return V::fma(e, V::set1(0.693359375f), V::add(r, p));
+}
+
 template <class V>
 void embed(Weight table, uint32_t width, const uint32_t* tokens, uint32_t count, float* out) {
   withType(table.data, table.type, [&](auto* numbers) {
@@ -145,18 +169,20 @@ inline void writeHeads(uint8_t* base, size_t headBytes, uint32_t heads, uint32_t
 }
 
 template <class V>
-void kvWrite(uint8_t* kv, const KvShape& s, uint32_t layer, const uint32_t* slots, uint32_t count,
-             const float* k, const float* v, size_t stride) {
+void kvWrite(uint8_t* kv, const KvShape& s, uint32_t layer, uint32_t headBegin, uint32_t headEnd,
+             const uint32_t* slots, uint32_t count, const float* k, const float* v, size_t stride) {
+  const size_t skip = size_t{headBegin} * s.headDim;
+  const uint32_t heads = headEnd - headBegin;
   withType(kv, s.type, [&](auto* numbers) {
     using T = Plain<decltype(*numbers)>;
     for (uint32_t t = 0; t < count; t++) {
       const uint32_t block = slots[t] / s.blockSize;
       const size_t within = size_t{slots[t] % s.blockSize} * s.headDim * sizeof(T);
       uint8_t* base = kv + within;
-      writeHeads<V, T>(base + kvOffset(s, block, layer, KV_K, 0), kvHeadBytes(s), s.kvHeads, s.headDim,
-                       k + t * stride);
-      writeHeads<V, T>(base + kvOffset(s, block, layer, KV_V, 0), kvHeadBytes(s), s.kvHeads, s.headDim,
-                       v + t * stride);
+      writeHeads<V, T>(base + kvOffset(s, block, layer, KV_K, headBegin), kvHeadBytes(s), heads, s.headDim,
+                       k + t * stride + skip);
+      writeHeads<V, T>(base + kvOffset(s, block, layer, KV_V, headBegin), kvHeadBytes(s), heads, s.headDim,
+                       v + t * stride + skip);
     }
   });
 }

@@ -82,11 +82,11 @@ void rope(float* x, size_t stride, const uint32_t* positions, uint32_t count, ui
   }
 }
 
-void kvWrite(uint8_t* kv, const KvShape& shape, uint32_t layer, const uint32_t* slots, uint32_t count,
-             const float* k, const float* v, size_t stride) {
+void kvWrite(uint8_t* kv, const KvShape& shape, uint32_t layer, uint32_t headBegin, uint32_t headEnd,
+             const uint32_t* slots, uint32_t count, const float* k, const float* v, size_t stride) {
   for (uint32_t t = 0; t < count; t++) {
     const uint32_t block = slots[t] / shape.blockSize, offset = slots[t] % shape.blockSize;
-    for (uint32_t h = 0; h < shape.kvHeads; h++) {
+    for (uint32_t h = headBegin; h < headEnd; h++) {
       for (uint32_t i = 0; i < shape.headDim; i++) {
         const size_t from = t * stride + size_t{h} * shape.headDim + i,
                      to = size_t{offset} * shape.headDim + i;
@@ -97,35 +97,77 @@ void kvWrite(uint8_t* kv, const KvShape& shape, uint32_t layer, const uint32_t* 
   }
 }
 
-// Scaled dot-product attention (arXiv 1706.03762), two passes: all scores, then the weighted sum.
-void attendOne(const AttendArgs& a, const float* q, uint32_t position, float* out) {
+Weight kvEntry(const AttendArgs& a, KvPart part, uint32_t p) {
   const KvShape& s = a.shape;
-  const uint32_t first = a.window != 0 && position >= a.window ? position - a.window + 1 : 0;
-  const auto entry = [&](KvPart part, uint32_t p) {
-    const uint8_t* base = a.kv + kvOffset(s, a.table[p / s.blockSize], a.layer, part, a.kvHead);
-    return Weight{base + size_t{p % s.blockSize} * s.headDim * bytesOf(s.type), s.type};
+  const uint8_t* base = a.kv + kvOffset(s, a.table[p / s.blockSize], a.layer, part, a.kvHead);
+  return {base + size_t{p % s.blockSize} * s.headDim * bytesOf(s.type), s.type};
+}
+
+uint32_t firstSeen(const AttendArgs& a, uint32_t position) {
+  return a.window != 0 && position >= a.window ? position - a.window + 1 : 0;
+}
+
+// Softmax of q . k / sqrt(d) over the live positions of [first, end); 0 at the others. [end]
+std::vector<double> probabilities(const AttendArgs& a, const float* q, uint32_t first, uint32_t end) {
+  const auto seen = [&](uint32_t p) {
+    return p >= first && (a.live == nullptr || (a.live[p / 32] >> (p % 32) & 1) != 0);
   };
-  std::vector<double> scores(position - first + 1), sum(s.headDim, 0.0);
+  std::vector<double> row(end, 0.0);
   double largest = -INFINITY, total = 0;
-  for (uint32_t p = first; p <= position; p++) {
+  for (uint32_t p = 0; p < end; p++) {
     double dot = 0;
-    for (uint32_t i = 0; i < s.headDim; i++) dot += double{q[i]} * at(entry(KV_K, p), i);
-    scores[p - first] = dot / sqrt(double(s.headDim));
-    largest = fmax(largest, scores[p - first]);
+    if (!seen(p)) continue;
+    for (uint32_t i = 0; i < a.shape.headDim; i++) dot += double{q[i]} * at(kvEntry(a, KV_K, p), i);
+    row[p] = dot / sqrt(double(a.shape.headDim));
+    largest = fmax(largest, row[p]);
   }
-  for (uint32_t p = first; p <= position; p++) {
-    const double weight = exp(scores[p - first] - largest);
-    total += weight;
-    for (uint32_t i = 0; i < s.headDim; i++) sum[i] += weight * at(entry(KV_V, p), i);
+  for (uint32_t p = 0; p < end; p++) total += row[p] = seen(p) ? exp(row[p] - largest) : 0;
+  for (double& value : row) value = total == 0 ? 0 : value / total;
+  return row;
+}
+
+// Scaled dot-product attention (arXiv 1706.03762): all probabilities, then the weighted sum.
+void attendOne(const AttendArgs& a, const std::vector<double>& row, float* out) {
+  std::vector<double> sum(a.shape.headDim, 0.0);
+  for (uint32_t p = 0; p < row.size(); p++) {
+    if (row[p] == 0) continue;
+    for (uint32_t i = 0; i < a.shape.headDim; i++) sum[i] += row[p] * at(kvEntry(a, KV_V, p), i);
   }
-  for (uint32_t i = 0; i < s.headDim; i++) out[i] = static_cast<float>(sum[i] / total);
+  for (uint32_t i = 0; i < a.shape.headDim; i++) out[i] = static_cast<float>(sum[i]);
+}
+
+// Query t's head g; `row` is its probabilities.
+void measureOne(const AttendArgs& a, uint32_t t, uint32_t g, const std::vector<double>& row, const float* q) {
+  const AttendMeasures& m = *a.measures;
+  const uint32_t after = m.queriesAfter + a.queries - 1 - t, seen = static_cast<uint32_t>(row.size());
+  const auto write = [&](float* to) {
+    for (uint32_t p = 0; p < seen + after; p++) to[p] = p < seen ? static_cast<float>(row[p]) : 0;
+  };
+  if (m.lastRow && after == 0) write(m.lastRow + g * m.stride);
+  if (m.window && after < m.windowRows && (m.windowHeads >> g & 1) != 0)
+    write(m.window + (size_t{g} * m.windowRows + m.windowRows - 1 - after) * m.stride);
+  for (uint32_t p = 0; m.colsum && p < seen; p++) m.colsum[g * m.stride + p] += static_cast<float>(row[p]);
+  if (m.moments && after < m.windowRows) {
+    for (uint32_t p = 0; p < seen; p++) {
+      m.moments[2 * g * m.stride + p] += static_cast<float>(row[p]);
+      m.moments[(2 * g + 1) * m.stride + p] += static_cast<float>(row[p] * row[p]);
+      if (p + m.windowRows < seen + after) m.entropy[g] += row[p] * log(row[p] + 1e-10);
+    }
+  }
+  if (m.probeMax == nullptr || after >= m.probeRows) return;
+  const std::vector<double> cached = probabilities(a, q, firstSeen(a, a.firstPosition + t), m.cached);
+  for (uint32_t p = 0; p < m.cached; p++) m.probeMax[p] = fmaxf(m.probeMax[p], static_cast<float>(cached[p]));
 }
 
 void attend(const AttendArgs& a) {
   for (uint32_t t = 0; t < a.queries; t++) {
     for (uint32_t g = 0; g < a.group; g++) {
       const size_t head = size_t{g} * a.shape.headDim;
-      attendOne(a, a.q + t * a.qStride + head, a.firstPosition + t, a.out + t * a.outStride + head);
+      const float* q = a.q + t * a.qStride + head;
+      const uint32_t position = a.firstPosition + t;
+      const std::vector<double> row = probabilities(a, q, firstSeen(a, position), position + 1);
+      attendOne(a, row, a.out + t * a.outStride + head);
+      if (a.measures) measureOne(a, t, g, row, q);
     }
   }
 }
