@@ -19,6 +19,7 @@ const BENCHES: Readonly<Record<string, () => Promise<Bench>>> = {
   "ordered-index": () => import("./ordered-index.js"),
   "ordered-index-shapes": () => import("./ordered-index-shapes.js"),
   "node-search": () => import("./node-search.js"),
+  "cache-policies": () => import("./cache-policies.js"),
   calls: () => import("./calls.js"),
   "eviction-lab": () => import("./eviction-lab.js"),
   select: () => import("./select.js"),
@@ -31,7 +32,7 @@ const HELP = `npm run -s bench -- NAME [NAME ...] [options]
   --quick    fewer repetitions: whether it runs, not how fast
   --json     JSON lines on standard output
   --full     every size and distribution, however long it takes (ordered-index)
-  --plot F   writes an SVG plot to file F (ordered-index, eviction-lab)
+  --plot F   writes an SVG plot to file F (ordered-index, eviction-lab, cache-policies)
   --only S   subjects to run, separated by commas (ordered-index), by spaces (eviction-lab)`;
 
 const { values, positionals } = parseArgs({

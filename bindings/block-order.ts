@@ -2,7 +2,7 @@
 import { invalidArgument, requireInteger } from "./errors.js";
 
 /** Names of the orders; the position is the core's number (docs/abi.md). */
-export const ORDER_KINDS = ["lru", "fifo", "lfu", "s3-fifo", "gdsf", "scored"] as const;
+export const ORDER_KINDS = ["lru", "fifo", "lfu", "s3-fifo", "gdsf", "scored", "gittins"] as const;
 export type BlockOrderKind = (typeof ORDER_KINDS)[number];
 
 export interface BlockOrderOptions {
@@ -13,14 +13,16 @@ export interface BlockOrderOptions {
    * - `s3-fifo` small, main and ghost queue ("FIFO queues are all you need for cache eviction", SOSP 2023)
    * - `gdsf` uses times cost to recompute, aged by what has been evicted (GreedyDual-Size-Frequency, HPL TR-98-69R1)
    * - `scored` by the number that the host gives with `cache.score`, the lowest first
+   * - `gittins` fewest uses to be expected per unit of time kept, learned from how long blocks like it have waited for
+   *   their next use; takes at least 128 KiB of its own
    *
    * Only blocks that nobody holds and that have no cached children are candidates, in every order.
    */
   kind: BlockOrderKind;
   /**
    * Blocks remembered by hash after they have left, 0 to 2^26, about 36 bytes each: the ghost queue of `s3-fifo`, the
-   * uses that `lfu` and `gdsf` go on counting when a block returns. 0 with `lfu`: uses since the block came in.
-   * Default: as many as the cache has blocks for `s3-fifo`, 4 times as many for `lfu` and `gdsf`, else 0.
+   * uses that `lfu`, `gdsf` and `gittins` go on counting when a block returns. 0 with `lfu`: uses since the block came in.
+   * Default: as many as the cache has blocks for `s3-fifo`, 4 times as many for `lfu`, `gdsf` and `gittins`, else 0.
    */
   history?: number;
   /** `gdsf`: cost to recompute the first block of a prompt, >= 0. Default 1. */
@@ -37,6 +39,7 @@ const HISTORY_FACTOR: Readonly<Record<BlockOrderKind, number>> = {
   "s3-fifo": 1,
   gdsf: 4,
   scored: 0,
+  gittins: 4,
 };
 const MAX_HISTORY = 2 ** 26;
 

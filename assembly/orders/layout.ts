@@ -4,13 +4,16 @@
  *
  *   header     (Order, 2 lines)
  *   records    [capacity] Record, 48 B              what the orders remember of an id
- *   heaps      2 x [capacity] u32                   candidates, next victim first (heap.ts)
+ *   heaps      1 or 2 of [capacity] u32             candidates, next victim first (heap.ts)
+ *   lists, lifetimes                                learned order only, in place of heaps (gittins.ts, lifetimes.ts)
  *   history    [history] Trace, 32 B, and buckets   ids that have left, by key (history.ts)
  *
  * Least recently used needs none of this: it is the pool's own list.
  */
 import { heapBytes, heapCreate } from "./heap";
+import { LIST_BYTES, listsCreate } from "./gittins";
 import { historyBytes, historyCreate } from "./history";
+import { lifetimesBytes, lifetimesCreate } from "./lifetimes";
 
 /** No id, no position, end of a list. */
 // @ts-ignore: decorator
@@ -25,20 +28,21 @@ export const enum OrderKind {
   S3Fifo = 3,
   Gdsf = 4,
   Scored = 5,
+  Gittins = 6,
 }
 
 // @ts-ignore: decorator
-@inline export const LAST_KIND: u32 = OrderKind.Scored;
+@inline export const LAST_KIND: u32 = OrderKind.Gittins;
 // @ts-ignore: decorator
 @inline export const MAX_HISTORY: u32 = 1 << 26;
 
 
 @unmanaged
 export class Record {
-  /** Key in a heap, the smallest first, and the position there (heap.ts). */
+  /** Key in a heap, the smallest first, and the position there (heap.ts); in a list `major` holds the links. */
   major: u64;
   minor: u64;
-  /** NONE: in no heap. */
+  /** NONE: in no heap and no list. */
   position: u32;
   /** Ids in front of it in its chain. */
   depth: u32;
@@ -56,9 +60,11 @@ export class Order {
   kind: u32;
   capacity: u32;
   records: u32;
-  /** Addresses of the heaps, and of the history (or 0). */
+  /** Addresses of what this kind has, else 0. */
   heap: u32;
   secondHeap: u32;
+  lists: u32;
+  lifetimes: u32;
   history: u32;
   /** Ids that have entered and not left. */
   entered: u32;
@@ -85,14 +91,19 @@ function align(bytes: u64): u64 {
   return (bytes + 63) & ~63;
 }
 
+// @ts-ignore: decorator
+@inline
+function heapsOf(kind: u32): u32 {
+  return kind == OrderKind.Gittins ? 0 : kind == OrderKind.S3Fifo ? 2 : 1;
+}
+
 /** Exact bytes of an order of this kind over `capacity` ids that remembers `history` of those that have left. */
 export function orderBytes(kind: u32, capacity: u32, history: u32): u64 {
-  return (
-    align(offsetof<Order>()) +
-    align(<u64>capacity * offsetof<Record>()) +
-    2 * align(heapBytes(capacity)) +
-    align(historyBytes(history))
-  );
+  let bytes =
+    align(offsetof<Order>()) + align(<u64>capacity * offsetof<Record>()) + align(historyBytes(history));
+  bytes += <u64>heapsOf(kind) * align(heapBytes(capacity));
+  if (kind == OrderKind.Gittins) bytes += align(LIST_BYTES) + align(lifetimesBytes(capacity));
+  return bytes;
 }
 
 /** An order without ids in a zeroed region of `orderBytes` bytes. */
@@ -100,18 +111,27 @@ export function orderLayOut(order: Order, kind: u32, capacity: u32, history: u32
   order.kind = kind;
   order.capacity = capacity;
   let at = changetype<usize>(order) + <usize>align(offsetof<Order>());
+  const records = at;
   order.records = <u32>at;
   for (let id: u32 = 0; id < capacity; id++) record(order, id).position = NONE;
-  const places = at;
   at += <usize>align(<u64>capacity * offsetof<Record>());
-  order.heap = <u32>at;
-  heapCreate(at, places, <u32>offsetof<Record>());
-  at += <usize>align(heapBytes(capacity));
-  order.secondHeap = <u32>at;
-  heapCreate(at, places, <u32>offsetof<Record>());
-  at += <usize>align(heapBytes(capacity));
   if (history != 0) {
     order.history = <u32>at;
     historyCreate(at, history);
+    at += <usize>align(historyBytes(history));
   }
+  if (kind == OrderKind.Gittins) {
+    order.lists = <u32>at;
+    listsCreate(at);
+    at += <usize>align(LIST_BYTES);
+    order.lifetimes = <u32>at;
+    lifetimesCreate(at, capacity);
+    return;
+  }
+  order.heap = <u32>at;
+  heapCreate(at, records, <u32>offsetof<Record>());
+  if (heapsOf(kind) == 1) return;
+  at += <usize>align(heapBytes(capacity));
+  order.secondHeap = <u32>at;
+  heapCreate(at, records, <u32>offsetof<Record>());
 }

@@ -15,6 +15,15 @@
  *
  * The dispatch is a comparison of small numbers; nothing is called through a table.
  */
+import {
+  gittinsBare,
+  gittinsEnter,
+  gittinsHold,
+  gittinsLeave,
+  gittinsRest,
+  gittinsUse,
+  gittinsVictim,
+} from "./gittins";
 import { NONE, Order, OrderKind, record } from "./layout";
 import {
   rankedEnter,
@@ -33,26 +42,33 @@ export function orderEnter(order: Order, id: u32, parent: u32, key: u64): void {
   r.depth = parent == NONE ? 0 : record(order, parent).depth + 1;
   r.position = NONE;
   order.entered += 1;
-  if (order.kind == OrderKind.S3Fifo) s3Enter(order, r, key);
+  if (order.kind == OrderKind.Gittins) gittinsEnter(order, r, key);
+  else if (order.kind == OrderKind.S3Fifo) s3Enter(order, r, key);
   else rankedEnter(order, r, key);
 }
 
 export function orderUse(order: Order, id: u32): void {
   const r = record(order, id);
-  if (order.kind == OrderKind.S3Fifo) s3Use(r);
+  if (order.kind == OrderKind.Gittins) gittinsUse(order, r);
+  else if (order.kind == OrderKind.S3Fifo) s3Use(r);
   else rankedUse(order, r);
 }
 
 /** `childless`: it has no cached child. */
 export function orderRest(order: Order, id: u32, childless: bool): void {
   const r = record(order, id);
+  if (order.kind == OrderKind.Gittins) {
+    gittinsRest(order, id, r, childless);
+    return;
+  }
   if (order.kind != OrderKind.S3Fifo) rankedRest(order, r);
   if (childless) offer(order, id);
 }
 
 /** An id that rests has lost its last child. */
 export function orderBare(order: Order, id: u32): void {
-  offer(order, id);
+  if (order.kind == OrderKind.Gittins) gittinsBare(record(order, id));
+  else offer(order, id);
 }
 
 // @ts-ignore: decorator
@@ -66,12 +82,14 @@ function offer(order: Order, id: u32): void {
 export function orderHold(order: Order, id: u32): void {
   const r = record(order, id);
   if (r.position == NONE) return;
+  if (order.kind == OrderKind.Gittins) gittinsHold(order, r);
   else if (order.kind == OrderKind.S3Fifo) s3Withdraw(order, id);
   else rankedWithdraw(order, id);
 }
 
 /** The candidate to forget next; there must be one. It stays a candidate until it leaves. */
 export function orderVictim(order: Order): u32 {
+  if (order.kind == OrderKind.Gittins) return gittinsVictim(order);
   if (order.kind == OrderKind.S3Fifo) return s3Victim(order);
   return rankedVictim(order);
 }
@@ -81,6 +99,7 @@ export function orderLeave(order: Order, id: u32, key: u64, evicted: bool): void
   const r = record(order, id);
   orderHold(order, id);
   order.entered -= 1;
-  if (order.kind == OrderKind.S3Fifo) s3Leave(order, r, key);
+  if (order.kind == OrderKind.Gittins) gittinsLeave(order, r, key);
+  else if (order.kind == OrderKind.S3Fifo) s3Leave(order, r, key);
   else rankedLeave(order, r, key, evicted);
 }

@@ -1,22 +1,29 @@
 /** Full check of an Order, O(capacity + history). */
+import { gittinsCandidate, gittinsListed } from "./gittins";
 import { heapSize, heapValid } from "./heap";
 import { historyValid } from "./history";
 import { NONE, Order, OrderKind, record } from "./layout";
+import { lifetimesValid } from "./lifetimes";
 
 /** Whether an id is a candidate for `orderVictim`. */
-// @ts-ignore: decorator
-@inline
 export function isCandidate(order: Order, id: u32): bool {
-  return record(order, id).position != NONE;
+  const r = record(order, id);
+  return order.kind == OrderKind.Gittins ? gittinsCandidate(r) : r.position != NONE;
 }
 
-/** Whether heaps and history are sound and as many ids are candidates as the heaps hold. */
+/** Whether heaps, lists and history are sound and hold as many ids as say that they are in one. */
 export function orderValid(order: Order): bool {
-  if (!heapValid(order.heap, order.capacity) || !heapValid(order.secondHeap, order.capacity)) return false;
-  if (order.kind != OrderKind.S3Fifo && heapSize(order.secondHeap) != 0) return false;
-  let candidates: u32 = 0;
-  for (let id: u32 = 0; id < order.capacity; id++) candidates += u32(isCandidate(order, id));
-  if (candidates != heapSize(order.heap) + heapSize(order.secondHeap)) return false;
   if (order.entered > order.capacity || order.smallCount > order.entered) return false;
-  return order.history == 0 || historyValid(order.history);
+  if (order.history != 0 && !historyValid(order.history)) return false;
+  let placed: u32 = 0;
+  for (let id: u32 = 0; id < order.capacity; id++) placed += u32(record(order, id).position != NONE);
+  if (order.kind == OrderKind.Gittins)
+    return lifetimesValid(order.lifetimes) && gittinsListed(order) == <i32>placed;
+  if (!heapValid(order.heap, order.capacity)) return false;
+  let held = heapSize(order.heap);
+  if (order.secondHeap != 0) {
+    if (!heapValid(order.secondHeap, order.capacity)) return false;
+    held += heapSize(order.secondHeap);
+  }
+  return held == placed;
 }

@@ -14,6 +14,7 @@ import {
   QuartermasterError,
 } from "../../bindings/main.js";
 import { CacheHarness } from "../support/cache-harness.js";
+import { NaiveGittins } from "../support/naive-gittins.js";
 import { NaiveFifo, NaiveGdsf, NaiveLfu, NaiveS3Fifo, NaiveScored } from "../support/naive-orders.js";
 import { Random } from "../support/random.js";
 
@@ -34,6 +35,8 @@ const CASES: Readonly<Record<string, Case>> = {
     model: () => new NaiveGdsf(0, 0.75, 0.5),
   },
   "s3-fifo": { order: { kind: "s3-fifo", history: 9 }, model: () => new NaiveS3Fifo(9) },
+  gittins: { order: { kind: "gittins", history: 9 }, model: () => new NaiveGittins(9) },
+  "gittins without a history": { order: { kind: "gittins", history: 0 }, model: () => new NaiveGittins(0) },
   "s3-fifo without a ghost queue": { order: { kind: "s3-fifo", history: 0 }, model: () => new NaiveS3Fifo() },
 };
 
@@ -63,6 +66,14 @@ for (const [name, wanted] of Object.entries(CASES)) {
   test(`${name}: the debug build checks itself after each call and finds nothing`, () =>
     run("debug", 5, wanted));
 }
+
+test("a model of another order is noticed: this is no comparison of constants", async () => {
+  const { order } = CASES["lfu, uses remembered"];
+  for (const other of ["fifo", "gittins", "gdsf, by frequency", "lfu, uses since entry"])
+    await assert.rejects(run("core", 100, { order, model: CASES[other].model }), /Property failed/);
+  const unlearned = { ...CASES.gittins, model: () => new NaiveGittins(9, Infinity) };
+  await assert.rejects(run("core", 100, unlearned), /Property failed/);
+});
 
 test("lru with fewer blocks retained than there are equals the model", async () => {
   await run("core", 60, { order: { kind: "lru" }, model: () => undefined as never });

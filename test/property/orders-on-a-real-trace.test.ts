@@ -58,6 +58,22 @@ for (const [name, order, rates] of HIT_RATES) {
   });
 }
 
+test("the learned order finds more than LRU and GDSF at every capacity", { skip }, async () => {
+  // The greatest of LRU's and GDSF's rates above, one or the other, and what it takes to beat both clearly.
+  const wanted: readonly [capacity: number, best: number, margin: number][] = [
+    [1_000, 0.0571, 0.02],
+    [3_000, 0.1041, 0.02],
+    [10_000, 0.2328, 0.003],
+    [30_000, 0.3257, 0.005],
+    [50_000, 0.3546, 0.001],
+    [100_000, 0.3637, 0.0001],
+  ];
+  for (const [capacity, best, margin] of wanted) {
+    const { hitRate } = await replayPrefixes(prompts, capacity, "gittins");
+    assert.ok(hitRate > best + margin, `${hitRate.toFixed(4)} at ${capacity}`);
+  }
+});
+
 test("next uses are counted from the end of the trace", () => {
   assert.deepEqual(
     nextUses([[1, 2], [1], [1, 3, 2]]).map((uses) => [...uses]),
