@@ -2,7 +2,19 @@
 import { invalidArgument, requireInteger } from "./errors.js";
 
 /** Names of the orders; the position is the core's number (docs/abi.md). */
-export const ORDER_KINDS = ["lru", "fifo", "lfu", "s3-fifo", "gdsf", "scored", "gittins"] as const;
+export const ORDER_KINDS = [
+  "lru",
+  "fifo",
+  "lfu",
+  "s3-fifo",
+  "gdsf",
+  "scored",
+  "gittins",
+  "marker",
+  "flush-all-0s",
+  "mark0",
+  "mark-and-predict",
+] as const;
 export type BlockOrderKind = (typeof ORDER_KINDS)[number];
 
 export interface BlockOrderOptions {
@@ -15,6 +27,10 @@ export interface BlockOrderOptions {
    * - `scored` by the number that the host gives with `cache.score`, the lowest first
    * - `gittins` fewest uses to be expected per unit of time kept, learned from how long blocks like it have waited for
    *   their next use; takes at least 128 KiB of its own
+   * - `marker` a random block that was not used in this phase; a phase ends when there is none
+   * - `flush-all-0s`, `mark0`, `mark-and-predict` by one bit for each use, `cache.advise(sequence, "discard" or "keep")`,
+   *   else predicted by whether the block came back while it was still cached ("Paging with Succinct Predictions",
+   *   arXiv 2210.02775)
    *
    * Only blocks that nobody holds and that have no cached children are candidates, in every order.
    */
@@ -22,7 +38,7 @@ export interface BlockOrderOptions {
   /**
    * Blocks remembered by hash after they have left, 0 to 2^26, about 36 bytes each: the ghost queue of `s3-fifo`, the
    * uses that `lfu`, `gdsf` and `gittins` go on counting when a block returns. 0 with `lfu`: uses since the block came in.
-   * Default: as many as the cache has blocks for `s3-fifo`, 4 times as many for `lfu`, `gdsf` and `gittins`, else 0.
+   * Default: as many as the cache has blocks for `s3-fifo` and the orders by advice, 4 times as many for `lfu`, `gdsf` and `gittins`, else 0.
    */
   history?: number;
   /** `gdsf`: cost to recompute the first block of a prompt, >= 0. Default 1. */
@@ -40,7 +56,13 @@ const HISTORY_FACTOR: Readonly<Record<BlockOrderKind, number>> = {
   gdsf: 4,
   scored: 0,
   gittins: 4,
+  marker: 0,
+  "flush-all-0s": 1,
+  mark0: 1,
+  "mark-and-predict": 1,
 };
+/** Orders that go by advice. */
+export const ADVICE_KINDS: readonly BlockOrderKind[] = ["flush-all-0s", "mark0", "mark-and-predict"];
 const MAX_HISTORY = 2 ** 26;
 
 function requireCost(argument: string, value: unknown): number {
@@ -48,6 +70,15 @@ function requireCost(argument: string, value: unknown): number {
     throw invalidArgument(argument, value, "a finite number >= 0");
   }
   return value;
+}
+
+/** Checks a history, or gives the default of an order for a cache of `blocks` blocks. */
+export function historyFor(kind: BlockOrderKind, history: number | undefined, blocks: number): number {
+  const factor = HISTORY_FACTOR[kind];
+  const entries = history ?? Math.min(MAX_HISTORY, factor * blocks);
+  requireInteger("history", entries, 0, MAX_HISTORY);
+  if (factor === 0 && entries !== 0) throw invalidArgument("history", entries, `0 for ${kind}`);
+  return entries;
 }
 
 /** Checks an order and fills in defaults for a cache of `blocks` blocks. */
@@ -60,14 +91,7 @@ export function blockOrderShape(
     throw invalidArgument("evictionOrder", order, "a name or an object");
   const kind = options.kind;
   if (!ORDER_KINDS.includes(kind)) throw invalidArgument("evictionOrder", kind, ORDER_KINDS.join(", "));
-  const factor = HISTORY_FACTOR[kind];
-  const history = requireInteger(
-    "history",
-    options.history ?? Math.min(MAX_HISTORY, factor * blocks),
-    0,
-    MAX_HISTORY,
-  );
-  if (factor === 0 && history !== 0) throw invalidArgument("history", history, `0 for ${kind}`);
+  const history = historyFor(kind, options.history, blocks);
   const shape = {
     kind,
     history,

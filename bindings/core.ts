@@ -34,6 +34,7 @@ import {
   VIEW_CLASSES,
   ViewOrder,
 } from "./ordered-view.js";
+import { PageSet, type PageSetOptions } from "./page-set.js";
 import { Scheduler, type SchedulerOptions } from "./scheduler.js";
 
 /** Layout version this binding was written for; the module's `abiVersion()` must be the same. */
@@ -49,6 +50,7 @@ const RegionKind = {
   FreeExtents: 6,
   Selection: 7,
   Lanes: 9,
+  PageSet: 10,
 } as const;
 
 export interface CoreOptions {
@@ -99,6 +101,7 @@ export class Core {
   readonly kvCaches: KvCache[] = [];
   readonly schedulers: Scheduler[] = [];
   readonly selections: Selection[] = [];
+  readonly pageSets: PageSet[] = [];
   readonly laneArenas: LaneArena[] = [];
   #poison: unknown = undefined;
   #closed = false;
@@ -380,6 +383,16 @@ export class Core {
     return cache;
   }
 
+  /** Which pages are in a fixed number of slots, under an eviction order. */
+  pageSet(options: PageSetOptions): PageSet {
+    const { kind, slots, pages, history, eager } = PageSet.shape(options);
+    this.#makeRoom(this.exports.pageSetBytes(kind, slots, pages, history), "pageSet");
+    this.call(() => this.exports.pageSetCreate(kind, slots, pages, history, eager ? 1 : 0), "pageSet");
+    const set = new PageSet(this, this.#lastPointer());
+    this.pageSets.push(set);
+    return set;
+  }
+
   /** A scheduler over a cache of this core. */
   scheduler(options: SchedulerOptions): Scheduler {
     const { exports } = this;
@@ -421,6 +434,7 @@ export class Core {
     for (const view of this.orderedViews) view.validate();
     for (const extents of this.freeExtentSets) extents.validate();
     for (const cache of this.kvCaches) cache.validate();
+    for (const set of this.pageSets) set.validate();
     for (const scheduler of this.schedulers) scheduler.validate();
     for (const arena of this.laneArenas) arena.validate();
   }
@@ -557,6 +571,7 @@ export class Core {
         this.kvCaches,
         this.schedulers,
         this.selections,
+        this.pageSets,
         this.laneArenas,
       ].flatMap((structures) => structures.map(({ pointer }) => pointer)),
     );
@@ -582,6 +597,8 @@ export class Core {
         if (cache) this.schedulers.push(new Scheduler(this, pointer, cache));
       } else if (kind === RegionKind.Selection) {
         this.selections.push(new Selection(this, pointer));
+      } else if (kind === RegionKind.PageSet) {
+        this.pageSets.push(new PageSet(this, pointer));
       } else if (kind === RegionKind.Lanes) {
         const kv = new Uint32Array(this.memory.buffer, pointer, 1)[0];
         const cache = this.kvCaches.find((candidate) => candidate.pointer === kv);

@@ -123,6 +123,7 @@ export interface PagingExports {
   kvOrderBytes(blocks: number, kind: number, history: number): number;
   kvOrderCreate(kv: number, kind: number, history: number, baseCost: number, depthCost: number): number;
   kvOrderKind(kv: number): number;
+  kvAdvise(kv: number, sequence: number, discard: number): number;
   kvRetain(kv: number, blocks: number): number;
   kvScore(kv: number, sequence: number, from: number, count: number, scores: number): number;
   kvOpen(kv: number, namespace: number, count: number, flags: number): number;
@@ -149,6 +150,19 @@ export interface PagingExports {
   kvReferences(kv: number, block: number): number;
   kvAvailable(kv: number): number;
   kvValidateCache(kv: number): number;
+}
+
+export interface PageSetExports {
+  pageSetBytes(kind: number, slots: number, pages: number, history: number): number;
+  pageSetCreate(kind: number, slots: number, pages: number, history: number, eager: number): number;
+  pageSetRequest(set: number, page: number, advice: number): number;
+  pageSetRun(set: number, pages: number, advice: number, count: number): number;
+  pageSetSlot(set: number, page: number): number;
+  pageSetRequests(set: number): number;
+  pageSetFaults(set: number): number;
+  pageSetSlots(set: number): number;
+  pageSetPages(set: number): number;
+  pageSetValidate(set: number): number;
 }
 
 export interface SchedulingExports {
@@ -372,6 +386,7 @@ export interface CoreExports
     OrderedIndexExports,
     ViewExports,
     PagingExports,
+    PageSetExports,
     SchedulingExports,
     SelectionExports,
     LaneExports {}

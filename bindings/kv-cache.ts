@@ -10,7 +10,13 @@
  * Paged KV blocks: "Efficient Memory Management for Large Language Model Serving with PagedAttention"
  * (arXiv 2309.06180).
  */
-import { type BlockOrderKind, type BlockOrderOptions, blockOrderShape, ORDER_KINDS } from "./block-order.js";
+import {
+  type BlockOrderKind,
+  type BlockOrderOptions,
+  blockOrderShape,
+  ORDER_KINDS,
+  ADVICE_KINDS,
+} from "./block-order.js";
 import type { Core } from "./core.js";
 import { invalidArgument, QuartermasterError, requireInteger, statusError } from "./errors.js";
 import { TRANSFER_WORDS } from "./plan.js";
@@ -324,6 +330,24 @@ export class KvCache {
       );
     }
     return scored;
+  }
+
+  /**
+   * Orders by advice: whether the sequence's cached blocks will be worth keeping once nobody holds them, until their next
+   * use: "discard" when its session has ended, "keep" while a tool call is pending. Returns how many blocks there were.
+   * Throws UNKNOWN_SEQUENCE, UNSUPPORTED under another order.
+   */
+  advise(sequence: SequenceId, advice: "keep" | "discard"): number {
+    if (!ADVICE_KINDS.includes(this.evictionOrder))
+      throw new QuartermasterError(
+        "UNSUPPORTED",
+        `advice needs an evictionOrder of ${ADVICE_KINDS.join(", ")}, not "${this.evictionOrder}"`,
+      );
+    if (advice !== "keep" && advice !== "discard")
+      throw invalidArgument("advice", advice, '"keep" or "discard"');
+    this.length(sequence);
+    const discard = advice === "discard" ? 1 : 0;
+    return this.#onSequence("advise", sequence, (kv) => this.core.exports.kvAdvise(kv, sequence, discard));
   }
 
   /** Forgets every cached block that no sequence holds; returns how many. */

@@ -1,5 +1,6 @@
 /** quartermaster: what stays in memory and what runs next, for LLM inference engines. */
 export { type BlockOrderKind, type BlockOrderOptions } from "./block-order.js";
+export { type Advice, PageSet, type PageSetOptions } from "./page-set.js";
 export { ABI_VERSION, Core, type CoreOptions, type SharedCore } from "./core.js";
 export type { BatchRegion } from "./batch-region.js";
 export {

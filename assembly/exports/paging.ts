@@ -12,7 +12,16 @@ import {
   Status,
   UNKNOWN_SEQUENCE,
 } from "../memory/status";
-import { LAST_KIND, MAX_HISTORY, Order, orderBytes, orderLayOut, OrderKind } from "../orders/layout";
+import { adviceSet } from "../orders/advice";
+import {
+  LAST_KIND,
+  MAX_HISTORY,
+  Order,
+  orderBytes,
+  orderLayOut,
+  OrderKind,
+  takesAdvice,
+} from "../orders/layout";
 import { setScore } from "../orders/ranked";
 import { kvCreate, kvSetOrder, kvShapeValid, kvShareProbe } from "../paging/cache";
 import {
@@ -138,11 +147,26 @@ export function kvOrderCreate(cache: usize, kind: u32, history: u32, baseCost: f
   const bytes = orderBytes(kind, kv.blockCount, history);
   const order = arenaTake(ARENA, RegionKind.EvictionOrder, bytes);
   if (order == 0) return OUT_OF_MEMORY;
-  orderLayOut(changetype<Order>(order), kind, kv.blockCount, history);
+  orderLayOut(changetype<Order>(order), kind, kv.blockCount, history, arenaSeed(ARENA));
   changetype<Order>(order).baseCost = baseCost;
   changetype<Order>(order).depthCost = depthCost;
   kvSetOrder(kv, order);
   return checked(kv, OK);
+}
+
+/**
+ * Orders by advice: the bit of the cached blocks of a sequence until their next use, 0 keep or 1 discard. Returns how
+ * many there were; INVALID_ARGUMENT under another order.
+ */
+export function kvAdvise(cache: usize, handle: u32, discard: u32): i32 {
+  const kv = changetype<KvCache>(cache);
+  if (!isOpen(kv, handle)) return UNKNOWN_SEQUENCE;
+  if (discard > 1 || kv.order == 0 || !takesAdvice(orderOf(kv).kind)) return INVALID_ARGUMENT;
+  const sequence = sequenceOf(kv, handle);
+  const table = tableOf(kv, handle & SLOT_MASK);
+  for (let i: u32 = 0; i < sequence.published; i++)
+    adviceSet(orderOf(kv), load<u32>(table + ((<usize>i) << 2)), discard != 0);
+  return checked(kv, <i32>sequence.published);
 }
 
 /** Kind of the cache's eviction order. */

@@ -53,6 +53,7 @@ export const enum RegionKind {
   Selection = 7,
   EvictionOrder = 8,
   Lanes = 9,
+  PageSet = 10,
 }
 
 

@@ -12,6 +12,7 @@
  */
 import { historyAdd, historyTake } from "./history";
 import { NONE, Order, Record, record } from "./layout";
+import { listAppend, listHead, listLength, listNext, listRemove } from "./lists";
 import { CLASSES, lifeBegin, lifeEnd, lifeIndex } from "./lifetimes";
 
 /** `state`: class, whether the life that began at `stamp` goes on, whether there is no cached child. */
@@ -21,42 +22,10 @@ import { CLASSES, lifeBegin, lifeEnd, lifeIndex } from "./lifetimes";
 @inline const LIVING: u32 = 0x100;
 // @ts-ignore: decorator
 @inline const CHILDLESS: u32 = 0x200;
-/** `position` of an id in a list. */
-// @ts-ignore: decorator
-@inline const LISTED: u32 = 0;
-
-// @ts-ignore: decorator
-@inline export const LIST_BYTES: u32 = CLASSES * 8;
-
-/** Neighbours in the list: the two halves of `major`. */
-// @ts-ignore: decorator
-@inline
-function previousPtr(r: Record): usize {
-  return changetype<usize>(r) + offsetof<Record>("major");
-}
-
-// @ts-ignore: decorator
-@inline
-function nextPtr(r: Record): usize {
-  return previousPtr(r) + 4;
-}
-
-/** Head of a class's list; the tail is behind it. */
-// @ts-ignore: decorator
-@inline
-function headPtr(order: Order, klass: u32): usize {
-  return <usize>order.lists + ((<usize>klass) << 3);
-}
-
 function classOf(uses: u32, childless: bool): u32 {
   let group = uses - 1;
   if (uses > 5) group = uses < 12 ? 5 : uses < 24 ? 6 : 7;
   return (group << 1) | u32(childless);
-}
-
-/** Empty lists. */
-export function listsCreate(ptr: usize): void {
-  memory.fill(ptr, 0xff, LIST_BYTES);
 }
 
 export function gittinsEnter(order: Order, r: Record, key: u64): void {
@@ -87,14 +56,7 @@ export function gittinsRest(order: Order, id: u32, r: Record, childless: bool): 
   const klass = classOf(r.count, childless);
   r.stamp = lifeBegin(order.lifetimes, klass);
   r.state = klass | LIVING | (childless ? CHILDLESS : 0);
-  const head = headPtr(order, klass);
-  const tail = load<u32>(head, 4);
-  store<u32>(previousPtr(r), tail);
-  store<u32>(nextPtr(r), NONE);
-  if (tail == NONE) store<u32>(head, id);
-  else store<u32>(nextPtr(record(order, tail)), id);
-  store<u32>(head, id, 4);
-  r.position = LISTED;
+  listAppend(order, klass, id, r);
 }
 
 /** An id that rests has lost its last child. */
@@ -103,14 +65,7 @@ export function gittinsBare(r: Record): void {
 }
 
 export function gittinsHold(order: Order, r: Record): void {
-  const head = headPtr(order, r.state & CLASS_MASK);
-  const previous = load<u32>(previousPtr(r));
-  const next = load<u32>(nextPtr(r));
-  if (previous == NONE) store<u32>(head, next);
-  else store<u32>(nextPtr(record(order, previous)), next);
-  if (next == NONE) store<u32>(head, previous, 4);
-  else store<u32>(previousPtr(record(order, next)), previous);
-  r.position = NONE;
+  listRemove(order, r.state & CLASS_MASK, r);
 }
 
 export function gittinsVictim(order: Order): u32 {
@@ -118,7 +73,7 @@ export function gittinsVictim(order: Order): u32 {
   let least: f64 = Infinity;
   let oldest = u64.MAX_VALUE;
   for (let klass: u32 = 0; klass < CLASSES; klass++) {
-    const id = load<u32>(headPtr(order, klass));
+    const id = listHead(order, klass);
     if (id == NONE) continue;
     const r = record(order, id);
     if ((r.state & CHILDLESS) == 0) continue;
@@ -148,21 +103,17 @@ export function gittinsCandidate(r: Record): bool {
 
 /** Whether each list is sound, in order of rest, and of its class; returns the ids in them, or -1. */
 export function gittinsListed(order: Order): i32 {
-  let listed: u32 = 0;
+  let listed = 0;
   for (let klass: u32 = 0; klass < CLASSES; klass++) {
+    const length = listLength(order, klass);
+    if (length < 0) return -1;
+    listed += length;
     let previous = NONE;
-    let stamp: u64 = 0;
-    for (let id = load<u32>(headPtr(order, klass)); id != NONE; id = load<u32>(nextPtr(record(order, id)))) {
-      if (id >= order.capacity || listed == order.entered) return -1;
-      const r = record(order, id);
-      if (load<u32>(previousPtr(r)) != previous || r.position == NONE || (r.state & CLASS_MASK) != klass)
-        return -1;
-      if (previous != NONE && r.stamp <= stamp) return -1;
-      stamp = r.stamp;
+    for (let id = listHead(order, klass); id != NONE; id = listNext(record(order, id))) {
+      if ((record(order, id).state & CLASS_MASK) != klass) return -1;
+      if (previous != NONE && record(order, id).stamp <= record(order, previous).stamp) return -1;
       previous = id;
-      listed += 1;
     }
-    if (load<u32>(headPtr(order, klass), 4) != previous) return -1;
   }
-  return <i32>listed;
+  return listed;
 }

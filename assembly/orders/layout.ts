@@ -4,16 +4,18 @@
  *
  *   header     (Order, 2 lines)
  *   records    [capacity] Record, 48 B              what the orders remember of an id
- *   heaps      1 or 2 of [capacity] u32             candidates, next victim first (heap.ts)
- *   lists, lifetimes                                learned order only, in place of heaps (gittins.ts, lifetimes.ts)
+ *   heaps      up to 2 of [capacity] u32            candidates, next victim first (heap.ts), or bags of them (bag.ts)
+ *   lists      heads and tails                      candidates of the learned order and of those by advice (lists.ts)
+ *   lifetimes  learned order only                   what it has learned (lifetimes.ts)
  *   history    [history] Trace, 32 B, and buckets   ids that have left, by key (history.ts)
  *
  * Least recently used needs none of this: it is the pool's own list.
  */
+import { ADVICE_LISTS } from "./advice";
 import { heapBytes, heapCreate } from "./heap";
-import { LIST_BYTES, listsCreate } from "./gittins";
 import { historyBytes, historyCreate } from "./history";
-import { lifetimesBytes, lifetimesCreate } from "./lifetimes";
+import { CLASSES, lifetimesBytes, lifetimesCreate } from "./lifetimes";
+import { listsBytes, listsCreate } from "./lists";
 
 /** No id, no position, end of a list. */
 // @ts-ignore: decorator
@@ -29,10 +31,14 @@ export const enum OrderKind {
   Gdsf = 4,
   Scored = 5,
   Gittins = 6,
+  Marker = 7,
+  FlushAll0 = 8,
+  Mark0 = 9,
+  MarkPredict = 10,
 }
 
 // @ts-ignore: decorator
-@inline export const LAST_KIND: u32 = OrderKind.Gittins;
+@inline export const LAST_KIND: u32 = OrderKind.MarkPredict;
 // @ts-ignore: decorator
 @inline export const MAX_HISTORY: u32 = 1 << 26;
 
@@ -77,6 +83,12 @@ export class Order {
   depthCost: f64;
   /** S3-FIFO: ids in the small queue. */
   smallCount: u32;
+  /** Mark0: whether a victim has been drawn for the next id to come. */
+  madeRoom: u32;
+  /** Marking orders: the phase; Flush-When-All-0s: clock of the last flush; state of the random draws. */
+  phase: u64;
+  flushed: u64;
+  random: u64;
 }
 
 // @ts-ignore: decorator
@@ -94,7 +106,21 @@ function align(bytes: u64): u64 {
 // @ts-ignore: decorator
 @inline
 function heapsOf(kind: u32): u32 {
-  return kind == OrderKind.Gittins ? 0 : kind == OrderKind.S3Fifo ? 2 : 1;
+  if (kind == OrderKind.Gittins || kind == OrderKind.FlushAll0) return 0;
+  return kind == OrderKind.S3Fifo || kind == OrderKind.MarkPredict ? 2 : 1;
+}
+
+// @ts-ignore: decorator
+@inline
+function listsOf(kind: u32): u32 {
+  return kind == OrderKind.Gittins ? CLASSES : takesAdvice(kind) ? ADVICE_LISTS : 0;
+}
+
+/** Whether the kind is one of advice.ts. */
+// @ts-ignore: decorator
+@inline
+export function takesAdvice(kind: u32): bool {
+  return kind >= <u32>OrderKind.Marker;
 }
 
 /** Exact bytes of an order of this kind over `capacity` ids that remembers `history` of those that have left. */
@@ -102,12 +128,13 @@ export function orderBytes(kind: u32, capacity: u32, history: u32): u64 {
   let bytes =
     align(offsetof<Order>()) + align(<u64>capacity * offsetof<Record>()) + align(historyBytes(history));
   bytes += <u64>heapsOf(kind) * align(heapBytes(capacity));
-  if (kind == OrderKind.Gittins) bytes += align(LIST_BYTES) + align(lifetimesBytes(capacity));
+  bytes += align(listsBytes(listsOf(kind)));
+  if (kind == OrderKind.Gittins) bytes += align(lifetimesBytes(capacity));
   return bytes;
 }
 
 /** An order without ids in a zeroed region of `orderBytes` bytes. */
-export function orderLayOut(order: Order, kind: u32, capacity: u32, history: u32): void {
+export function orderLayOut(order: Order, kind: u32, capacity: u32, history: u32, seed: u64): void {
   order.kind = kind;
   order.capacity = capacity;
   let at = changetype<usize>(order) + <usize>align(offsetof<Order>());
@@ -120,14 +147,19 @@ export function orderLayOut(order: Order, kind: u32, capacity: u32, history: u32
     historyCreate(at, history);
     at += <usize>align(historyBytes(history));
   }
-  if (kind == OrderKind.Gittins) {
+  const lists = listsOf(kind);
+  if (lists != 0) {
     order.lists = <u32>at;
-    listsCreate(at);
-    at += <usize>align(LIST_BYTES);
+    listsCreate(at, lists);
+    at += <usize>align(listsBytes(lists));
+  }
+  if (kind == OrderKind.Gittins) {
     order.lifetimes = <u32>at;
     lifetimesCreate(at, capacity);
-    return;
   }
+  order.phase = 1;
+  order.random = seed;
+  if (heapsOf(kind) == 0) return;
   order.heap = <u32>at;
   heapCreate(at, records, <u32>offsetof<Record>());
   if (heapsOf(kind) == 1) return;

@@ -16,6 +16,15 @@
  * The dispatch is a comparison of small numbers; nothing is called through a table.
  */
 import {
+  adviceEnter,
+  adviceHold,
+  adviceLeave,
+  adviceOffer,
+  adviceRest,
+  adviceUse,
+  adviceVictim,
+} from "./advice";
+import {
   gittinsBare,
   gittinsEnter,
   gittinsHold,
@@ -24,7 +33,7 @@ import {
   gittinsUse,
   gittinsVictim,
 } from "./gittins";
-import { NONE, Order, OrderKind, record } from "./layout";
+import { NONE, Order, OrderKind, record, takesAdvice } from "./layout";
 import {
   rankedEnter,
   rankedLeave,
@@ -44,6 +53,7 @@ export function orderEnter(order: Order, id: u32, parent: u32, key: u64): void {
   order.entered += 1;
   if (order.kind == OrderKind.Gittins) gittinsEnter(order, r, key);
   else if (order.kind == OrderKind.S3Fifo) s3Enter(order, r, key);
+  else if (takesAdvice(order.kind)) adviceEnter(order, r, key);
   else rankedEnter(order, r, key);
 }
 
@@ -51,6 +61,7 @@ export function orderUse(order: Order, id: u32): void {
   const r = record(order, id);
   if (order.kind == OrderKind.Gittins) gittinsUse(order, r);
   else if (order.kind == OrderKind.S3Fifo) s3Use(r);
+  else if (takesAdvice(order.kind)) adviceUse(order, r);
   else rankedUse(order, r);
 }
 
@@ -61,6 +72,10 @@ export function orderRest(order: Order, id: u32, childless: bool): void {
     gittinsRest(order, id, r, childless);
     return;
   }
+  if (takesAdvice(order.kind)) {
+    adviceRest(order, id, r, childless);
+    return;
+  }
   if (order.kind != OrderKind.S3Fifo) rankedRest(order, r);
   if (childless) offer(order, id);
 }
@@ -68,6 +83,7 @@ export function orderRest(order: Order, id: u32, childless: bool): void {
 /** An id that rests has lost its last child. */
 export function orderBare(order: Order, id: u32): void {
   if (order.kind == OrderKind.Gittins) gittinsBare(record(order, id));
+  else if (takesAdvice(order.kind)) adviceOffer(order, id, record(order, id));
   else offer(order, id);
 }
 
@@ -84,6 +100,7 @@ export function orderHold(order: Order, id: u32): void {
   if (r.position == NONE) return;
   if (order.kind == OrderKind.Gittins) gittinsHold(order, r);
   else if (order.kind == OrderKind.S3Fifo) s3Withdraw(order, id);
+  else if (takesAdvice(order.kind)) adviceHold(order, id, r);
   else rankedWithdraw(order, id);
 }
 
@@ -91,6 +108,7 @@ export function orderHold(order: Order, id: u32): void {
 export function orderVictim(order: Order): u32 {
   if (order.kind == OrderKind.Gittins) return gittinsVictim(order);
   if (order.kind == OrderKind.S3Fifo) return s3Victim(order);
+  if (takesAdvice(order.kind)) return adviceVictim(order);
   return rankedVictim(order);
 }
 
@@ -101,5 +119,6 @@ export function orderLeave(order: Order, id: u32, key: u64, evicted: bool): void
   order.entered -= 1;
   if (order.kind == OrderKind.Gittins) gittinsLeave(order, r, key);
   else if (order.kind == OrderKind.S3Fifo) s3Leave(order, r, key);
+  else if (takesAdvice(order.kind)) adviceLeave(order, r, key);
   else rankedLeave(order, r, key, evicted);
 }

@@ -1,6 +1,7 @@
 /**
- * Orders whose key is set when something happens to an id and then stays: FIFO, LFU, GDSF, scored.
+ * Orders whose key is set when something happens to an id and then stays: LRU, FIFO, LFU, GDSF, scored.
  *
+ *   LRU      when it was let go of (a pool's own list does the same)
  *   FIFO     entry
  *   LFU      uses; the least recently used first among equals. Uses are counted since the id entered, or for as long
  *            as the history remembers its key.
@@ -72,6 +73,7 @@ export function rankedUse(order: Order, r: Record): void {
 @inline
 export function rankedRest(order: Order, r: Record): void {
   r.stamp = ++order.clock;
+  if (order.kind == OrderKind.Lru) r.major = r.stamp;
   r.minor = order.kind == OrderKind.Lfu ? r.stamp : deepestFirst(r);
 }
 

@@ -1,8 +1,9 @@
 /** Full check of an Order, O(capacity + history). */
+import { adviceListed } from "./advice";
 import { gittinsCandidate, gittinsListed } from "./gittins";
 import { heapSize, heapValid } from "./heap";
 import { historyValid } from "./history";
-import { NONE, Order, OrderKind, record } from "./layout";
+import { NONE, Order, OrderKind, record, takesAdvice } from "./layout";
 import { lifetimesValid } from "./lifetimes";
 
 /** Whether an id is a candidate for `orderVictim`. */
@@ -19,6 +20,7 @@ export function orderValid(order: Order): bool {
   for (let id: u32 = 0; id < order.capacity; id++) placed += u32(record(order, id).position != NONE);
   if (order.kind == OrderKind.Gittins)
     return lifetimesValid(order.lifetimes) && gittinsListed(order) == <i32>placed;
+  if (takesAdvice(order.kind)) return adviceListed(order) == <i32>placed;
   if (!heapValid(order.heap, order.capacity)) return false;
   let held = heapSize(order.heap);
   if (order.secondHeap != 0) {
