@@ -33,7 +33,7 @@ interface Policy {
   readonly plotted: boolean;
 }
 
-/** Orders with their defaults, beside those that count over the whole past. */
+/** Orders with their defaults, beside those that count over the whole past; advice is predicted. */
 const POLICIES: readonly Policy[] = [
   { name: "lru", order: "lru", plotted: true },
   { name: "fifo", order: "fifo", plotted: false },
@@ -43,6 +43,10 @@ const POLICIES: readonly Policy[] = [
   { name: "gdsf", order: "gdsf", plotted: false },
   { name: "gdsf, whole past", order: { kind: "gdsf", history: ALL }, plotted: true },
   { name: OURS, order: "gittins", plotted: true },
+  { name: "marker", order: "marker", plotted: false },
+  { name: "flush-all-0s", order: "flush-all-0s", plotted: false },
+  { name: "mark0", order: "mark0", plotted: false },
+  { name: "mark-and-predict", order: "mark-and-predict", plotted: false },
   { name: "min", order: "min", plotted: true },
 ];
 

@@ -157,6 +157,7 @@ export interface PageSetExports {
   pageSetCreate(kind: number, slots: number, pages: number, history: number, eager: number): number;
   pageSetRequest(set: number, page: number, advice: number): number;
   pageSetRun(set: number, pages: number, advice: number, count: number): number;
+  pageSetClear(set: number, seed: number): void;
   pageSetSlot(set: number, page: number): number;
   pageSetRequests(set: number): number;
   pageSetFaults(set: number): number;

@@ -99,6 +99,12 @@ export class PageSet {
     return this.core.call(() => exports.pageSetRun(this.pointer, address, address + count * 4, count), "run");
   }
 
+  /** Takes every page out and forgets the past, statistics too; random draws start from `seed`, 0 to 2^32 - 1. */
+  clear(seed = 0): void {
+    requireInteger("seed", seed, 0, 0xffffffff);
+    this.core.call(() => (this.core.exports.pageSetClear(this.pointer, seed), 0), "clear");
+  }
+
   /** Slot of a page, or undefined when it is not present. */
   slot(page: number): number | undefined {
     requireInteger("page", page, 0, this.pages - 1);

@@ -3,6 +3,7 @@ import { ARENA, arenaSeed, arenaTake, RegionKind } from "../memory/arena";
 import { INVALID_ARGUMENT, NOT_FOUND, OK, OUT_OF_MEMORY, Status } from "../memory/status";
 import { LAST_KIND, MAX_HISTORY, NONE, OrderKind } from "../orders/layout";
 import {
+  clearPages,
   NO_ADVICE,
   PageSet,
   pageSetBytesFor,
@@ -74,6 +75,11 @@ export function pageSetRun(set: usize, pages: usize, advice: usize, count: u32):
   for (let i: u32 = 0; i < count; i++)
     requestPage(s, load<u32>(pages + ((<usize>i) << 2)), advice != 0 ? <u32>load<u8>(advice + i) : NO_ADVICE);
   return checked(s, <i32>(s.faults - before));
+}
+
+/** Takes every page out and forgets the past, O(pages + slots + history); random draws start from `seed`. */
+export function pageSetClear(set: usize, seed: u32): void {
+  clearPages(changetype<PageSet>(set), seed);
 }
 
 /** Slot of a page, or NOT_FOUND. */

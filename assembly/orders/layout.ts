@@ -161,9 +161,8 @@ export function orderLayOut(order: Order, kind: u32, capacity: u32, history: u32
   order.random = seed;
   if (heapsOf(kind) == 0) return;
   order.heap = <u32>at;
-  heapCreate(at, records, <u32>offsetof<Record>());
-  if (heapsOf(kind) == 1) return;
-  at += <usize>align(heapBytes(capacity));
-  order.secondHeap = <u32>at;
-  heapCreate(at, records, <u32>offsetof<Record>());
+  if (heapsOf(kind) == 2) order.secondHeap = <u32>(at + <usize>align(heapBytes(capacity)));
+  if (takesAdvice(kind)) return; // zeroed memory is an empty bag
+  heapCreate(order.heap, records, <u32>offsetof<Record>());
+  if (order.secondHeap != 0) heapCreate(order.secondHeap, records, <u32>offsetof<Record>());
 }

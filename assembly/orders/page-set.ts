@@ -2,7 +2,7 @@
  * PageSet: which of `pages` pages are in one of `slots` slots, under any order. For caches of things that stand alone,
  * one slot each: experts, adapters, whole objects. A request makes its page present.
  *
- *   header (PageSet, 48 B)
+ *   header (PageSet, 1 line)
  *   slotOf [pages] u32     NONE: not present
  *   pageOf [slots] u32     NONE: free
  *   free   [slots] u32     stack of free slots
@@ -32,6 +32,8 @@ export class PageSet {
   eager: u32;
   requests: u64;
   faults: u64;
+  history: u32;
+  unused: u32;
 }
 
 // @ts-ignore: decorator
@@ -63,6 +65,7 @@ export function pageSetLayOut(
   set.slots = slots;
   set.pages = pages;
   set.eager = eager;
+  set.history = history;
   set.slotOf = <u32>(ptr + <usize>align(offsetof<PageSet>()));
   set.pageOf = set.slotOf + <u32>align(<u64>pages * 4);
   set.free = set.pageOf + <u32>align(<u64>slots * 4);
@@ -86,6 +89,19 @@ function slotPtr(set: PageSet, page: u32): usize {
 @inline
 function pagePtr(set: PageSet, slot: u32): usize {
   return <usize>set.pageOf + ((<usize>slot) << 2);
+}
+
+/** Takes every page out and forgets the past; random draws start from `seed`. */
+export function clearPages(set: PageSet, seed: u64): void {
+  const order = changetype<Order>(<usize>set.order);
+  const kind = order.kind;
+  const history = set.history;
+  const bytes = pageSetBytesFor(kind, set.slots, set.pages, history);
+  const slots = set.slots;
+  const pages = set.pages;
+  const eager = set.eager;
+  memory.fill(changetype<usize>(set), 0, <usize>bytes);
+  pageSetLayOut(changetype<usize>(set), kind, slots, pages, history, eager, seed);
 }
 
 /** Slot of a page below `pages`, or NONE. */
