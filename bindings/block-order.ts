@@ -14,6 +14,7 @@ export const ORDER_KINDS = [
   "flush-all-0s",
   "mark0",
   "mark-and-predict",
+  "priority",
 ] as const;
 export type BlockOrderKind = (typeof ORDER_KINDS)[number];
 
@@ -31,6 +32,8 @@ export interface BlockOrderOptions {
    * - `flush-all-0s`, `mark0`, `mark-and-predict` by one bit for each use, `cache.advise(sequence, "discard" or "keep")`,
    *   else predicted by whether the block came back while it was still cached ("Paging with Succinct Predictions",
    *   arXiv 2210.02775)
+   * - `priority` what has outlived its time to live, then the lowest of the priorities given with `cache.prioritize`,
+   *   then least recently used
    *
    * Only blocks that nobody holds and that have no cached children are candidates, in every order.
    */
@@ -60,6 +63,7 @@ const HISTORY_FACTOR: Readonly<Record<BlockOrderKind, number>> = {
   "flush-all-0s": 1,
   mark0: 1,
   "mark-and-predict": 1,
+  priority: 0,
 };
 /** Orders that go by advice. */
 export const ADVICE_KINDS: readonly BlockOrderKind[] = ["flush-all-0s", "mark0", "mark-and-predict"];

@@ -124,6 +124,15 @@ export interface PagingExports {
   kvOrderCreate(kv: number, kind: number, history: number, baseCost: number, depthCost: number): number;
   kvOrderKind(kv: number): number;
   kvAdvise(kv: number, sequence: number, discard: number): number;
+  kvPrioritize(
+    kv: number,
+    sequence: number,
+    priority: number,
+    priorityUntilUs: number,
+    liveUntilUs: number,
+  ): number;
+  kvAdvance(kv: number, nowUs: number): number;
+  kvNextDeadlineUs(kv: number): number;
   kvRetain(kv: number, blocks: number): number;
   kvScore(kv: number, sequence: number, from: number, count: number, scores: number): number;
   kvOpen(kv: number, namespace: number, count: number, flags: number): number;

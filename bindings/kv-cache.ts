@@ -81,6 +81,16 @@ export interface OpenOptions {
   lossy?: boolean;
 }
 
+/** Under the order "priority": for whom a block makes room, and until when. */
+export interface RetentionTerms {
+  /** 0 goes first, 100 last. Default 35, which every block has at first. */
+  priority?: number;
+  /** Microseconds on the host's clock at which the priority is 35 again. Default: never. */
+  priorityUntilUs?: number;
+  /** Time after which the blocks go before all others, unless they are used before. Default: never. */
+  liveUntilUs?: number;
+}
+
 export interface KvCacheStats {
   readonly blocks: number;
   /** Blocks with no content worth keeping. */
@@ -98,6 +108,18 @@ export interface KvCacheStats {
   readonly duplicates: number;
 }
 
+function requireTime(argument: string, us: number | undefined): number {
+  if (us === undefined) return Infinity;
+  if (typeof us !== "number" || !(us >= 0))
+    throw new QuartermasterError("INVALID_TIME", `${argument} is ${String(us)}; allowed: a number >= 0`, {
+      argument,
+      value: us,
+      range: "a number >= 0",
+    });
+  return us;
+}
+
+const DEFAULT_PRIORITY = 35;
 const PRIVATE = 1;
 const LOSSY = 4;
 const MAX_NAMESPACE = 2 ** 31 - 2;
@@ -348,6 +370,45 @@ export class KvCache {
     this.length(sequence);
     const discard = advice === "discard" ? 1 : 0;
     return this.#onSequence("advise", sequence, (kv) => this.core.exports.kvAdvise(kv, sequence, discard));
+  }
+
+  /**
+   * Order "priority": how the sequence's cached blocks rank once nobody holds them. Returns how many blocks there were.
+   * Nothing changes with time but in `advance`. Throws UNKNOWN_SEQUENCE, INVALID_TIME, UNSUPPORTED under another order.
+   */
+  prioritize(sequence: SequenceId, terms: RetentionTerms): number {
+    if (this.evictionOrder !== "priority")
+      throw new QuartermasterError(
+        "UNSUPPORTED",
+        `priorities need evictionOrder "priority", not "${this.evictionOrder}"`,
+      );
+    if (typeof terms !== "object" || terms === null) throw invalidArgument("terms", terms, "an object");
+    const priority = requireInteger("priority", terms.priority ?? DEFAULT_PRIORITY, 0, 100);
+    const priorityUntilUs = requireTime("priorityUntilUs", terms.priorityUntilUs);
+    const liveUntilUs = requireTime("liveUntilUs", terms.liveUntilUs);
+    this.length(sequence);
+    return this.#onSequence("prioritize", sequence, (kv) =>
+      this.core.exports.kvPrioritize(kv, sequence, priority, priorityUntilUs, liveUntilUs),
+    );
+  }
+
+  /**
+   * Order "priority": the clock has come to `nowUs` (microseconds, finite, >= 0): priorities fall back and times to live
+   * pass. Returns the next time at which something changes, or Infinity.
+   */
+  advance(nowUs: number): number {
+    if (typeof nowUs !== "number" || !(nowUs >= 0 && nowUs < Infinity))
+      throw new QuartermasterError(
+        "INVALID_TIME",
+        `nowUs is ${String(nowUs)}; allowed: a finite number >= 0`,
+        {
+          argument: "nowUs",
+          value: nowUs,
+          range: "a finite number >= 0",
+        },
+      );
+    this.core.call(() => this.core.exports.kvAdvance(this.pointer, nowUs), "advance");
+    return this.core.exports.kvNextDeadlineUs(this.pointer);
   }
 
   /** Forgets every cached block that no sequence holds; returns how many. */

@@ -54,6 +54,7 @@ export {
   KvCache,
   type BlockId,
   type KvCacheOptions,
+  type RetentionTerms,
   type KvCacheStats,
   type OpenOptions,
   type SequenceId,

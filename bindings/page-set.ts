@@ -11,7 +11,7 @@ export interface PageSetOptions {
   slots: number;
   /** Pages are 0 to `pages` - 1; 1 to 2^26. 4 bytes each. */
   pages: number;
-  /** Which page goes first when room is needed: any but "scored". Default "lru". */
+  /** Which page goes first when room is needed: any but "scored" and "priority". Default "lru". */
   evictionOrder?: BlockOrderKind;
   /** Pages remembered after they have left, 0 to 2^26. Default: as for a KvCache. */
   history?: number;
@@ -25,6 +25,8 @@ export interface PageSetOptions {
 /** 0 keep, 1 discard. */
 export type Advice = 0 | 1;
 
+/** Orders that need more from the host than requests. */
+const HOST_KINDS: readonly BlockOrderKind[] = ["scored", "priority"];
 const MAX_PAGES = 2 ** 26;
 const NO_ADVICE = 2;
 /** Requests a call: 5 bytes each of 64 KiB of scratch. */
@@ -51,11 +53,11 @@ export class PageSet {
     const slots = requireInteger("slots", options.slots, 1, MAX_PAGES);
     const order = options.evictionOrder ?? "lru";
     const kind = ORDER_KINDS.indexOf(order);
-    if (kind < 0 || order === "scored")
+    if (kind < 0 || HOST_KINDS.includes(order))
       throw invalidArgument(
         "evictionOrder",
         order,
-        ORDER_KINDS.filter((name) => name !== "scored").join(", "),
+        ORDER_KINDS.filter((name) => !HOST_KINDS.includes(name)).join(", "),
       );
     return {
       slots,

@@ -20,6 +20,7 @@ function shapeValid(kind: u32, slots: u32, pages: u32, history: u32): bool {
   return (
     kind <= LAST_KIND &&
     kind != OrderKind.Scored &&
+    kind != OrderKind.Priority &&
     slots >= 1 &&
     slots <= MAX_PAGES &&
     pages >= 1 &&

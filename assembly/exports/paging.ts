@@ -5,6 +5,7 @@
 import { ARENA, arenaSeed, arenaTake, RegionKind } from "../memory/arena";
 import {
   INVALID_ARGUMENT,
+  INVALID_TIME,
   NOT_FOUND,
   OK,
   OUT_OF_MEMORY,
@@ -22,6 +23,7 @@ import {
   OrderKind,
   takesAdvice,
 } from "../orders/layout";
+import { MAX_PRIORITY, priorityAdvance, priorityGive, priorityNextUs } from "../orders/priority";
 import { setScore } from "../orders/ranked";
 import { kvCreate, kvSetOrder, kvShapeValid, kvShareProbe } from "../paging/cache";
 import {
@@ -167,6 +169,44 @@ export function kvAdvise(cache: usize, handle: u32, discard: u32): i32 {
   for (let i: u32 = 0; i < sequence.published; i++)
     adviceSet(orderOf(kv), load<u32>(table + ((<usize>i) << 2)), discard != 0);
   return checked(kv, <i32>sequence.published);
+}
+
+/**
+ * Order `priority`: gives the cached blocks of a sequence a priority (0 to 100) until a time, and a time up to which they
+ * are worth keeping; times in microseconds, >= 0, Infinity for ever. Returns how many blocks there were;
+ * INVALID_ARGUMENT under another order, INVALID_TIME.
+ */
+export function kvPrioritize(
+  cache: usize,
+  handle: u32,
+  priority: u32,
+  priorityUntilUs: f64,
+  liveUntilUs: f64,
+): i32 {
+  const kv = changetype<KvCache>(cache);
+  if (!isOpen(kv, handle)) return UNKNOWN_SEQUENCE;
+  if (kv.order == 0 || orderOf(kv).kind != OrderKind.Priority || priority > MAX_PRIORITY)
+    return INVALID_ARGUMENT;
+  if (!(priorityUntilUs >= 0 && liveUntilUs >= 0)) return INVALID_TIME;
+  const sequence = sequenceOf(kv, handle);
+  const table = tableOf(kv, handle & SLOT_MASK);
+  for (let i: u32 = 0; i < sequence.published; i++)
+    priorityGive(orderOf(kv), load<u32>(table + ((<usize>i) << 2)), priority, priorityUntilUs, liveUntilUs);
+  return checked(kv, <i32>sequence.published);
+}
+
+/** Order `priority`: the host's clock has come to `nowUs`. Does nothing under another order. */
+export function kvAdvance(cache: usize, nowUs: f64): Status {
+  const kv = changetype<KvCache>(cache);
+  if (!(nowUs >= 0 && nowUs < Infinity)) return INVALID_TIME;
+  if (kv.order != 0 && orderOf(kv).kind == OrderKind.Priority) priorityAdvance(orderOf(kv), nowUs);
+  return checked(kv, OK);
+}
+
+/** Order `priority`: earliest time at which `kvAdvance` changes something, or Infinity. */
+export function kvNextDeadlineUs(cache: usize): f64 {
+  const kv = changetype<KvCache>(cache);
+  return kv.order != 0 && orderOf(kv).kind == OrderKind.Priority ? priorityNextUs(orderOf(kv)) : Infinity;
 }
 
 /** Kind of the cache's eviction order. */

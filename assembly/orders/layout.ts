@@ -7,6 +7,7 @@
  *   heaps      up to 2 of [capacity] u32            candidates, next victim first (heap.ts), or bags of them (bag.ts)
  *   lists      heads and tails                      candidates of the learned order and of those by advice (lists.ts)
  *   lifetimes  learned order only                   what it has learned (lifetimes.ts)
+ *   terms      priority order only                  times at which priorities fall back (priority.ts)
  *   history    [history] Trace, 32 B, and buckets   ids that have left, by key (history.ts)
  *
  * Least recently used needs none of this: it is the pool's own list.
@@ -16,6 +17,7 @@ import { heapBytes, heapCreate } from "./heap";
 import { historyBytes, historyCreate } from "./history";
 import { CLASSES, lifetimesBytes, lifetimesCreate } from "./lifetimes";
 import { listsBytes, listsCreate } from "./lists";
+import { termsBytes, termsCreate } from "./priority";
 
 /** No id, no position, end of a list. */
 // @ts-ignore: decorator
@@ -35,10 +37,11 @@ export const enum OrderKind {
   FlushAll0 = 8,
   Mark0 = 9,
   MarkPredict = 10,
+  Priority = 11,
 }
 
 // @ts-ignore: decorator
-@inline export const LAST_KIND: u32 = OrderKind.MarkPredict;
+@inline export const LAST_KIND: u32 = OrderKind.Priority;
 // @ts-ignore: decorator
 @inline export const MAX_HISTORY: u32 = 1 << 26;
 
@@ -89,6 +92,9 @@ export class Order {
   phase: u64;
   flushed: u64;
   random: u64;
+  /** Priority order: addresses of its terms and of the heap of their deadlines. */
+  terms: u32;
+  deadlines: u32;
 }
 
 // @ts-ignore: decorator
@@ -120,7 +126,7 @@ function listsOf(kind: u32): u32 {
 // @ts-ignore: decorator
 @inline
 export function takesAdvice(kind: u32): bool {
-  return kind >= <u32>OrderKind.Marker;
+  return kind >= <u32>OrderKind.Marker && kind <= <u32>OrderKind.MarkPredict;
 }
 
 /** Exact bytes of an order of this kind over `capacity` ids that remembers `history` of those that have left. */
@@ -130,6 +136,7 @@ export function orderBytes(kind: u32, capacity: u32, history: u32): u64 {
   bytes += <u64>heapsOf(kind) * align(heapBytes(capacity));
   bytes += align(listsBytes(listsOf(kind)));
   if (kind == OrderKind.Gittins) bytes += align(lifetimesBytes(capacity));
+  if (kind == OrderKind.Priority) bytes += termsBytes(capacity);
   return bytes;
 }
 
@@ -156,6 +163,10 @@ export function orderLayOut(order: Order, kind: u32, capacity: u32, history: u32
   if (kind == OrderKind.Gittins) {
     order.lifetimes = <u32>at;
     lifetimesCreate(at, capacity);
+  }
+  if (kind == OrderKind.Priority) {
+    termsCreate(order, at);
+    at += <usize>termsBytes(capacity);
   }
   order.phase = 1;
   order.random = seed;

@@ -34,6 +34,7 @@ import {
   gittinsVictim,
 } from "./gittins";
 import { NONE, Order, OrderKind, record, takesAdvice } from "./layout";
+import { priorityEnter, priorityLeave, priorityRest, priorityUse } from "./priority";
 import {
   rankedEnter,
   rankedLeave,
@@ -54,6 +55,7 @@ export function orderEnter(order: Order, id: u32, parent: u32, key: u64): void {
   if (order.kind == OrderKind.Gittins) gittinsEnter(order, r, key);
   else if (order.kind == OrderKind.S3Fifo) s3Enter(order, r, key);
   else if (takesAdvice(order.kind)) adviceEnter(order, r, key);
+  else if (order.kind == OrderKind.Priority) priorityEnter(order, id, r);
   else rankedEnter(order, r, key);
 }
 
@@ -62,6 +64,7 @@ export function orderUse(order: Order, id: u32): void {
   if (order.kind == OrderKind.Gittins) gittinsUse(order, r);
   else if (order.kind == OrderKind.S3Fifo) s3Use(r);
   else if (takesAdvice(order.kind)) adviceUse(order, r);
+  else if (order.kind == OrderKind.Priority) priorityUse(order, id, r);
   else rankedUse(order, r);
 }
 
@@ -76,7 +79,8 @@ export function orderRest(order: Order, id: u32, childless: bool): void {
     adviceRest(order, id, r, childless);
     return;
   }
-  if (order.kind != OrderKind.S3Fifo) rankedRest(order, r);
+  if (order.kind == OrderKind.Priority) priorityRest(order, r);
+  else if (order.kind != OrderKind.S3Fifo) rankedRest(order, r);
   if (childless) offer(order, id);
 }
 
@@ -120,5 +124,6 @@ export function orderLeave(order: Order, id: u32, key: u64, evicted: bool): void
   if (order.kind == OrderKind.Gittins) gittinsLeave(order, r, key);
   else if (order.kind == OrderKind.S3Fifo) s3Leave(order, r, key);
   else if (takesAdvice(order.kind)) adviceLeave(order, r, key);
+  else if (order.kind == OrderKind.Priority) priorityLeave(order, id);
   else rankedLeave(order, r, key, evicted);
 }

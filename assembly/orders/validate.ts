@@ -5,6 +5,7 @@ import { heapSize, heapValid } from "./heap";
 import { historyValid } from "./history";
 import { NONE, Order, OrderKind, record, takesAdvice } from "./layout";
 import { lifetimesValid } from "./lifetimes";
+import { priorityValid } from "./priority";
 
 /** Whether an id is a candidate for `orderVictim`. */
 export function isCandidate(order: Order, id: u32): bool {
@@ -21,6 +22,7 @@ export function orderValid(order: Order): bool {
   if (order.kind == OrderKind.Gittins)
     return lifetimesValid(order.lifetimes) && gittinsListed(order) == <i32>placed;
   if (takesAdvice(order.kind)) return adviceListed(order) == <i32>placed;
+  if (order.kind == OrderKind.Priority && !priorityValid(order)) return false;
   if (!heapValid(order.heap, order.capacity)) return false;
   let held = heapSize(order.heap);
   if (order.secondHeap != 0) {

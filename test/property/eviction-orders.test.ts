@@ -15,7 +15,14 @@ import {
 } from "../../bindings/main.js";
 import { CacheHarness } from "../support/cache-harness.js";
 import { NaiveGittins } from "../support/naive-gittins.js";
-import { NaiveFifo, NaiveGdsf, NaiveLfu, NaiveS3Fifo, NaiveScored } from "../support/naive-orders.js";
+import {
+  NaiveFifo,
+  NaiveGdsf,
+  NaiveLfu,
+  NaivePriority,
+  NaiveS3Fifo,
+  NaiveScored,
+} from "../support/naive-orders.js";
 import { Random } from "../support/random.js";
 
 const SHAPE = { blocks: 24, blockSize: 4, maxSequences: 9, maxSequenceTokens: 48 };
@@ -141,8 +148,49 @@ test("scored: the block with the lowest score goes first, of equals the deepest"
   );
 });
 
+test("priority: outlived first, then the lowest priority, then the least recently used, as time passes", async () => {
+  const refusedTimes: [object, string][] = [
+    [{ priorityUntilUs: -1 }, "INVALID_TIME"],
+    [{ liveUntilUs: NaN }, "INVALID_TIME"],
+    [{ priority: 101 }, "INVALID_ARGUMENT"],
+    [{ priority: 0.5 }, "INVALID_ARGUMENT"],
+  ];
+  for (const build of ["core", "debug"] as const)
+    await fc.assert(
+      fc.asyncProperty(fc.integer(), fc.integer({ min: 1, max: 600 }), async (seed, operations) => {
+        const core = await Core.create({ seed: seed >>> 0, build });
+        const order = new NaivePriority();
+        const cache = core.kvCache({ ...SHAPE, evictionOrder: "priority", retainBlocks: 20 });
+        const peer = new MapCache({ ...SHAPE, order, retainBlocks: 20 });
+        const harness = new CacheHarness(cache, peer, new Random(seed));
+        const random = new Random(seed + 1);
+        let now = 0;
+        for (let i = 0; i < operations; i++) {
+          harness.step();
+          if (random.below(3) === 0) {
+            order.advance((now += random.below(5)));
+            assert.equal(cache.advance(now), order.next);
+          }
+          if (harness.pairs.length === 0 || random.below(2) === 0) continue;
+          const { real, model } = random.pick(harness.pairs);
+          const time = (): number => (random.below(2) === 0 ? Infinity : now + random.below(20));
+          const [priority, until, live] = [random.below(4) * 33, time(), time()];
+          const terms = { priority, priorityUntilUs: until, liveUntilUs: live };
+          assert.equal(cache.prioritize(real, terms), model.published);
+          for (const block of model.blocks.slice(0, model.published))
+            order.give(block, priority, until, live);
+          for (const [bad, code] of refusedTimes) assert.throws(() => cache.prioritize(real, bad), { code });
+          harness.compare();
+        }
+        for (const bad of [-1, NaN, Infinity])
+          assert.throws(() => cache.advance(bad), { code: "INVALID_TIME" });
+      }),
+      { numRuns: build === "core" ? 80 : 6 },
+    );
+});
+
 test("a snapshot keeps the order: the restored cache forgets the same blocks, in any build", async () => {
-  const drawn = ["scored", "marker", "flush-all-0s", "mark0", "mark-and-predict"] as const;
+  const drawn = ["scored", "marker", "flush-all-0s", "mark0", "mark-and-predict", "priority"] as const;
   for (const order of [
     ...Object.values(CASES).map((wanted) => wanted.order),
     ...drawn.map((kind) => ({ kind })),

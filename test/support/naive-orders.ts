@@ -130,6 +130,44 @@ export class NaiveScored extends NaiveOrder {
   }
 }
 
+/** Priorities for a while, and times to live, on the host's clock. */
+export class NaivePriority extends NaiveOrder {
+  readonly #terms = new Map<MapBlock, { priority: number; until: number; live: number; outlived: boolean }>();
+
+  override enter(block: MapBlock): void {
+    super.enter(block);
+    this.#terms.set(block, { priority: 35, until: Infinity, live: Infinity, outlived: false });
+  }
+  protected override entered(): void {}
+  protected used(_note: Note, block: MapBlock): void {
+    Object.assign(this.#terms.get(block)!, { live: Infinity, outlived: false });
+  }
+  give(block: MapBlock, priority: number, until: number, live: number): void {
+    this.#terms.set(block, { priority, until, live, outlived: false });
+  }
+  advance(now: number): void {
+    for (const terms of this.#terms.values()) {
+      if (terms.until <= now) Object.assign(terms, { priority: 35, until: Infinity });
+      if (terms.live <= now) Object.assign(terms, { outlived: true, live: Infinity });
+    }
+  }
+  override leave(block: MapBlock, evicted: boolean): void {
+    super.leave(block, evicted);
+    this.#terms.delete(block);
+  }
+  protected override before(a: MapBlock, b: MapBlock): boolean {
+    const [first, second] = [a, b].map((block) => {
+      const { outlived, priority } = this.#terms.get(block)!;
+      return outlived ? -1 : priority;
+    });
+    return first < second || (first === second && this.older(a, b));
+  }
+  /** Next time at which something changes. */
+  get next(): number {
+    return Math.min(Infinity, ...[...this.#terms.values()].flatMap(({ until, live }) => [until, live]));
+  }
+}
+
 export class NaiveS3Fifo extends NaiveOrder {
   override enter(block: MapBlock): void {
     const known = this.history.take(block.name) !== undefined;

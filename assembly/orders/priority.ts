@@ -1,0 +1,147 @@
+/**
+ * Priority order with times: what has outlived its time to live first, then the lowest priority, then least recently
+ * used. A priority may be given for a while, after which the default holds again; so may a time to live.
+ *
+ *   deadlines  heap of ids by the next time at which something about them changes
+ *   terms      [capacity] Term, 40 B
+ *
+ * Priorities 0 to 100, default 35, and their fall back, are those of TensorRT-LLM's retention configuration. The clock
+ * is the host's: nothing changes but in `priorityAdvance`. A use ends a time to live, passed or not. Give, advance:
+ * O(log n) for each id that changes.
+ */
+import { heapAdd, heapBytes, heapCreate, heapMoved, heapRemove, heapSize, heapTop, heapValid } from "./heap";
+import { NONE, Order, Record, record } from "./layout";
+
+// @ts-ignore: decorator
+@inline export const MAX_PRIORITY: u32 = 100;
+// @ts-ignore: decorator
+@inline export const DEFAULT_PRIORITY: u32 = 35;
+
+
+@unmanaged
+class Term {
+  /** Place in the heap of deadlines. */
+  nextUs: u64;
+  minor: u64;
+  position: u32;
+  unused: u32;
+  /** When the priority falls back, and when the id has outlived its time; Infinity: never. */
+  priorityUntilUs: f64;
+  liveUntilUs: f64;
+}
+
+// @ts-ignore: decorator
+@inline
+function align(bytes: u64): u64 {
+  return (bytes + 63) & ~63;
+}
+
+export function termsBytes(capacity: u32): u64 {
+  return align(<u64>capacity * offsetof<Term>()) + align(heapBytes(capacity));
+}
+
+/** No deadlines, in a zeroed region of `termsBytes` bytes. */
+export function termsCreate(order: Order, ptr: usize): void {
+  order.terms = <u32>ptr;
+  order.deadlines = <u32>(ptr + <usize>align(<u64>order.capacity * offsetof<Term>()));
+  for (let id: u32 = 0; id < order.capacity; id++) term(order, id).position = NONE;
+  heapCreate(order.deadlines, ptr, <u32>offsetof<Term>());
+}
+
+// @ts-ignore: decorator
+@inline
+function term(order: Order, id: u32): Term {
+  return changetype<Term>(<usize>order.terms + <usize>id * offsetof<Term>());
+}
+
+/** Key of the order: 0 outlived, else the priority plus 1. */
+function setLevel(order: Order, id: u32, r: Record, level: u64): void {
+  r.major = level;
+  if (r.position != NONE) heapMoved(order.heap, id);
+}
+
+function schedule(order: Order, id: u32, t: Term): void {
+  const next = min(t.priorityUntilUs, t.liveUntilUs);
+  t.nextUs = reinterpret<u64>(next + 0.0);
+  if (next == Infinity) {
+    if (t.position != NONE) heapRemove(order.deadlines, id);
+  } else if (t.position == NONE) heapAdd(order.deadlines, id);
+  else heapMoved(order.deadlines, id);
+}
+
+export function priorityEnter(order: Order, id: u32, r: Record): void {
+  const t = term(order, id);
+  t.priorityUntilUs = Infinity;
+  t.liveUntilUs = Infinity;
+  r.major = DEFAULT_PRIORITY + 1;
+  r.state = DEFAULT_PRIORITY;
+}
+
+export function priorityUse(order: Order, id: u32, r: Record): void {
+  const t = term(order, id);
+  t.liveUntilUs = Infinity;
+  schedule(order, id, t);
+  setLevel(order, id, r, r.state + 1);
+}
+
+// @ts-ignore: decorator
+@inline
+export function priorityRest(order: Order, r: Record): void {
+  r.stamp = ++order.clock;
+  r.minor = r.stamp;
+}
+
+export function priorityLeave(order: Order, id: u32): void {
+  if (term(order, id).position != NONE) heapRemove(order.deadlines, id);
+}
+
+/** A priority until a time and a time to live, both in microseconds of the host's clock or Infinity. */
+export function priorityGive(
+  order: Order,
+  id: u32,
+  priority: u32,
+  priorityUntilUs: f64,
+  liveUntilUs: f64,
+): void {
+  const t = term(order, id);
+  const r = record(order, id);
+  t.priorityUntilUs = priorityUntilUs;
+  t.liveUntilUs = liveUntilUs;
+  schedule(order, id, t);
+  r.state = priority;
+  setLevel(order, id, r, priority + 1);
+}
+
+/** The host's clock has come to `nowUs`. */
+export function priorityAdvance(order: Order, nowUs: f64): void {
+  while (heapSize(order.deadlines) != 0) {
+    const id = heapTop(order.deadlines);
+    const t = term(order, id);
+    if (reinterpret<f64>(t.nextUs) > nowUs) return;
+    const r = record(order, id);
+    if (t.priorityUntilUs <= nowUs) {
+      t.priorityUntilUs = Infinity;
+      r.state = DEFAULT_PRIORITY;
+      if (r.major != 0) setLevel(order, id, r, DEFAULT_PRIORITY + 1);
+    }
+    if (t.liveUntilUs <= nowUs) {
+      t.liveUntilUs = Infinity;
+      setLevel(order, id, r, 0);
+    }
+    schedule(order, id, t);
+  }
+}
+
+/** Earliest time at which something changes, or Infinity. */
+export function priorityNextUs(order: Order): f64 {
+  if (heapSize(order.deadlines) == 0) return Infinity;
+  return reinterpret<f64>(term(order, heapTop(order.deadlines)).nextUs);
+}
+
+/** Whether the deadlines are sound and are those of ids that have one. */
+export function priorityValid(order: Order): bool {
+  if (!heapValid(order.deadlines, order.capacity)) return false;
+  let waiting: u32 = 0;
+  for (let id: u32 = 0; id < order.capacity; id++) waiting += u32(term(order, id).position != NONE);
+  return waiting == heapSize(order.deadlines);
+}
