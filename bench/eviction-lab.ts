@@ -30,6 +30,7 @@ const POLICIES = [
   "ada-kv:window=16",
   "cake:window=16",
   "compresskv:heads=2",
+  "mpcache",
   "h2o",
   "observed-attention",
   "tova",

@@ -21,6 +21,15 @@ export {
   policyFromText,
   type EvictionPolicyName,
 } from "./eviction/create-policy.js";
+export {
+  ClusterSelector,
+  TokenSelector,
+  type ClusterMetric,
+  type ClusterSelectorOptions,
+} from "./eviction/cluster-selector.js";
+export { EpisodeIndex, ngramEmbedder, conversationWindows, type Embedder } from "./eviction/episodes.js";
+export { readHeadProfile, RetrievalHeadScores, type HeadProfile } from "./eviction/head-profile.js";
+export { MpcVm, mpcBytes, type MpcMethod } from "./eviction/mpc.js";
 export { parsePolicy, type PolicyOptions, type PolicySpec } from "./eviction/options.js";
 export {
   PlaneMask,

@@ -13,6 +13,7 @@ import { keydiff } from "./policies/keydiff.js";
 import { knorm } from "./policies/knorm.js";
 import { LastImportantPolicy } from "./policies/last-important.js";
 import { LazyEvictionPolicy } from "./policies/lazy-eviction.js";
+import { MPCachePolicy } from "./policies/mpcache.js";
 import { observedAttention } from "./policies/observed-attention.js";
 import { pyramidkv } from "./policies/pyramidkv.js";
 import { RandomPolicy } from "./policies/random.js";
@@ -43,6 +44,7 @@ const MAKERS = {
   cake: (read, selection) => new CakePolicy(read, selection),
   compresskv,
   epicache,
+  mpcache: (read, selection) => new MPCachePolicy(read, selection),
   "elastic-cache": (read, selection) => new ElasticCachePolicy(read, selection),
 } satisfies Record<string, Maker>;
 

@@ -56,7 +56,7 @@ export async function runTask(
   const outcomes: Outcome[] = [];
   const prefilled = new Map<string, Prefilled>();
   for (const make of policies) {
-    const policy = make();
+    const policy = made(lab, make, prompt.length);
     const start = await prefillFor(lab, prompt, policies, policy, prefilled);
     const sequence = policy ? await lab.start(start, policy) : await start.sequence.copyTo(null);
     const full = await start.sequence.copyTo(null);
@@ -71,8 +71,8 @@ export async function runTask(
       ...answers,
       evicted,
       moved,
-      policyUs,
-      modelUs,
+      policyUs: policyUs + answers.policyUs,
+      modelUs: modelUs + answers.modelUs,
       peak: Math.max(peak, answers.peak),
     });
     full.close();
@@ -93,7 +93,9 @@ async function prefillFor(
   const key = windowKey(policy);
   let found = prefilled.get(key);
   if (found === undefined) {
-    const alike = policies.map((make) => make()).filter((other) => windowKey(other) === key);
+    const alike = policies
+      .map((make) => made(lab, make, prompt.length))
+      .filter((other) => windowKey(other) === key);
     found = await lab.prefill(
       prompt,
       alike.flatMap((other) => (other ? [other.needs] : [])),
@@ -101,6 +103,13 @@ async function prefillFor(
     prefilled.set(key, found);
   }
   return found;
+}
+
+/** A policy that knows the prompt's length: its needs may depend on it. */
+function made(lab: Lab, make: PolicyMaker, promptTokens: number): EvictionPolicy | null {
+  const policy = make();
+  policy?.budgetFor(lab.shape, promptTokens);
+  return policy;
 }
 
 function windowKey(policy: EvictionPolicy | null): string {
@@ -123,7 +132,8 @@ function stateOf(
   };
 }
 
-type Answers = Pick<Outcome, "correct" | "distance" | "peak">;
+/** Times are those of copies. */
+type Answers = Pick<Outcome, "correct" | "distance" | "peak" | "policyUs" | "modelUs">;
 
 /** Turn after turn in one cache; the first question is in the prompt, whose last logits give its first character. */
 async function askTurns(
@@ -145,7 +155,7 @@ async function askTurns(
     }
     correct.push(right);
   }
-  return { correct, distance: distance!, peak: sequence.account.peak };
+  return { correct, distance: distance!, peak: sequence.account.peak, policyUs: 0, modelUs: 0 };
 }
 
 /** Every question asks a copy of the cache. */
@@ -157,7 +167,7 @@ async function askCopies(
 ): Promise<Answers> {
   const correct: boolean[] = [];
   let distance: Distance | undefined;
-  let peak = 0;
+  let [peak, policyUs, modelUs] = [0, 0, 0];
   for (const { text, answer } of asked) {
     const copy = await sequence.fork(make());
     const question = tokensOf(text);
@@ -176,9 +186,11 @@ async function askCopies(
     }
     correct.push(right);
     peak = Math.max(peak, copy.account.peak);
+    policyUs += copy.account.policyUs;
+    modelUs += copy.account.modelUs;
     copy.close();
   }
-  return { correct, distance: distance!, peak };
+  return { correct, distance: distance!, peak, policyUs, modelUs };
 }
 
 /** One policy on a loop. */

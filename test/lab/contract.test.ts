@@ -49,6 +49,8 @@ const POLICIES = [
   "compresskv:budget=24,window=8",
   "compresskv:budget=24,window=8,layers=uniform",
   "elastic-cache:ratio=0.4",
+  "mpcache:budget=24",
+  "mpcache:budget=24,mode=threshold,threshold=0.02",
   "epicache:budget=24",
   "epicache:budget=24,level=pair-uniform,sinks=2,recent=3",
   "elastic-cache:ratio=0.5,sinks=3,distance=6,merge=false",
@@ -56,7 +58,7 @@ const POLICIES = [
 /** Methods that leave the prompt alone until they have seen tokens matter. */
 const KEEPS_PROMPT = new Set(["lazy-eviction", "last-important"]);
 /** Methods whose lanes have budgets of their own. */
-const OWN_BUDGETS = new Set(["ada-kv", "cake", "compresskv", "elastic-cache", "epicache"]);
+const OWN_BUDGETS = new Set(["ada-kv", "cake", "compresskv", "elastic-cache", "epicache", "mpcache"]);
 const PROMPTS = [9, 24, 61];
 const STEPS = 26;
 
