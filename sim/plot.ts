@@ -79,6 +79,11 @@ function legend(top: number, entries: readonly (readonly [name: string, color: s
     .join("\n");
 }
 
+/** Colours that stay apart for many lines. */
+function lineColor(i: number): string {
+  return i < COLORS.length ? COLORS[i] : `hsl(${(i * 137) % 360} 60% ${38 + ((i * 17) % 24)}%)`;
+}
+
 /** Colour of a series: named ones first, then duller ones. */
 function seriesColor(i: number): string {
   return i < COLORS.length ? COLORS[i] : `hsl(${(i * 67) % 360} 25% ${35 + ((i * 11) % 35)}%)`;
@@ -261,7 +266,7 @@ export function linePlot(options: {
       `<text x="${x(tick).toFixed(1)}" y="${top + height + 16}" text-anchor="middle">${label(Number(tick.toPrecision(3)))}</text>`,
     );
   }
-  const color = seriesColor;
+  const color = lineColor;
   series.forEach((line, i) => {
     const path = line.points.map(([px, py]) => `${x(px).toFixed(1)},${y(py).toFixed(1)}`).join(" ");
     body.push(`<polyline points="${path}" fill="none" stroke="${color(i)}" stroke-width="2"/>`);

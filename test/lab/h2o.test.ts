@@ -84,6 +84,24 @@ test("scores are halved before f32 swallows what a step adds; their order stays"
   assert.ok(host.lanes.lane(0, 0).score![0] < 8192);
 });
 
+test("one list a layer: heads drop the same token, by the mean of their normalised scores", () => {
+  const shape = { layers: 2, heads: 4, kvHeads: 2, headDim: 4 };
+  const logits = seededLogits(31);
+  const hosts = ["inplace", "ordered"].map(
+    (mode) => new SyntheticHost(shape, h2o({ heavy: 12, recent: 6, scope: "layer", mode }), 50, { logits }),
+  );
+  const own = new SyntheticHost(shape, h2o({ heavy: 12, recent: 6 }), 50, { logits });
+  for (const host of [...hosts, own]) host.prefill();
+  for (let step = 0; step < 30; step++) {
+    const [a, b, c, d] = hosts[0].positions();
+    assert.deepEqual(a, b);
+    assert.deepEqual(c, d);
+    assert.deepEqual(hosts[1].positions(), [a, b, c, d]);
+    for (const host of [...hosts, own]) host.step();
+  }
+  assert.notDeepEqual(hosts[0].positions(), own.positions(), "sharing is not what each lane would choose");
+});
+
 test("ratios are floors of the prompt, as released", () => {
   assert.deepEqual(h2oBudget(1007, 0.1, 0.1), { heavy: 100, recent: 100 });
   const { cap, recent } = h2o({ heavyRatio: 0.1, recentRatio: 0.2 }).budgetFor(

@@ -16,14 +16,22 @@
  *
  * Options: heavy and recent in slots (both, or budget or ratio split in halves); heavyRatio and recentRatio of the
  * prompt; mode; aggregate: sum, mean or max over a group (default sum); every: steps from one dropping to the next
- * (default 1; more: ordered).
+ * (default 1; more: ordered); scope: lane (default), or layer: all heads of a layer drop the same token, by the mean of
+ * their scores, each head's divided by their sum, so that one block table a layer would do.
  */
 import { invalidArgument } from "../../errors.js";
 import { type StatView, StatMask } from "../../statistics.js";
 import type { OptionReader } from "../options.js";
 import { type BudgetPlan, type KeepPlan, type LaneShape, type LaneView, PlaneMask } from "../policy.js";
-import { BudgetRule, keepPlan, PolicyBase, reusePlan, uniformBudget } from "../policy-base.js";
-import { accumulate, type Aggregate, AGGREGATES } from "../rows.js";
+import {
+  BudgetRule,
+  keepPlan,
+  type LaneScores,
+  PolicyBase,
+  reusePlan,
+  uniformBudget,
+} from "../policy-base.js";
+import { accumulateLayer, type Aggregate, AGGREGATES } from "../rows.js";
 import type { Selection } from "../select.js";
 import type { StateArray } from "../state.js";
 import { requireOriginalPositions } from "./streaming-llm.js";
@@ -55,6 +63,7 @@ export class H2OPolicy extends PolicyBase {
   readonly warning: string | undefined;
   readonly #split: (promptTokens: number) => { heavy: number; recent: number };
   readonly #aggregate: Aggregate;
+  readonly #isShared: boolean;
   #wrong = 0;
   #rescaled = 0;
 
@@ -65,6 +74,9 @@ export class H2OPolicy extends PolicyBase {
       throw invalidArgument("options.mode", this.mode, "ordered where every is more than 1");
     this.#aggregate = read.choice("aggregate", "sum", AGGREGATES);
     this.#split = readSplit(read);
+    this.#isShared = read.choice("scope", "lane", ["lane", "layer"]) === "layer";
+    if (this.#isShared && (this.mode === "ring" || this.mode === "mask"))
+      throw invalidArgument("options.scope", "layer", "lane in modes ring and mask");
     requireOriginalPositions(read);
     read.done();
     if (this.#split(2 ** 20).recent === 0)
@@ -84,7 +96,8 @@ export class H2OPolicy extends PolicyBase {
 
   budgetFor(shape: LaneShape, promptTokens: number): BudgetPlan {
     const { heavy, recent } = this.#split(promptTokens);
-    return uniformBudget(shape, heavy + recent, { recent });
+    const scope = this.#isShared ? "layer-shared" : "lane";
+    return uniformBudget(shape, heavy + recent, { recent, scope });
   }
 
   override peakSlots(budget: BudgetPlan): number {
@@ -92,11 +105,11 @@ export class H2OPolicy extends PolicyBase {
   }
 
   override observePrefill(layer: number, stats: StatView): void {
-    this.#accumulate(layer, stats, stats.colsum!, Infinity);
+    this.#accumulate(layer, stats, stats.colsum!);
   }
 
   override endPrefill(): KeepPlan | null {
-    return this.mode === "mask" ? this.#mask() : this.keepBest(({ score }) => score!);
+    return this.mode === "mask" ? this.#mask() : this.keepBest(this.#scores());
   }
 
   override observeDecode(layer: number, stats: StatView): void {
@@ -104,10 +117,11 @@ export class H2OPolicy extends PolicyBase {
   }
 
   override endStep(): KeepPlan | null {
-    if (this.mode === "inplace" || this.every > 1) return this.dropSmallest(({ score }) => score!);
+    if (this.mode === "inplace" || this.every > 1) return this.dropSmallest(this.#scores());
     this.steps += 1;
     if (this.mode === "mask") return this.#mask();
-    const victims = this.eachLane((lane, i) => this.victim(lane, lane.score!, this.budget.cap[i]));
+    const scores = this.#scores();
+    const victims = this.eachLane((lane, i) => this.victim(lane, scores(lane, i), this.budget.cap[i]));
     if (this.mode === "ring") return reusePlan(victims, this.#successors(victims));
     return keepPlan(
       this.eachLane(({ length }, i) => {
@@ -124,10 +138,26 @@ export class H2OPolicy extends PolicyBase {
     return liveSlots(this.lanes.lane(layer, kvHead));
   }
 
-  #accumulate(layer: number, stats: StatView, rows: Float32Array, limit: number): void {
+  /** What lanes are judged by at this step. */
+  #scores(): LaneScores {
+    if (!this.#isShared) return ({ score }) => score!;
+    const { layers, kvHeads } = this.lanes;
+    const shared = Array.from({ length: layers }, (_, layer) => {
+      const mean = new Float32Array(this.lanes.lane(layer, 0).length);
+      for (let kvHead = 0; kvHead < kvHeads; kvHead++) {
+        const score = this.lanes.lane(layer, kvHead).score!.subarray(0, mean.length);
+        const sum = score.reduce((total, value) => total + value, 0) || 1;
+        for (let slot = 0; slot < mean.length; slot++) mean[slot] += score[slot] / sum / kvHeads;
+      }
+      return mean;
+    });
+    return (_, i) => shared[Math.floor(i / kvHeads)];
+  }
+
+  #accumulate(layer: number, stats: StatView, rows: Float32Array, limit?: number): void {
+    this.#wrong += accumulateLayer(this.selection, this.lanes, rows, stats, this.#aggregate, limit);
     for (let kvHead = 0; kvHead < stats.kvHeads; kvHead++) {
       const { score, length } = this.lanes.lane(layer, kvHead);
-      this.#wrong += accumulate(score!, rows, stats, kvHead, this.#aggregate, limit);
       const used = score!.subarray(0, length);
       if (used.every((value) => value <= RESCALE_ABOVE)) continue;
       used.forEach((value, slot) => (used[slot] = value > 0 ? value / 2 : value));
