@@ -21,6 +21,7 @@ const BENCHES: Readonly<Record<string, () => Promise<Bench>>> = {
   "node-search": () => import("./node-search.js"),
   "cache-policies": () => import("./cache-policies.js"),
   calls: () => import("./calls.js"),
+  "eviction-cost": () => import("./eviction-cost.js"),
   "eviction-lab": () => import("./eviction-lab.js"),
   select: () => import("./select.js"),
 };

@@ -217,7 +217,7 @@ int qmh_attention(qmh_isa isa, const void* kv, const qmh_kv_shape* shape, uint32
                   const uint32_t* table, uint32_t first_position, uint32_t count, uint32_t heads,
                   uint32_t window, const float* q, float* out) {
   return withKernels(isa, [&](const Kernels& k) {
-    FloatBuffer scratch;
+    static thread_local FloatBuffer scratch;
     const uint32_t group = heads / shape->kv_heads;
     const uint32_t most = group < ATTEND_ROWS ? ATTEND_ROWS / group : 1;
     const size_t stride = size_t{heads} * shape->head_dim;
@@ -252,7 +252,7 @@ int qmh_attention_lanes(qmh_isa isa, const void* kv, const qmh_kv_shape* given, 
     // A single kernel knows no position: a lane may be as long as a number says.
     checkLaneRow(*lanes, 0, table, {shape, heads, 0, UINT32_MAX, count, table_count});
     const LaneRow row = laneRowAt(*lanes, 0, table, count, heads, shape);
-    FloatBuffer scratch, weights;
+    static thread_local FloatBuffer scratch, weights;
     weights.reserve(laneWeights(row));
     std::vector<double> entropies(heads);
     AttendArgs args = {};
