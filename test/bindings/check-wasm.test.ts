@@ -60,3 +60,13 @@ test("a module over its budget is refused", () => {
   const bytes = readFileSync(join(root, "build", "core.wasm"));
   assert.match(problems(bytes, { ...RULES["core.wasm"], budget: bytes.length - 1 }).join(), /budget/);
 });
+
+test("the one-thread builds contain no atomic instruction, the threads build does", () => {
+  const atomics = (build: string): number => {
+    const parsed = binaryen.readBinary(readFileSync(join(root, "build", `${build}.wasm`)));
+    return parsed.emitText().match(/\.atomic\.|atomic\.fence|memory\.atomic/g)?.length ?? 0;
+  };
+  assert.equal(atomics("core"), 0);
+  assert.equal(atomics("core-scalar"), 0);
+  assert.ok(atomics("core-threads") > 20);
+});
