@@ -14,12 +14,18 @@ export const title =
   "searching one node of 8 to 128 keys: linear, SIMD count, binary with and without branches, four-way";
 
 const SEARCHES = ["Halving", "Quartering", "Branching", "Counting", "Linear"] as const;
-type Run = (places: number, keys: number, queries: number, count: number, dependent: number) => number;
+type Run = (
+  keys: number,
+  queries: number,
+  nodes: number,
+  mask: number,
+  count: number,
+  seed: number,
+  dependent: number,
+) => number;
 
 const SIZES = [8, 16, 32, 64, 128];
-const QUERIES = 10_000;
-/** Sets of queries, in turn. */
-const SETS = 16;
+const QUERIES = 8192;
 /** Bytes of all nodes together: within the second-level cache, and far beyond the third. */
 const FOOTPRINTS = { "in cache": 128 << 10, "in memory": 256 << 20 };
 
@@ -61,45 +67,29 @@ async function measure(
   module: WebAssembly.Module,
   { where, footprint, size, dependent }: Case,
 ): Promise<void> {
-  const queriesBytes = QUERIES * 12;
-  const nodesAt = (queriesBytes + 0xffff) & ~0xffff;
-  const memory = new WebAssembly.Memory({
-    initial: Math.ceil((nodesAt + footprint) / 65536),
-    maximum: 65536,
-  });
+  const nodesAt = 1 << 16;
+  const memory = new WebAssembly.Memory({ initial: (nodesAt + footprint) / 65536, maximum: 65536 });
   const { exports } = await WebAssembly.instantiate(module, { env: { memory } });
-  const nodes = Math.floor(footprint / (size * 8));
-  const random = new RandomStream(size);
+  const nodes = footprint / (size * 8);
   // Every node holds keys 4, 8, 12, ...: which slot is right is a matter of the query alone.
   new BigUint64Array(memory.buffer, nodesAt, nodes * size).set(
     BigUint64Array.from({ length: nodes * size }, (_, i) => BigInt((i % size) * 4 + 4)),
   );
-  const places = new Uint32Array(memory.buffer, QUERIES * 8, QUERIES);
+  const random = new RandomStream(size);
   const keys = new BigUint64Array(memory.buffer, 0, QUERIES);
-  const sets = Array.from({ length: SETS }, () => ({
-    places: Uint32Array.from({ length: QUERIES }, () => nodesAt + random.below(nodes) * size * 8),
-    keys: BigUint64Array.from({ length: QUERIES }, () => BigInt(4 + random.below(size * 4))),
-  }));
-  let turn = 0;
-  const ask = (): void => {
-    const set = sets[turn++ % SETS];
-    places.set(set.places);
-    keys.set(set.keys);
-  };
-  ask();
+  keys.set(BigUint64Array.from(keys, () => BigInt(4 + random.below(size * 4))));
   const expected = keys.reduce((sum, key) => sum + Number(key >> 2n), 0);
+  let seed = 0;
   const timings = await interleave(
     SEARCHES.map((name) => {
       const search = exports[`run${name}`] as Run;
-      if (search(QUERIES * 8, 0, QUERIES, size, Number(dependent)) !== expected)
-        throw new Error(`${name} finds other slots`);
+      const ask = (): number => search(0, QUERIES, nodesAt, nodes - 1, size, seed++, Number(dependent));
+      if (ask() !== expected) throw new Error(`${name} finds other slots`);
       return {
         name: name === "Halving" ? "quartermaster" : name.toLowerCase(),
         operations: QUERIES,
-        // Else what one search fetched would lie ready for the next.
-        prepare: ask,
         run: () => {
-          search(QUERIES * 8, 0, QUERIES, size, Number(dependent));
+          ask();
         },
       };
     }),

@@ -30,7 +30,7 @@ const SHAPES: readonly (readonly [number, number])[] = [
 export async function run(report: Report): Promise<void> {
   const folder = mkdtempSync(join(tmpdir(), "ordered-index-shapes-"));
   try {
-    const [loaded, rounds] = report.quick ? [20_000, 1] : [1e6, 5];
+    const [loaded, rounds] = report.quick ? [20_000, 1] : [1e6, 3];
     const subjects = SHAPES.map(([nodeBytes, keysPerPromotion]) => shaped(nodeBytes, keysPerPromotion));
     const results = runRounds({ subjects, loaded, distribution: "uniform", rounds, folder });
     reportRun(report, `uniform/${loaded >= 1e6 ? "1M" : "20k"}`, results);

@@ -1,8 +1,7 @@
 /**
- * Searches of one node: how many of `count` ascending u64 keys are at most `key`, at least 1. Nodes lie at
- * `nodes`, `stride` bytes apart; u32 node addresses and u64 keys of the queries at `places` and `keys`. Each run sums
- * the ranks it found. `dependent`: a query's node is known only after the one before has been answered, as on the way
- * down through a tree; else searches may overlap.
+ * Searches of one node: how many of `count` ascending u64 keys are at most `key`, at least 1. `mask + 1` nodes, a power
+ * of two, lie back to back at `nodes`; which of them a query goes to is drawn from `seed`, and, if `dependent`, from the
+ * answer before, as on the way down through a tree; else searches may overlap. Each run sums the ranks it found.
  */
 
 // @ts-ignore: decorator
@@ -99,47 +98,104 @@ function search(kind: Search, at: usize, wanted: u64, count: u32): u32 {
   return quartering(at, wanted, count);
 }
 
+/** Finalizer of MurmurHash3. */
 // @ts-ignore: decorator
 @inline
-function run(kind: Search, places: usize, keys: usize, queries: u32, count: u32, dependent: bool): u32 {
+function mix(word: u32): u32 {
+  let h = word;
+  h = (h ^ (h >> 16)) * 0x85ebca6b;
+  h = (h ^ (h >> 13)) * 0xc2b2ae35;
+  return h ^ (h >> 16);
+}
+
+// @ts-ignore: decorator
+@inline
+function run(
+  kind: Search,
+  keys: usize,
+  queries: u32,
+  nodes: usize,
+  mask: u32,
+  count: u32,
+  seed: u32,
+  dependent: bool,
+): u32 {
   let sum: u32 = 0;
-  // Zero that the compiler cannot know to be zero: ties a query to the answer before.
-  let tie: usize = 0;
+  let rank: u32 = 0;
   for (let i: u32 = 0; i < queries; i++) {
-    const at = <usize>load<u32>(places + ((<usize>i) << 2)) + tie;
-    const rank = search(kind, at, load<u64>(keys + ((<usize>i) << 3)), count);
-    if (dependent) tie = <usize>(rank >> 31);
+    const node = mix(seed + i * 0x9e3779b1 + (dependent ? rank * 0x85ebca77 : 0)) & mask;
+    rank = search(kind, nodes + ((<usize>node * count) << 3), load<u64>(keys + ((<usize>i) << 3)), count);
     sum += rank;
   }
   return sum;
 }
 
-export function runLinear(places: usize, keys: usize, queries: u32, count: u32, dependent: bool): u32 {
+export function runLinear(
+  keys: usize,
+  queries: u32,
+  nodes: usize,
+  mask: u32,
+  count: u32,
+  seed: u32,
+  dependent: bool,
+): u32 {
   return dependent
-    ? run(Search.Linear, places, keys, queries, count, true)
-    : run(Search.Linear, places, keys, queries, count, false);
+    ? run(Search.Linear, keys, queries, nodes, mask, count, seed, true)
+    : run(Search.Linear, keys, queries, nodes, mask, count, seed, false);
 }
 
-export function runCounting(places: usize, keys: usize, queries: u32, count: u32, dependent: bool): u32 {
+export function runCounting(
+  keys: usize,
+  queries: u32,
+  nodes: usize,
+  mask: u32,
+  count: u32,
+  seed: u32,
+  dependent: bool,
+): u32 {
   return dependent
-    ? run(Search.Counting, places, keys, queries, count, true)
-    : run(Search.Counting, places, keys, queries, count, false);
+    ? run(Search.Counting, keys, queries, nodes, mask, count, seed, true)
+    : run(Search.Counting, keys, queries, nodes, mask, count, seed, false);
 }
 
-export function runBranching(places: usize, keys: usize, queries: u32, count: u32, dependent: bool): u32 {
+export function runBranching(
+  keys: usize,
+  queries: u32,
+  nodes: usize,
+  mask: u32,
+  count: u32,
+  seed: u32,
+  dependent: bool,
+): u32 {
   return dependent
-    ? run(Search.Branching, places, keys, queries, count, true)
-    : run(Search.Branching, places, keys, queries, count, false);
+    ? run(Search.Branching, keys, queries, nodes, mask, count, seed, true)
+    : run(Search.Branching, keys, queries, nodes, mask, count, seed, false);
 }
 
-export function runHalving(places: usize, keys: usize, queries: u32, count: u32, dependent: bool): u32 {
+export function runHalving(
+  keys: usize,
+  queries: u32,
+  nodes: usize,
+  mask: u32,
+  count: u32,
+  seed: u32,
+  dependent: bool,
+): u32 {
   return dependent
-    ? run(Search.Halving, places, keys, queries, count, true)
-    : run(Search.Halving, places, keys, queries, count, false);
+    ? run(Search.Halving, keys, queries, nodes, mask, count, seed, true)
+    : run(Search.Halving, keys, queries, nodes, mask, count, seed, false);
 }
 
-export function runQuartering(places: usize, keys: usize, queries: u32, count: u32, dependent: bool): u32 {
+export function runQuartering(
+  keys: usize,
+  queries: u32,
+  nodes: usize,
+  mask: u32,
+  count: u32,
+  seed: u32,
+  dependent: bool,
+): u32 {
   return dependent
-    ? run(Search.Quartering, places, keys, queries, count, true)
-    : run(Search.Quartering, places, keys, queries, count, false);
+    ? run(Search.Quartering, keys, queries, nodes, mask, count, seed, true)
+    : run(Search.Quartering, keys, queries, nodes, mask, count, seed, false);
 }
