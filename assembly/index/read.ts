@@ -15,14 +15,14 @@ import {
   valuePtr,
 } from "./layout";
 import { ATTEMPTS, descend, goRight, lockLeafShared, versionOfPlace, walkOptimistic } from "./place";
-import { NOWHERE, rank, rankNear } from "./rank";
+import { NOWHERE, rankCounting, rankNear } from "./rank";
 
 /** Address of the value of `key` in a private index, or 0. Valid until the next change of the index. */
 export function indexFind(ptr: usize, key: u64): usize {
   const index = changetype<Index>(ptr);
   if (key == KEY_MIN || key == KEY_MAX) return 0;
   const at = goRight(descend(index, key, 0), key);
-  const slot = rank(at, key);
+  const slot = rankCounting(at, key, <u32>node(at).count);
   return keyAt(at, slot) == key ? valuePtr(index, at, slot) : 0;
 }
 
@@ -58,7 +58,8 @@ function resultOf(own: Stripe): usize {
 // @ts-ignore: decorator
 @inline
 export function readLeaf(index: Index, own: Stripe, at: u32, near: u32, version: u64, key: u64): i32 {
-  const slot = rankNear(at, key, near, min(<u32>node(at).count, index.leafCapacity));
+  const count = min(<u32>node(at).count, index.leafCapacity);
+  const slot = near == NOWHERE ? rankCounting(at, key, count) : rankNear(at, key, near, count);
   const found = keyAt(at, slot) == key;
   const value = loadValue(index, valuePtr(index, at, slot));
   if (!unchanged(at, version)) return -1;
@@ -79,7 +80,7 @@ export function provenLeaf(at: u32, key: u64): u64 {
 function getLocked(index: Index, own: Stripe, key: u64): usize {
   own.inside += 1;
   const at = lockLeafShared(index, key);
-  const slot = rank(at, key);
+  const slot = rankCounting(at, key, <u32>node(at).count);
   const found = keyAt(at, slot) == key;
   if (found) own.result = loadValue(index, valuePtr(index, at, slot));
   unlockShared(at);
