@@ -2,6 +2,7 @@
  * PromptPolicy: methods that choose once, at the end of the prompt; what is generated is appended and stays. A
  * PromptScorer says how much a token of the prompt is worth.
  */
+import { invalidArgument } from "../errors.js";
 import type { StatView } from "../statistics.js";
 import type { OptionReader } from "./options.js";
 import type { BudgetPlan, BudgetScope, KeepPlan, LaneShape, SequenceLanes } from "./policy.js";
@@ -106,6 +107,13 @@ export class PromptPolicy extends PolicyBase {
     const uniform = uniformBudget(shape, slots, { sinks: this.#sinks, recent, scope: this.#scope });
     const byLayer = this.#layerSlots?.(slots, shape.layers, promptTokens);
     if (byLayer === undefined) return uniform;
+    const least = Math.min(...Array.from(byLayer));
+    if (least < this.#sinks + recent)
+      throw invalidArgument(
+        "options.budget",
+        slots,
+        `more: a layer would get ${least} slots, ${this.#sinks + recent} are protected`,
+      );
     return { ...uniform, cap: uniform.cap.map((_, lane) => byLayer[Math.floor(lane / shape.kvHeads)]) };
   }
 
@@ -158,7 +166,7 @@ export class PromptPolicy extends PolicyBase {
       positions,
       sinks,
       recentFrom: this.recentFrom,
-      minimum: Math.max(1, own) + recent + sinks,
+      minimum: Math.min(Math.min(...caps), Math.max(1, own) + recent + sinks),
     });
     return kept.map((slots) => slots.slice());
   }

@@ -171,6 +171,42 @@ test("options are refused by name and leave nothing behind", () => {
     assert.throws(() => make(text).budgetFor(shape, 50), { code: "INVALID_ARGUMENT" }, text);
 });
 
+test("budgets of hardly more than what is protected", () => {
+  const shape = { layers: 2, heads: 4, kvHeads: 2, headDim: 4 };
+  const logits = seededLogits(77);
+  for (const text of [
+    "snapkv:budget=3,window=8",
+    "snapkv:budget=8,window=8",
+    "ada-kv:budget=8,window=8",
+    "ada-kv:budget=1",
+    "pyramidkv:budget=8,window=8",
+    "epicache:budget=1",
+    "keydiff:budget=1",
+    "tova:budget=1",
+    "random:budget=1",
+    "h2o:budget=1",
+    "local:budget=1",
+    "streaming-llm:budget=5",
+    "cake:budget=9,window=8",
+    "elastic-cache:ratio=0.02",
+    "mpcache:budget=1",
+  ]) {
+    const host = new SyntheticHost(shape, make(text), 50, { logits });
+    host.prefill();
+    for (let step = 0; step < 6; step++) host.step();
+    assert.ok(
+      host.positions().every((positions) => positions.length >= 1),
+      text,
+    );
+    assert.ok(
+      host.positions().every((positions) => positions.at(-1) === 55),
+      `${text}: the newest token stays`,
+    );
+  }
+  const uneven = createPolicy(selection, "epicache", { budget: 8, recent: 4, similarity: [0.9, 0.1] });
+  assert.throws(() => uneven.budgetFor(shape, 50), { code: "INVALID_ARGUMENT", argument: "options.budget" });
+});
+
 test("state of another policy, or bytes that are none, are refused", () => {
   const shape = { layers: 1, heads: 2, kvHeads: 1, headDim: 4 };
   for (const text of ["h2o:budget=24", "lazy-eviction:budget=24,window=8", "tova:budget=24"]) {

@@ -15,7 +15,14 @@
 import { invalidArgument } from "../../errors.js";
 import { type StatView, StatMask } from "../../statistics.js";
 import type { OptionReader } from "../options.js";
-import { type BudgetPlan, type KeepPlan, type LaneShape, type LaneView, PlaneMask } from "../policy.js";
+import {
+  type BudgetPlan,
+  type KeepPlan,
+  type LaneShape,
+  type LaneView,
+  PlaneMask,
+  type SequenceLanes,
+} from "../policy.js";
 import { BudgetRule, PolicyBase, uniformBudget } from "../policy-base.js";
 import {
   type RecurrenceScore,
@@ -70,6 +77,11 @@ export class LazyEvictionPolicy extends PolicyBase {
   /** The prompt that `budgetFor` was last asked for is held until the first window ends. */
   override peakSlots(budget: BudgetPlan): number {
     return Math.max(super.peakSlots(budget), this.#prompt + this.every);
+  }
+
+  override beginSequence(lanes: SequenceLanes, promptTokens: number): void {
+    super.beginSequence(lanes, promptTokens);
+    this.#observed = this.#important = 0;
   }
 
   override observeDecode(layer: number, stats: StatView): void {
