@@ -97,7 +97,8 @@ constexpr uint32_t MAX_GROUP = 64;
 // Positions are attended to in tiles [32 i, 32 i + 32): absolute, so that block and chunk borders do not
 // matter.
 constexpr uint32_t ATTEND_TILE = 32;
-// Query heads (queries * group) that one call may hold, unless the group alone has more.
+// Query heads (queries * group) that one call may hold, unless the group alone has more: at most, and in lanes.
+constexpr uint32_t ATTEND_MOST_ROWS = 256;
 constexpr uint32_t ATTEND_ROWS = 64;
 constexpr size_t ATTEND_SCRATCH = size_t{2} * ATTEND_TILE * MAX_HEAD_DIM;
 

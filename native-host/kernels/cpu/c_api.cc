@@ -7,6 +7,7 @@
 #include <chrono>
 #include <new>
 
+#include "attention_tiles.h"
 #include "batch.h"
 #include "forward.h"
 #include "isa.h"
@@ -219,7 +220,7 @@ int qmh_attention(qmh_isa isa, const void* kv, const qmh_kv_shape* shape, uint32
   return withKernels(isa, [&](const Kernels& k) {
     static thread_local FloatBuffer scratch;
     const uint32_t group = heads / shape->kv_heads;
-    const uint32_t most = group < ATTEND_ROWS ? ATTEND_ROWS / group : 1;
+    const uint32_t most = attendRows(cacheWords(), shape->head_dim, group) / group;
     const size_t stride = size_t{heads} * shape->head_dim;
     AttendArgs args;
     args.qStride = args.outStride = stride;

@@ -20,6 +20,7 @@
 #include <algorithm>
 #include <initializer_list>
 
+#include "attention_tiles.h"
 #include "batch.h"
 #include "lanes.h"
 
@@ -59,6 +60,13 @@ struct QueryChunk {
 // Rows and queries that a region of attention takes.
 enum class Attending { EVERYTHING, MEASURED_ROWS, SAMPLING_OF_OTHERS };
 
+// Queries of one call of the attention kernel.
+uint32_t queriesOfCall(const Model& model, uint32_t tokens) {
+  const uint32_t group = model.config.heads / model.kv.kvHeads;
+  const uint64_t shared = sharedRows(uint64_t{tokens} * model.config.heads, model.threads.threads());
+  return attendRows(cacheWords(), model.kv.headDim, group, shared) / group;
+}
+
 uint32_t roundUp(uint32_t outputs) {
   return std::max((outputs + OUTPUT_UNIT - 1) / OUTPUT_UNIT, 1u) * OUTPUT_UNIT;
 }
@@ -91,6 +99,7 @@ class Forward {
   const Kernels& kernels_;
   const uint32_t hidden_, queryWidth_, kvWidth_, qkvWidth_, intermediate_;
   uint32_t tokens_;  // tokens still computed
+  const uint32_t queriesOfCall_;
   float *x_, *normed_, *qkv_, *attended_, *gateUp_, *logits_;
   std::vector<uint32_t> positions_;
   std::vector<uint32_t> samplingTokens_;  // index of each sampling row's last token
@@ -110,7 +119,8 @@ Forward::Forward(Model* model, const qmh_batch& batch, float* logits)
       kvWidth_(model->kvWidth()),
       qkvWidth_(queryWidth_ + 2 * kvWidth_),
       intermediate_(model->config.intermediate),
-      tokens_(batch.total_tokens) {
+      tokens_(batch.total_tokens),
+      queriesOfCall_(queriesOfCall(*model, batch.total_tokens)) {
   const size_t n = tokens_;
   x_ = model->activations.reserve(
       n * (size_t{2} * hidden_ + qkvWidth_ + queryWidth_ + size_t{2} * intermediate_));
@@ -264,8 +274,9 @@ void Forward::planRow(Attending what, uint32_t layer, uint32_t row, uint32_t lan
     if (!measured && samples(batch_.phases[row])) add(sampling, count - 1, 1);
     return;
   }
-  const uint32_t most =
-      measured && lanes_[lane].accumulates(layer) ? count : std::max(ATTEND_ROWS / group, 1u);
+  const uint32_t most = measured && lanes_[lane].accumulates(layer) ? count
+                        : special                                     ? std::max(ATTEND_ROWS / group, 1u)
+                                                                      : queriesOfCall_;
   for (uint32_t i = 0; i < count; i += most) add(batch_.token_start[row] + i, i, std::min(most, count - i));
 }
 

@@ -18,6 +18,10 @@
 #include "vec_measure.h"
 
 namespace qm {
+#ifdef QM_COUNT_KV_ROWS
+// Instrumented builds: told of the rows of K, and as many of V, that a tile fetches.
+void countKvRows(uint32_t rows);
+#endif
 namespace {
 
 // One tile's K and V rows as float, by position within the tile.
@@ -42,6 +46,9 @@ inline void fetchTile(const AttendArgs& a, uint32_t start, uint32_t from, uint32
   const KvShape& s = a.shape;
   const size_t toV = kvOffset(s, 0, 0, KV_V, 0);
   float* wide = a.scratch;
+#ifdef QM_COUNT_KV_ROWS
+  countKvRows(to - from);
+#endif
   for (uint32_t p = from; p < to;) {
     const uint32_t offset = p % s.blockSize;
     const uint8_t* block = a.kv + kvOffset(s, a.table[p / s.blockSize], a.layer, KV_K, a.kvHead);
@@ -188,7 +195,7 @@ void measureProbes(const AttendArgs& a, const Recorder& recorder, uint32_t begin
 template <class V, class T>
 inline void attendTyped(const AttendArgs& a) {
   const uint32_t d = a.shape.headDim, rows = a.queries * a.group;
-  constexpr uint32_t MOST = ATTEND_ROWS > MAX_GROUP ? ATTEND_ROWS : MAX_GROUP;
+  constexpr uint32_t MOST = ATTEND_MOST_ROWS > MAX_GROUP ? ATTEND_MOST_ROWS : MAX_GROUP;
   Running<V> states[MOST];
   const auto qOf = [&](uint32_t r) { return a.q + r / a.group * a.qStride + size_t{r % a.group} * d; };
   const auto outOf = [&](uint32_t r) { return a.out + r / a.group * a.outStride + size_t{r % a.group} * d; };
