@@ -20,6 +20,8 @@ const BENCHES: Readonly<Record<string, () => Promise<Bench>>> = {
   "ordered-index-shapes": () => import("./ordered-index-shapes.js"),
   "node-search": () => import("./node-search.js"),
   "cache-policies": () => import("./cache-policies.js"),
+  "ordered-views": () => import("./ordered-views.js"),
+  "page-set": () => import("./page-set.js"),
   calls: () => import("./calls.js"),
   "eviction-cost": () => import("./eviction-cost.js"),
   "eviction-lab": () => import("./eviction-lab.js"),
