@@ -168,6 +168,19 @@ static int answer_cache(const call* c) {
   else if (is(c, "length")) put(qm_sequence_length(core, cache, u(c, 0)));
   else if (is(c, "settle")) put(qm_cache_settle_copies(core, cache));
   else if (is(c, "revert")) put(qm_cache_revert_copies(core, cache));
+  else if (is(c, "ordered")) {
+    int status = qm_cache_create(core,
+                                 &(qm_cache_options){.blocks = u(c, 0), .block_size = u(c, 1), .max_sequences = u(c, 2),
+                                                     .max_sequence_tokens = u(c, 3)},
+                                 &cache);
+    const int costs = u(c, 4) == QM_GDSF;
+    if (status == QM_OK)
+      status = qm_cache_set_order(core, cache, (qm_order)u(c, 4), u(c, 5), costs ? u(c, 7) / 4.0 : 1, costs ? u(c, 8) / 4.0 : 0);
+    put(status == QM_OK ? qm_cache_retain(core, cache, u(c, 6)) : status);
+  }
+  else if (is(c, "advise")) put(qm_sequence_advise(core, cache, u(c, 0), u(c, 1)));
+  else if (is(c, "prioritize")) put(qm_sequence_prioritize(core, cache, u(c, 0), u(c, 1), u(c, 2), u(c, 3)));
+  else if (is(c, "advance")) put(qm_cache_advance(core, cache, u(c, 0)));
   else if (is(c, "forget")) put(qm_cache_forget(core, cache));
   else if (is(c, "available")) put(qm_cache_available(core, cache));
   else if (is(c, "references")) put(qm_block_references(core, cache, u(c, 0)));

@@ -6,6 +6,7 @@
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
+import { type BlockOrderKind, ORDER_KINDS } from "../../bindings/block-order.js";
 import { root } from "../support/package-root.js";
 import { Random } from "../support/random.js";
 import { ConformanceHost } from "./host.js";
@@ -35,9 +36,22 @@ function tokens(random: Random, most: number): number[] {
 }
 
 const cacheCalls: Generator = async (recorder) => {
-  const { random } = recorder;
   await recorder.call("core", 11);
-  await recorder.call("cache", 14, 4, 9, 48, random.below(4) === 0 ? 0 : 1);
+  await recorder.call("cache", 14, 4, 9, 48, recorder.random.below(4) === 0 ? 0 : 1);
+  await callCache(recorder);
+};
+
+/** A cache under an eviction order: blocks of one token, so that whole prefixes come and go. */
+function orderedCalls(kind: BlockOrderKind, history: number): Generator {
+  return async (recorder) => {
+    await recorder.call("core", 14);
+    await recorder.call("ordered", 40, 1, 9, 48, ORDER_KINDS.indexOf(kind), history, 30, 3, 2);
+    await callCache(recorder, kind);
+  };
+}
+
+async function callCache(recorder: Recorder, kind?: BlockOrderKind): Promise<void> {
+  const { random } = recorder;
   const open: number[] = [];
   const any = (): number => (random.below(20) === 0 ? 12345678 : random.pick(open.length > 0 ? open : [77]));
   for (let i = 0; i < 400; i++) {
@@ -91,9 +105,14 @@ const cacheCalls: Generator = async (recorder) => {
         await recorder.call("length", any());
         await recorder.call("table", any());
     }
+    if (kind === "priority" && i % 5 === 0) {
+      await recorder.call("prioritize", any(), random.below(101), i + random.below(60), i + random.below(60));
+      await recorder.call("advance", i);
+    }
+    if (kind === "mark0" && i % 5 === 0) await recorder.call("advise", any(), random.below(2));
     if (i % 50 === 0) await recorder.call("validate");
   }
-};
+}
 
 const schedulerCalls: Generator = async (recorder) => {
   const { random } = recorder;
@@ -163,6 +182,11 @@ const GENERATORS: Readonly<Record<string, Generator>> = {
   "scheduler-2": schedulerCalls,
   "scheduler-3": schedulerCalls,
   index: indexCalls,
+  "order-gdsf": orderedCalls("gdsf", 50),
+  "order-s3-fifo": orderedCalls("s3-fifo", 40),
+  "order-gittins": orderedCalls("gittins", 80),
+  "order-mark0": orderedCalls("mark0", 40),
+  "order-priority": orderedCalls("priority", 0),
 };
 
 /** All scripts, made anew. */

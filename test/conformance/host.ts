@@ -8,6 +8,7 @@ import {
   QuartermasterError,
   type Scheduler,
 } from "../../bindings/main.js";
+import { ORDER_KINDS } from "../../bindings/block-order.js";
 import { STATUS_CODES } from "../../bindings/errors.js";
 import type { Answer, Call } from "./script.js";
 
@@ -50,6 +51,26 @@ export class ConformanceHost {
       this.cache = this.core.kvCache(shape);
       return [0];
     },
+    ordered: ([blocks, blockSize, maxSequences, maxSequenceTokens, ...order]: number[]) => {
+      const [kind, history, retainBlocks, baseCost, depthCost] = order;
+      const costs = ORDER_KINDS[kind] === "gdsf" ? { baseCost: baseCost / 4, depthCost: depthCost / 4 } : {};
+      this.cache = this.core.kvCache({
+        blocks,
+        blockSize,
+        maxSequences,
+        maxSequenceTokens,
+        evictionOrder: { kind: ORDER_KINDS[kind], history, ...costs },
+        retainBlocks,
+      });
+      return [0];
+    },
+    advise: ([sequence, discard]: number[]) => [
+      this.cache.advise(sequence, discard === 0 ? "keep" : "discard"),
+    ],
+    prioritize: ([sequence, priority, priorityUntilUs, liveUntilUs]: number[]) => [
+      this.cache.prioritize(sequence, { priority, priorityUntilUs, liveUntilUs }),
+    ],
+    advance: ([nowUs]: number[]) => [(this.cache.advance(nowUs), 0)],
     open: ([namespace, isPrivate, tokens]: [number, number, number[]]) => [
       this.cache.open({ tokens, namespace, private: isPrivate !== 0 }),
     ],

@@ -139,6 +139,26 @@ QM_API int qm_block_references(qm_core* core, qm_cache cache, uint32_t block);
 /* Forgets every cached block that nobody holds. Returns their number. */
 QM_API int qm_cache_forget(qm_core* core, qm_cache cache);
 
+/* Which unheld cached block goes first when room is needed (docs/abi.md, "Eviction orders"). */
+typedef enum qm_order {
+  QM_LRU = 0, QM_FIFO = 1, QM_LFU = 2, QM_S3_FIFO = 3, QM_GDSF = 4, QM_SCORED = 5, QM_GITTINS = 6,
+  QM_MARKER = 7, QM_FLUSH_ALL_0S = 8, QM_MARK0 = 9, QM_MARK_AND_PREDICT = 10, QM_BY_PRIORITY = 11
+} qm_order;
+/* Gives a cache an order while it is new; QM_LRU is what it has. history: blocks remembered after they have left, 0 to
+ * 2^26. base_cost, depth_cost: QM_GDSF only, >= 0. */
+QM_API int qm_cache_set_order(qm_core* core, qm_cache cache, qm_order order, uint32_t history, double base_cost,
+                              double depth_cost);
+/* Unheld cached blocks to keep at most. */
+QM_API int qm_cache_retain(qm_core* core, qm_cache cache, uint32_t blocks);
+/* What an order is told of a sequence's cached blocks; returns their number, QM_INVALID_ARGUMENT under another order.
+ * QM_BY_PRIORITY: priority 0 to 100 until a time, and a time to live; times in us, HUGE_VAL for ever. */
+QM_API int qm_sequence_prioritize(qm_core* core, qm_cache cache, uint32_t sequence, uint32_t priority,
+                                  double priority_until_us, double live_until_us);
+/* QM_FLUSH_ALL_0S, QM_MARK0, QM_MARK_AND_PREDICT: 1 discard, 0 keep. */
+QM_API int qm_sequence_advise(qm_core* core, qm_cache cache, uint32_t sequence, uint32_t discard);
+/* QM_BY_PRIORITY: the clock has come to now_us. */
+QM_API int qm_cache_advance(qm_core* core, qm_cache cache, double now_us);
+
 /* ---- scheduler ------------------------------------------------------------------------------------------------ */
 
 typedef enum qm_policy { QM_FCFS = 0, QM_PRIORITY = 1, QM_SHORTEST_FIRST = 2 } qm_policy;

@@ -22,6 +22,7 @@ enum { QM_SCRATCH = 1, QM_ORDERED_INDEX = 2, QM_KV_CACHE = 3, QM_SCHEDULER = 4, 
 enum {
   QM_WORKERS_AT = 112, /* who is attached: bytes that a snapshot leaves zero */
   QM_WORKERS_BYTES = 16,
+  QM_CACHE_BLOCKS = 0,
   QM_CACHE_MAX_SEQUENCES = 3 * 4,
   QM_CACHE_MAX_SEQUENCE_TOKENS = 4 * 4,
   QM_SCRATCH_BYTES = 65536,

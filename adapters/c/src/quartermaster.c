@@ -353,6 +353,38 @@ int qm_cache_forget(qm_core* core, qm_cache cache) {
   RESULT(core, w2c_qm_kvForget(instance, cache));
 }
 
+int qm_cache_set_order(qm_core* core, qm_cache cache, qm_order order, uint32_t history, double base_cost,
+                       double depth_cost) {
+  REQUIRE(core, QM_KV_CACHE, cache);
+  double bytes = 0;
+  if (order == QM_LRU) return QM_OK;
+  QM_CALL(core, bytes, w2c_qm_kvOrderBytes(instance, word(core, cache + QM_CACHE_BLOCKS), (uint32_t)order, history));
+  const int status = make_room(core, bytes);
+  if (status != QM_OK) return status;
+  RESULT(core, w2c_qm_kvOrderCreate(instance, cache, (uint32_t)order, history, base_cost, depth_cost));
+}
+
+int qm_cache_retain(qm_core* core, qm_cache cache, uint32_t blocks) {
+  REQUIRE(core, QM_KV_CACHE, cache);
+  RESULT(core, w2c_qm_kvRetain(instance, cache, blocks));
+}
+
+int qm_sequence_prioritize(qm_core* core, qm_cache cache, uint32_t sequence, uint32_t priority,
+                           double priority_until_us, double live_until_us) {
+  REQUIRE(core, QM_KV_CACHE, cache);
+  RESULT(core, w2c_qm_kvPrioritize(instance, cache, sequence, priority, priority_until_us, live_until_us));
+}
+
+int qm_sequence_advise(qm_core* core, qm_cache cache, uint32_t sequence, uint32_t discard) {
+  REQUIRE(core, QM_KV_CACHE, cache);
+  RESULT(core, w2c_qm_kvAdvise(instance, cache, sequence, discard));
+}
+
+int qm_cache_advance(qm_core* core, qm_cache cache, double now_us) {
+  REQUIRE(core, QM_KV_CACHE, cache);
+  RESULT(core, w2c_qm_kvAdvance(instance, cache, now_us));
+}
+
 /* ---- scheduler ------------------------------------------------------------------------------------------------ */
 
 static uint32_t least(uint32_t a, uint32_t b) { return a < b ? a : b; }
