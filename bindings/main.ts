@@ -84,7 +84,16 @@ export {
   type TenantPlace,
 } from "./ordered-view.js";
 export { Phase, TRANSFER_WORDS, TransferOp, type StepPlan } from "./plan.js";
+export { blockTableOf, planDigest } from "./plan-digest.js";
 export type { PrefixProbe } from "./prefix-probe.js";
+export { createScheduler, recordScheduler, type SchedulerSetup } from "./record.js";
+export {
+  replay,
+  type ReplayedStep,
+  type ReplayMismatch,
+  type ReplayOptions,
+  type ReplayReport,
+} from "./replay.js";
 export { resolveSampling } from "./sampling.js";
 export {
   PlanHeader,

@@ -2,20 +2,25 @@
 /** The `quartermaster` command. */
 import { QuartermasterError } from "../bindings/errors.js";
 import { INSPECT_HELP, inspect } from "./inspect.js";
+import { replayRecord, REPLAY_HELP } from "./replay.js";
 import { run, RUN_HELP } from "./run.js";
 
 const HELP = `quartermaster <command> [options]
 
 Commands
   run                  serve a workload on a model and report latency, cache hits and correctness
+  replay FILE          plan again what run --record wrote, and say whether every plan is the same
   inspect MODEL_DIR    what a model needs: weights, KV bytes a token, blocks that fit a given memory
 
 quartermaster <command> --help lists a command's options.`;
 
-const COMMANDS: Readonly<Record<string, { help: string; main: (args: string[]) => Promise<void> }>> = {
-  run: { help: RUN_HELP, main: run },
-  inspect: { help: INSPECT_HELP, main: inspect },
-};
+/** `main` returns the exit status; nothing means 0. */
+const COMMANDS: Readonly<Record<string, { help: string; main: (args: string[]) => Promise<number | void> }>> =
+  {
+    run: { help: RUN_HELP, main: run },
+    replay: { help: REPLAY_HELP, main: replayRecord },
+    inspect: { help: INSPECT_HELP, main: inspect },
+  };
 
 async function main(args: string[]): Promise<number> {
   const [name, ...rest] = args;
@@ -33,8 +38,7 @@ async function main(args: string[]): Promise<number> {
     return 0;
   }
   try {
-    await command.main(rest);
-    return 0;
+    return (await command.main(rest)) ?? 0;
   } catch (error) {
     const code = (error as { code?: unknown }).code;
     const expected =

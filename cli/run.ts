@@ -3,8 +3,8 @@ import { readFile, writeFile } from "node:fs/promises";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import type { Build } from "../bindings/module.js";
-import { Core } from "../bindings/core.js";
 import { Engine, type StepReport } from "../bindings/engine.js";
+import { createScheduler, recordScheduler, type SchedulerSetup } from "../bindings/record.js";
 import { POLICIES } from "../bindings/scheduler.js";
 import { BACKENDS, openModel } from "../native-host/executor/main.js";
 import { timelinePlot, type TimelineSample } from "../sim/plot.js";
@@ -13,6 +13,7 @@ import { readTrace } from "../sim/traces.js";
 import { applyTrace, readPrompts, type WorkloadRequest } from "../sim/workload.js";
 import { choice, integer, positive } from "./options.js";
 import { Progress } from "./progress.js";
+import { RecordFile } from "./record-file.js";
 
 export const RUN_HELP = `quartermaster run [options]
 
@@ -43,6 +44,7 @@ Execution
 
 Output
   --plot FILE            write an SVG timeline of blocks, batches and cache hits
+  --record FILE          write everything that goes into the scheduler, for quartermaster replay
   --json                 print one JSON object on standard output`;
 
 const EMBEDDED = fileURLToPath(new URL("../../native-host/models/tiny-retrieval", import.meta.url));
@@ -64,6 +66,7 @@ const OPTIONS = {
   build: { type: "string" },
   threads: { type: "string" },
   plot: { type: "string" },
+  record: { type: "string" },
   json: { type: "boolean" },
 } as const;
 
@@ -120,26 +123,33 @@ export async function serve(
   });
   const { maxSequenceTokens, vocabSize, backend } = model.executor.describe();
   const prompts = workload.map((request) => model.tokenizer.encode(request.text));
-  const core = await Core.create({ build, seed: integer("seed", values.seed, 1, 0, 2 ** 50) });
-  const cache = core.kvCache({
-    blocks,
-    blockSize,
-    maxSequences: maxRunning,
-    maxSequenceTokens,
-    prefixCache: !values["no-prefix-cache"],
-  });
-  const scheduler = core.scheduler({
-    cache,
-    vocabSize,
-    maxRequests: workload.length,
-    maxRunning,
-    maxBatchTokens,
-    policy,
-    tokenCapacity: prompts.reduce(
-      (sum, tokens, i) => sum + wholePages(tokens.length + workload[i].maxNewTokens),
-      0,
-    ),
-  });
+  const setup: SchedulerSetup = {
+    seed: integer("seed", values.seed, 1, 0, 2 ** 50),
+    cache: {
+      blocks,
+      blockSize,
+      maxSequences: maxRunning,
+      maxSequenceTokens,
+      prefixCache: !values["no-prefix-cache"],
+    },
+    scheduler: {
+      vocabSize,
+      maxRequests: workload.length,
+      maxRunning,
+      maxBatchTokens,
+      policy,
+      tokenCapacity: prompts.reduce(
+        (sum, tokens, i) => sum + wholePages(tokens.length + workload[i].maxNewTokens),
+        0,
+      ),
+    },
+  };
+  const record = values.record === undefined ? undefined : new RecordFile(values.record);
+  const scheduler =
+    record === undefined
+      ? await createScheduler(setup, { build })
+      : await recordScheduler(setup, (line) => record.write(line), { build });
+  const { core, cache } = scheduler;
 
   const timeline: TimelineSample[] = [];
   const latency = new LatencyRecorder();
@@ -197,6 +207,7 @@ export async function serve(
   } finally {
     progress.end();
     await engine.close();
+    record?.close();
   }
   const seconds = (performance.now() * 1000 - startUs) / 1e6;
   core.validate();
@@ -235,4 +246,5 @@ export async function run(args: string[]): Promise<void> {
   if (note !== undefined) console.log(`wasm kernels: ${note}`);
   console.log(formatReport(report));
   if (values.plot !== undefined) console.log(`  timeline              ${values.plot}`);
+  if (values.record !== undefined) console.log(`  record                ${values.record}`);
 }

@@ -65,6 +65,35 @@ test("run takes arrivals from a trace", { skip: existsSync(azure) ? false : `${a
   assert.equal((JSON.parse(stdout) as { correct: number }).correct, 240);
 });
 
+test("replay of the embedded workload is identical, in another build too; a tampered record is noticed", () => {
+  const record = join(folder, "run.jsonl");
+  const served = quartermaster(["run", "--json", "--blocks", "100", "--record", record]);
+  assert.equal(served.status, 0, served.stderr);
+  for (const build of ["core", "core-threads"]) {
+    const { status, stdout } = quartermaster(["replay", record, "--build", build, "--json"]);
+    assert.equal(status, 0);
+    const report = JSON.parse(stdout) as { steps: number; requests: number };
+    assert.ok(report.steps > 100);
+    assert.equal(report.requests, 240);
+  }
+  const printed = quartermaster(["replay", record, "--step", "2"]).stdout;
+  assert.match(printed, /step 2 at .* us[\s\S]*request \d+, (decode|last chunk|prefill chunk)[\s\S]*slots/);
+  const { plan } = JSON.parse(quartermaster(["replay", record, "--step", "2", "--json"]).stdout) as {
+    plan: { stepId: number; rows: { tokens: number[]; slots: number[] }[] };
+  };
+  assert.equal(plan.stepId, 2);
+  assert.ok(plan.rows.length > 0 && plan.rows.every((row) => row.tokens.length === row.slots.length));
+
+  const text = readFileSync(record, "utf8");
+  const seventh = /"step":[^,]*,"id":7,"plan":"(.)/.exec(text)!;
+  const digit = seventh[1] === "0" ? "1" : "0";
+  const tampered = join(folder, "tampered.jsonl");
+  writeFileSync(tampered, text.replace(seventh[0], seventh[0].slice(0, -1) + digit));
+  const noticed = quartermaster(["replay", tampered]);
+  assert.equal(noticed.status, 1);
+  assert.match(noticed.stdout, /^step 7 differs/);
+});
+
 test("inspect says what a model needs", () => {
   const { stdout } = quartermaster(["inspect", TINY_RETRIEVAL, "--memory", "64M", "--json"]);
   const report = JSON.parse(stdout) as Record<string, number>;
@@ -75,7 +104,7 @@ test("inspect says what a model needs", () => {
 });
 
 test("every command has help, and bad options are named", () => {
-  assert.match(quartermaster(["--help"]).stdout, /run[\s\S]*inspect/);
+  assert.match(quartermaster(["--help"]).stdout, /run[\s\S]*replay[\s\S]*inspect/);
   assert.match(quartermaster(["run", "--help"]).stdout, /--max-batch-tokens/);
   assert.match(quartermaster(["inspect", "--help"]).stdout, /--memory/);
   const refused = (args: string[], message: RegExp): void => {
@@ -91,5 +120,8 @@ test("every command has help, and bad options are named", () => {
   refused(["run", "--blocks", "4"], /pool has 4 blocks/);
   refused(["run", "--model", join(folder, "nowhere")], /config\.json/);
   refused(["run", "--prompts", join(folder, "nowhere")], /no such file/);
+  refused(["replay"], /FILE/);
+  refused(["replay", join(folder, "nowhere")], /no such file/);
+  refused(["run", "--record", join(folder, "no", "folder")], /no such file/);
   refused(["inspect", TINY_RETRIEVAL, "--memory", "lots"], /--memory is "lots"/);
 });

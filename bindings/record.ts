@@ -1,0 +1,176 @@
+/**
+ * Record: everything that goes into a scheduler, as lines of JSON, with a digest of every plan that came out.
+ *
+ *   {"record": 1, "seed", "cache", "scheduler"}      the first line: how the core was created
+ *   {"submit": {tokens, maxNewTokens, ...}, "request"}
+ *   {"step": nowUs, "id", "plan": digest}
+ *   {"commit": id, "nowUs", "tokens", "finished"?: [sampling rows], "outcomes": digest}
+ *   {"abandon": id}   {"abort": request}
+ *
+ * The core is deterministic and these are all of its inputs, so `replay` (replay.ts) makes the same plans from them, in
+ * any build. Refused calls change nothing and are left out; a call that traps is written with "trapped": true.
+ */
+import { Core, type CoreOptions } from "./core.js";
+import { QuartermasterError } from "./errors.js";
+import type { KvCacheOptions } from "./kv-cache.js";
+import type { StepPlan } from "./plan.js";
+import { outcomesDigest, planDigest } from "./plan-digest.js";
+import {
+  type CommitResults,
+  type RequestId,
+  type RequestOptions,
+  Scheduler,
+  type SchedulerOptions,
+} from "./scheduler.js";
+
+/** Version of the lines. */
+export const RECORD_VERSION = 1;
+
+/** How to create a core with one cache and one scheduler. */
+export interface SchedulerSetup {
+  /** Seed of the core. Default 0. */
+  seed?: number | bigint;
+  cache: KvCacheOptions;
+  scheduler: Omit<SchedulerOptions, "cache">;
+}
+
+/** How to load the core; the seed is the setup's. */
+export type SetupCoreOptions = Omit<CoreOptions, "seed">;
+
+export type RecordLine =
+  | {
+      record: number;
+      seed: string;
+      cache: KvCacheOptions;
+      scheduler: Omit<SchedulerOptions, "cache">;
+    }
+  | { submit: RecordedRequest; request: RequestId; trapped?: true }
+  | { step: number; id: number; plan: string; trapped?: true }
+  | { commit: number; nowUs: number; tokens: number[]; finished?: number[]; outcomes: string; trapped?: true }
+  | { abandon: number; trapped?: true }
+  | { abort: RequestId; trapped?: true };
+
+export type RecordedRequest = Omit<RequestOptions, "tokens" | "id"> & { tokens: number[]; id?: string };
+
+/** Options of a request that are recorded as they are: all but its tokens and its id. */
+const REQUEST_FIELDS = Object.keys({
+  maxNewTokens: true,
+  namespace: true,
+  priority: true,
+  arrivalUs: true,
+} satisfies Record<keyof Omit<RequestOptions, "tokens" | "id">, true>) as (keyof RequestOptions)[];
+
+/** A scheduler on a core and a cache of its own. Throws what creating them throws. */
+export async function createScheduler(
+  setup: SchedulerSetup,
+  options: SetupCoreOptions = {},
+): Promise<Scheduler> {
+  const core = await Core.create({ ...options, seed: setup.seed ?? 0 });
+  const cache = core.kvCache(setup.cache);
+  return core.scheduler({ ...setup.scheduler, cache });
+}
+
+/**
+ * As `createScheduler`, and `write` gets a line (without its end) for each input. The cache and the core must be left to
+ * the scheduler: what else changes them is not recorded.
+ */
+export async function recordScheduler(
+  setup: SchedulerSetup,
+  write: (line: string) => void,
+  options: SetupCoreOptions = {},
+): Promise<Scheduler> {
+  const scheduler = new RecordingScheduler(await createScheduler(setup, options), write);
+  const first: RecordLine = {
+    record: RECORD_VERSION,
+    seed: String(setup.seed ?? 0),
+    cache: setup.cache,
+    scheduler: setup.scheduler,
+  };
+  write(JSON.stringify(first));
+  return scheduler;
+}
+
+class RecordingScheduler extends Scheduler {
+  readonly #write: (line: string) => void;
+
+  constructor(scheduler: Scheduler, write: (line: string) => void) {
+    super(scheduler.core, scheduler.pointer, scheduler.cache);
+    this.#write = write;
+  }
+
+  override submit(options: RequestOptions): RequestId {
+    const submit = requestFields(options);
+    return this.#record(
+      () => super.submit(options),
+      (request = 0) => ({ submit, request }),
+    );
+  }
+
+  override step(nowUs: number): StepPlan {
+    return this.#record(
+      () => super.step(nowUs),
+      (plan) => ({
+        step: nowUs,
+        id: plan?.stepId ?? 0,
+        plan: plan === undefined ? "" : planDigest(plan, this.outcomes()),
+      }),
+    );
+  }
+
+  override commit(stepId: number, nowUs: number, results: CommitResults): void {
+    this.#record(
+      () => (super.commit(stepId, nowUs, results), true),
+      (done) => {
+        const finished = Array.from(results.finished ?? []).flatMap((flag, row) => (flag ? [row] : []));
+        return {
+          commit: stepId,
+          nowUs,
+          tokens: Array.from(results.tokens),
+          ...(finished.length > 0 && { finished }),
+          outcomes: done ? outcomesDigest(this.outcomes()) : "",
+        };
+      },
+    );
+  }
+
+  override abandon(stepId: number): void {
+    this.#record(
+      () => super.abandon(stepId),
+      () => ({ abandon: stepId }),
+    );
+  }
+
+  override abort(request: RequestId): void {
+    this.#record(
+      () => super.abort(request),
+      () => ({ abort: request }),
+    );
+  }
+
+  /** Runs a call and writes its line; `line` gets what the call returned, nothing when it trapped. */
+  #record<Result>(run: () => Result, line: (result?: Result) => RecordLine): Result {
+    let result: Result;
+    try {
+      result = run();
+    } catch (error) {
+      const trapped =
+        error instanceof QuartermasterError && error.code === "POISONED" && error.cause instanceof Error;
+      if (trapped) this.#write(JSON.stringify({ ...line(), trapped: true }));
+      throw error;
+    }
+    this.#write(JSON.stringify(line(result)));
+    return result;
+  }
+}
+
+function requestFields(options: RequestOptions): RecordedRequest {
+  const fields = REQUEST_FIELDS.filter((name) => options[name] !== undefined).map(
+    (name) => [name, options[name]] as const,
+  );
+  const id = options.id === undefined ? {} : { id: String(options.id) };
+  return {
+    tokens: Array.from(options.tokens ?? []),
+    ...id,
+    ...Object.fromEntries(fields),
+  } as RecordedRequest;
+}
