@@ -58,6 +58,8 @@ const REQUEST_FIELDS = Object.keys({
   namespace: true,
   priority: true,
   arrivalUs: true,
+  peakSlots: true,
+  lastChunk: true,
 } satisfies Record<keyof Omit<RequestOptions, "tokens" | "id">, true>) as (keyof RequestOptions)[];
 
 /** A scheduler on a core and a cache of its own. Throws what creating them throws. */
@@ -72,7 +74,7 @@ export async function createScheduler(
 
 /**
  * As `createScheduler`, and `write` gets a line (without its end) for each input. The cache and the core must be left to
- * the scheduler: what else changes them is not recorded.
+ * the scheduler: what else changes them, as the lanes of requests that drop tokens do, is not recorded.
  */
 export async function recordScheduler(
   setup: SchedulerSetup,
