@@ -13,6 +13,7 @@ const BENCHES: Readonly<Record<string, () => Promise<Bench>>> = {
   "allocate-free": () => import("./allocate-free.js"),
   "decode-step": () => import("./decode-step.js"),
   admit: () => import("./admit.js"),
+  "admission-order": () => import("./admission-order.js"),
   "bytes-per-block": () => import("./bytes-per-block.js"),
   forward: () => import("./forward.js"),
   "index-choice": () => import("./index-choice.js"),

@@ -419,6 +419,7 @@ export class Core {
           shape.policy,
           tokenCapacity,
           shape.queueTimeoutUs,
+          shape.agingTokens,
         ),
       "scheduler",
     );

@@ -194,6 +194,7 @@ export interface SchedulingExports {
     policy: number,
     tokenCapacity: number,
     queueTimeoutUs: number,
+    agingTokens: number,
   ): number;
   requestSubmit(
     scheduler: number,

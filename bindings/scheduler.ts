@@ -15,11 +15,11 @@ export type RequestId = number & { readonly brand?: "RequestId" };
 
 /**
  * Order of the waiting queue: by arrival; by priority then arrival; by priority, then fewest tokens to
- * compute, then arrival.
+ * compute, then arrival; by priority, then longest cached prefix, aged (`agingTokens`).
  */
-export type PolicyName = "fcfs" | "priority" | "shortest-first";
+export type PolicyName = "fcfs" | "priority" | "shortest-first" | "longest-prefix";
 
-export const POLICIES: readonly PolicyName[] = ["fcfs", "priority", "shortest-first"];
+export const POLICIES: readonly PolicyName[] = ["fcfs", "priority", "shortest-first", "longest-prefix"];
 
 export interface SchedulerOptions {
   /** The cache whose blocks are scheduled; of the same core. */
@@ -46,6 +46,11 @@ export interface SchedulerOptions {
    * min(maxSequenceTokens, 1024).
    */
   tokenCapacity?: number;
+  /**
+   * Policy "longest-prefix": how many cached tokens more a request needs for each place that it arrived later, to be
+   * served first, 1 to 256. At most maxSequenceTokens / agingTokens later arrivals ever overtake a request. Default 1.
+   */
+  agingTokens?: number;
   /** Reject requests that have waited longer than this without ever running; 0 (default) = never. */
   queueTimeoutUs?: number;
 }
@@ -189,6 +194,7 @@ export class Scheduler {
       policy,
       tokenCapacity: requireInteger("tokenCapacity", tokenCapacity, 1, 2 ** 30),
       queueTimeoutUs,
+      agingTokens: requireInteger("agingTokens", options.agingTokens ?? 1, 1, 256),
     };
   }
 

@@ -8,7 +8,7 @@ import { INVALID_ARGUMENT, OK, OUT_OF_MEMORY, Status, TOO_LONG } from "../memory
 import { KvCache } from "../paging/layout";
 import { nextArrivalUs } from "../scheduling/arrivals";
 import { abandon, abort, commit, computedTokens } from "../scheduling/commit";
-import { Policy, Request, request, Scheduler, schedulerBytes } from "../scheduling/layout";
+import { MAX_AGING_TOKENS, Policy, Request, request, Scheduler, schedulerBytes } from "../scheduling/layout";
 import { isLive, submit } from "../scheduling/requests";
 import { schedulerCreate, schedulerShapeValid } from "../scheduling/scheduler";
 import { step } from "../scheduling/step";
@@ -48,11 +48,13 @@ export function schedulerRegionCreate(
   policy: u32,
   tokenCapacity: u32,
   queueTimeoutUs: f64,
+  agingTokens: u32,
 ): Status {
   const kv = changetype<KvCache>(cache);
   if (!schedulerShapeValid(kv, maxRequests, maxRunning, maxBatchTokens, tokenCapacity))
     return INVALID_ARGUMENT;
-  if (vocabSize == 0 || policy > <u32>Policy.ShortestFirst || !(queueTimeoutUs >= 0)) return INVALID_ARGUMENT;
+  if (vocabSize == 0 || policy > <u32>Policy.LongestPrefix || !(queueTimeoutUs >= 0)) return INVALID_ARGUMENT;
+  if (agingTokens == 0 || agingTokens > MAX_AGING_TOKENS) return INVALID_ARGUMENT;
   const bytes = schedulerBytes(kv, maxRequests, maxRunning, maxBatchTokens, tokenCapacity);
   const s = changetype<Scheduler>(arenaTake(ARENA, RegionKind.Scheduler, bytes));
   if (changetype<usize>(s) == 0) return OUT_OF_MEMORY;
@@ -68,6 +70,7 @@ export function schedulerRegionCreate(
     policy,
     tokenCapacity,
     queueTimeoutUs,
+    agingTokens,
     arenaSeed(ARENA),
   );
   return checked(s, OK);

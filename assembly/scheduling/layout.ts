@@ -2,7 +2,7 @@
  * Scheduler: its records and its one region.
  *
  *   header (Scheduler)
- *   requests   [maxRequests] Request, 96 B
+ *   requests   [maxRequests] Request
  *   pageRows   [maxRequests][pageStride] u32      token pages of each request
  *   pages      [pageCount][PAGE_TOKENS] u32       prompt and generated tokens
  *   freePages  [pageCount] u32                    stack
@@ -29,6 +29,8 @@ import { planBytes } from "./plan-layout";
 // @ts-ignore: decorator
 @inline export const MAX_PRIORITY: u32 = 255;
 // @ts-ignore: decorator
+@inline export const MAX_AGING_TOKENS: u32 = 256;
+// @ts-ignore: decorator
 @inline export const MAX_BATCH_TOKENS: u32 = 1 << 22;
 
 /** Order of the waiting queue. Ties are served in order of arrival; a preempted request keeps its place. */
@@ -39,6 +41,8 @@ export const enum Policy {
   Priority = 1,
   /** Smaller priority number first, then fewer tokens to compute, then order of arrival. */
   ShortestFirst = 2,
+  /** Smaller priority number first, then the longest cached prefix, aged by later arrivals (prefix-order.ts). */
+  LongestPrefix = 3,
 }
 
 export const enum State {
@@ -84,6 +88,8 @@ export class Scheduler {
   stepId: u32;
   preemptedInStep: u32;
   budgetLeft: u32;
+  /** LongestPrefix: tokens of prefix that a later arrival needs more to overtake. */
+  agingTokens: u32;
   queueTimeoutUs: f64;
   /** Time of the last step. */
   nowUs: f64;
@@ -100,8 +106,10 @@ export class Request {
   /** Id given by the host; 0 = none. */
   id: u64;
   arrivalUs: f64;
-  /** Place in the waiting queue, kept across preemption. */
+  /** Place in the waiting queue, kept across preemption (LongestPrefix: as last ordered). */
   key: u64;
+  /** Order of arrival. */
+  order: u64;
   generation: u32;
   state: u32;
   promptTokens: u32;
@@ -124,6 +132,8 @@ export class Request {
   pageCount: u32;
   /** Position in the arrivals heap. */
   heapIndex: u32;
+  /** Step in which its place was last computed. */
+  orderedIn: u32;
   /** Most slots that its longest lane holds once its prompt is computed; 0: it keeps every token. */
   peakSlots: u32;
   /** Fewest tokens that its last chunk should have. */

@@ -2,10 +2,11 @@
  * Waiting queue: an ordered index from a queue key to the request's slot.
  *
  *   key   | 8 bits class | 20 bits metric | 36 bits order of arrival |       policies that use a metric
+ *         | 8 bits class | 36 bits position | 20 bits cached tokens  |       LongestPrefix
  *         | 8 bits class | 56 bits order of arrival                  |       the others
  *
  * A key is computed once, when the request arrives, and kept across preemption: a preempted request stands
- * before everything that arrived after it. Enter, leave and next are one index operation each.
+ * before everything that arrived after it. LongestPrefix computes it again before requests are admitted. Enter, leave and next are one index operation each.
  */
 import { indexDelete } from "../index/delete";
 import { indexPut } from "../index/put";
@@ -18,11 +19,23 @@ import { knownTokens, Policy, Request, request, Scheduler, State } from "./layou
 function queueKey(s: Scheduler, r: Request): u64 {
   s.order += 1;
   const order = s.order;
+  r.order = order;
   if (s.policy == Policy.Fcfs) return order;
   const rank = (<u64>r.priority) << 56;
   if (s.policy == Policy.Priority) return rank | order;
+  if (s.policy == Policy.LongestPrefix) return prefixKey(s, r, 0);
   const metric = <u64>min(knownTokens(r), MAX_METRIC);
   return rank | (metric << 36) | (order & 0xfffffffff);
+}
+
+/**
+ * Place of a request of which `cached` tokens are cached: later arrivals stand `agingTokens` a place behind, cached
+ * tokens move it forward as far. Of equal positions the one that arrived first comes first: it has less cached.
+ */
+export function prefixKey(s: Scheduler, r: Request, cached: u32): u64 {
+  const forward = <u64>min(cached, MAX_METRIC);
+  const position = r.order * <u64>s.agingTokens + <u64>MAX_METRIC - forward;
+  return ((<u64>r.priority) << 56) | ((position & 0xfffffffff) << 20) | forward;
 }
 
 /** A request has arrived: gives it its place. */

@@ -128,6 +128,7 @@ export function submit(
   r.planRow = 0;
   r.aborted = 0;
   r.admittedNow = 0;
+  r.orderedIn = 0;
   r.peakSlots = min(peakSlots, promptTokens + maxNewTokens - 1);
   r.lastChunk = lastChunk;
   takePages(s, slot, r, pagesFor(promptTokens + maxNewTokens));

@@ -44,6 +44,7 @@ export function schedulerCreate(
   policy: u32,
   tokenCapacity: u32,
   queueTimeoutUs: f64,
+  agingTokens: u32,
   seed: u64,
 ): void {
   schedulerLayOut(s, kv, maxRequests, maxRunning, maxBatchTokens, tokenCapacity);
@@ -52,6 +53,7 @@ export function schedulerCreate(
   s.vocabSize = vocabSize;
   s.policy = policy;
   s.queueTimeoutUs = queueTimeoutUs;
+  s.agingTokens = agingTokens;
   const nodes = indexNodesFor(maxRequests, 4);
   indexCreate(s.waiting, nodes, 4, seed);
   indexCreate(s.ids, nodes, 4, seed ^ 1);

@@ -31,6 +31,7 @@ import { nextArrivalUs, popArrival } from "./arrivals";
 import { emitPlan, recordOutcome } from "./emit";
 import { knownTokens, Policy, Request, request, runningAt, Scheduler, setRunning, State } from "./layout";
 import { OutcomeKind, setWord, StepPlan } from "./plan-layout";
+import { orderByPrefix } from "./prefix-order";
 import { dequeue, enqueueArrived, requeue, seekWaiting } from "./queue";
 import { endRequest, handleOf, validTime } from "./requests";
 import { readTokens } from "./tokens";
@@ -200,6 +201,14 @@ function rejectTimedOut(s: Scheduler, plan: StepPlan): void {
 }
 
 function planAdmissions(s: Scheduler, plan: StepPlan): void {
+  if (
+    s.policy == Policy.LongestPrefix &&
+    s.waitingCount > 1 &&
+    s.budgetLeft > 0 &&
+    s.runningCount < s.maxRunning &&
+    availableBlocks(s.kv) > 0
+  )
+    orderByPrefix(s);
   while (s.budgetLeft > 0 && s.runningCount < s.maxRunning && availableBlocks(s.kv) > 0) {
     if (!seekWaiting(s, 1)) return;
     const slot = <u32>s.foundValue;

@@ -45,7 +45,9 @@ export interface MapSchedulerOptions {
   maxBatchTokens: number;
   maxChunkTokens: number;
   watermarkBlocks: number;
-  policy: "fcfs" | "priority" | "shortest-first";
+  policy: "fcfs" | "priority" | "shortest-first" | "longest-prefix";
+  /** Policy "longest-prefix". */
+  agingTokens?: number;
 }
 
 export class MapScheduler {
@@ -130,6 +132,7 @@ export class MapScheduler {
       budget -= tokens;
     }
     if (plan.preempted.length === 0) {
+      if (this.#options.policy === "longest-prefix") this.#orderByPrefix();
       while (budget > 0 && this.running.length < this.#options.maxRunning && this.#cache.available > 0) {
         const request = this.waiting[0];
         if (request === undefined || !this.#admit(request)) break;
@@ -201,6 +204,16 @@ export class MapScheduler {
     let at = this.waiting.length;
     while (at > 0 && before(request, this.waiting[at - 1]) < 0) at -= 1;
     this.waiting.splice(at, 0, request);
+  }
+
+  /** Those with many cached tokens first; a later arrival needs agingTokens more for each place. */
+  #orderByPrefix(): void {
+    const { agingTokens = 1 } = this.#options;
+    for (const request of this.waiting) {
+      const cached = this.#cache.match(request.tokens, request.namespace).length * this.#cache.blockSize;
+      request.rank = request.order * agingTokens - cached;
+    }
+    this.waiting.sort((a, b) => a.priority - b.priority || a.rank - b.rank || a.order - b.order);
   }
 
   #requeue(request: MapRequest): void {

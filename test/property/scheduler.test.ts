@@ -39,6 +39,7 @@ class Harness {
       maxChunkTokens: number;
       watermarkBlocks: number;
       policy: PolicyName;
+      agingTokens: number;
     },
     readonly random: Random,
   ) {
@@ -192,7 +193,8 @@ async function start(build: Build, seed: number, prefixCache = true): Promise<Ha
     maxBatchTokens: maxRunning + random.below(24),
     maxChunkTokens: random.below(3) === 0 ? 1 + random.below(6) : 0,
     watermarkBlocks: random.below(4),
-    policy: random.pick(["fcfs", "priority", "shortest-first"] as const),
+    policy: random.pick(["fcfs", "priority", "shortest-first", "longest-prefix"] as const),
+    agingTokens: 1 + random.below(4),
   };
   const core = await Core.create({ build, seed: seed >>> 0 });
   const cache = core.kvCache({ ...CACHE, prefixCache });

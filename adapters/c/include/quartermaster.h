@@ -161,7 +161,7 @@ QM_API int qm_cache_advance(qm_core* core, qm_cache cache, double now_us);
 
 /* ---- scheduler ------------------------------------------------------------------------------------------------ */
 
-typedef enum qm_policy { QM_FCFS = 0, QM_PRIORITY = 1, QM_SHORTEST_FIRST = 2 } qm_policy;
+typedef enum qm_policy { QM_FCFS = 0, QM_PRIORITY = 1, QM_SHORTEST_FIRST = 2, QM_LONGEST_PREFIX = 3 } qm_policy;
 
 typedef struct qm_scheduler_options {
   uint32_t vocab_size;       /* token ids are below it, >= 1 */
@@ -173,6 +173,7 @@ typedef struct qm_scheduler_options {
   uint32_t token_capacity;   /* prompt and new tokens of all live requests; 0: max_requests times 1024 */
   qm_policy policy;
   double queue_timeout_us; /* 0: none */
+  uint32_t aging_tokens;   /* longest prefix first: tokens more that a later arrival needs a place; 0: 1, at most 256 */
 } qm_scheduler_options;
 
 QM_API int qm_scheduler_create(qm_core* core, qm_cache cache, const qm_scheduler_options* options,

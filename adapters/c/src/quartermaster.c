@@ -394,6 +394,7 @@ static qm_scheduler_options with_defaults(const qm_core* core, qm_cache cache, c
   qm_scheduler_options o = *given;
   const uint32_t sequences = word(core, cache + QM_CACHE_MAX_SEQUENCES);
   const uint32_t longest = word(core, cache + QM_CACHE_MAX_SEQUENCE_TOKENS);
+  if (o.aging_tokens == 0) o.aging_tokens = 1;
   if (o.max_requests == 0) o.max_requests = 4096;
   if (o.max_batch_tokens == 0) o.max_batch_tokens = 2048;
   if (o.max_running == 0) o.max_running = least(256, least(sequences, o.max_batch_tokens));
@@ -415,7 +416,7 @@ int qm_scheduler_create(qm_core* core, qm_cache cache, const qm_scheduler_option
   QM_CALL(core, status,
           (int)w2c_qm_schedulerRegionCreate(instance, cache, o.max_requests, o.max_running, o.max_batch_tokens,
                                             o.max_chunk_tokens, o.watermark_blocks, o.vocab_size, o.policy,
-                                            o.token_capacity, o.queue_timeout_us));
+                                            o.token_capacity, o.queue_timeout_us, o.aging_tokens));
   return status < 0 ? status : last_region(core, scheduler);
 }
 
