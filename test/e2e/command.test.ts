@@ -115,7 +115,10 @@ test("every command has help, and bad options are named", () => {
   refused([], /^$/);
   refused(["serve"], /unknown command "serve"/);
   refused(["run", "--blocks", "many"], /--blocks is "many"; allowed: an integer from 1/);
-  refused(["run", "--policy", "best"], /--policy is "best"; allowed: fcfs, priority, shortest-first, longest-prefix/);
+  refused(
+    ["run", "--policy", "best"],
+    /--policy is "best"; allowed: fcfs, priority, shortest-first, longest-prefix/,
+  );
   refused(["run", "--bogus"], /--bogus/);
   refused(["run", "--blocks", "4"], /pool has 4 blocks/);
   refused(["run", "--model", join(folder, "nowhere")], /config\.json/);
