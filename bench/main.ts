@@ -27,6 +27,8 @@ const BENCHES: Readonly<Record<string, () => Promise<Bench>>> = {
   "eviction-cost": () => import("./eviction-cost.js"),
   "eviction-lab": () => import("./eviction-lab.js"),
   select: () => import("./select.js"),
+  "attention-io": () => import("./attention-io.js"),
+  blockvid: () => import("./blockvid.js"),
 };
 
 const HELP = `npm run -s bench -- NAME [NAME ...] [options]
@@ -36,7 +38,7 @@ const HELP = `npm run -s bench -- NAME [NAME ...] [options]
   --quick    fewer repetitions: whether it runs, not how fast
   --json     JSON lines on standard output
   --full     every size and distribution, however long it takes (ordered-index)
-  --plot F   writes an SVG plot to file F (ordered-index, eviction-lab, cache-policies)
+  --plot F   writes an SVG plot to file F (ordered-index, eviction-lab, cache-policies, attention-io)
   --only S   subjects to run, separated by commas (ordered-index), by spaces (eviction-lab)`;
 
 const { values, positionals } = parseArgs({

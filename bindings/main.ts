@@ -12,6 +12,14 @@ export {
   type TokenEvent,
 } from "./engine.js";
 export { QuartermasterError, type ErrorDetails, type HostCode, type StatusCode } from "./errors.js";
+export {
+  ChunkBank,
+  ChunkSelector,
+  salientTokens,
+  type ChunkBankOptions,
+  type ChunkMoves,
+} from "./eviction/chunk-bank.js";
+export { denoisingTimes, noiseLevel, shuffleNoise, type NoiseLevels } from "./eviction/chunk-noise.js";
 export { apportion, type ApportionOptions, type ApportionStrategy } from "./eviction/apportion.js";
 export { evict, type Evicted } from "./eviction/evict.js";
 export { CompactionPlan, CoreLanes, LaneArena, type LaneArenaOptions } from "./eviction/lanes.js";
