@@ -403,7 +403,7 @@ export class Core {
     const kv = options.cache.pointer;
     const { maxRequests, maxRunning, maxBatchTokens, tokenCapacity } = shape;
     this.#makeRoom(
-      exports.schedulerRegionBytes(kv, maxRequests, maxRunning, maxBatchTokens, tokenCapacity),
+      exports.schedulerRegionBytes(kv, maxRequests, maxRunning, maxBatchTokens, tokenCapacity, shape.tenants),
       "scheduler",
     );
     this.call(
@@ -420,6 +420,9 @@ export class Core {
           tokenCapacity,
           shape.queueTimeoutUs,
           shape.agingTokens,
+          shape.tenants,
+          shape.inputWeight,
+          shape.outputWeight,
         ),
       "scheduler",
     );

@@ -182,6 +182,7 @@ export interface SchedulingExports {
     maxRunning: number,
     maxBatchTokens: number,
     tokenCapacity: number,
+    tenants: number,
   ): number;
   schedulerRegionCreate(
     kv: number,
@@ -195,6 +196,9 @@ export interface SchedulingExports {
     tokenCapacity: number,
     queueTimeoutUs: number,
     agingTokens: number,
+    tenants: number,
+    inputWeight: number,
+    outputWeight: number,
   ): number;
   requestSubmit(
     scheduler: number,
@@ -203,6 +207,7 @@ export interface SchedulingExports {
     promptTokens: number,
     maxNewTokens: number,
     namespace: number,
+    tenant: number,
     priority: number,
     arrivalUs: number,
     peakSlots: number,
@@ -221,6 +226,7 @@ export interface SchedulingExports {
   schedulerWaiting(scheduler: number): number;
   schedulerArriving(scheduler: number): number;
   schedulerStepInFlight(scheduler: number): number;
+  schedulerTenantCounter(scheduler: number, tenant: number): number;
   requestState(scheduler: number, request: number): number;
   requestComputed(scheduler: number, request: number): number;
   requestGenerated(scheduler: number, request: number): number;

@@ -56,6 +56,7 @@ export type RecordedRequest = Omit<RequestOptions, "tokens" | "id"> & { tokens: 
 const REQUEST_FIELDS = Object.keys({
   maxNewTokens: true,
   namespace: true,
+  tenant: true,
   priority: true,
   arrivalUs: true,
   peakSlots: true,

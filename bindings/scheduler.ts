@@ -15,11 +15,18 @@ export type RequestId = number & { readonly brand?: "RequestId" };
 
 /**
  * Order of the waiting queue: by arrival; by priority then arrival; by priority, then fewest tokens to
- * compute, then arrival; by priority, then longest cached prefix, aged (`agingTokens`).
+ * compute, then arrival; by priority, then longest cached prefix, aged (`agingTokens`); the tenant that has been served
+ * least, then priority, then arrival.
  */
-export type PolicyName = "fcfs" | "priority" | "shortest-first" | "longest-prefix";
+export type PolicyName = "fcfs" | "priority" | "shortest-first" | "longest-prefix" | "fair";
 
-export const POLICIES: readonly PolicyName[] = ["fcfs", "priority", "shortest-first", "longest-prefix"];
+export const POLICIES: readonly PolicyName[] = [
+  "fcfs",
+  "priority",
+  "shortest-first",
+  "longest-prefix",
+  "fair",
+];
 
 export interface SchedulerOptions {
   /** The cache whose blocks are scheduled; of the same core. */
@@ -51,6 +58,14 @@ export interface SchedulerOptions {
    * served first, 1 to 256. At most maxSequenceTokens / agingTokens later arrivals ever overtake a request. Default 1.
    */
   agingTokens?: number;
+  /** Tenants that requests name, 1 to 4096. Default 1. */
+  tenants?: number;
+  /**
+   * Policy "fair": what a prompt token counts, 0 to 2^20. Default 1. And what a generated one does. Default 2. (The
+   * weights of arXiv 2401.00588.)
+   */
+  inputWeight?: number;
+  outputWeight?: number;
   /** Reject requests that have waited longer than this without ever running; 0 (default) = never. */
   queueTimeoutUs?: number;
 }
@@ -64,6 +79,8 @@ export interface RequestOptions {
   id?: number | bigint;
   /** Tenant, adapter or salt: only equal namespaces share blocks, 0 to 2^31 - 2. Default 0. */
   namespace?: number;
+  /** Whose request it is, below the scheduler's `tenants`; for policy "fair". Default 0. */
+  tenant?: number;
   /** 0 (default, most urgent) to 255. */
   priority?: number;
   /** When the request may run first, in microseconds, >= 0. Default 0 = at once. */
@@ -195,6 +212,9 @@ export class Scheduler {
       tokenCapacity: requireInteger("tokenCapacity", tokenCapacity, 1, 2 ** 30),
       queueTimeoutUs,
       agingTokens: requireInteger("agingTokens", options.agingTokens ?? 1, 1, 256),
+      tenants: requireInteger("tenants", options.tenants ?? 1, 1, 4096),
+      inputWeight: requireWeight("inputWeight", options.inputWeight ?? 1),
+      outputWeight: requireWeight("outputWeight", options.outputWeight ?? 2),
     };
   }
 
@@ -206,6 +226,7 @@ export class Scheduler {
   submit(options: RequestOptions): RequestId {
     const maxNewTokens = requireInteger("maxNewTokens", options.maxNewTokens, 1, 2 ** 24);
     const namespace = requireInteger("namespace", options.namespace ?? 0, 0, 2 ** 31 - 2);
+    const tenant = requireInteger("tenant", options.tenant ?? 0, 0, 4095);
     const priority = requireInteger("priority", options.priority ?? 0, 0, 255);
     const id = requestId(options.id);
     const arrivalUs = requireTime("arrivalUs", options.arrivalUs ?? 0);
@@ -223,6 +244,7 @@ export class Scheduler {
             count,
             maxNewTokens,
             namespace,
+            tenant,
             priority,
             arrivalUs,
             peakSlots,
@@ -367,6 +389,19 @@ export class Scheduler {
     return this.core.exports.schedulerNextWakeUs(this.pointer);
   }
 
+  /**
+   * Weighted tokens that a tenant has been served, as policy "fair" counts them: lifted to the others' level whenever
+   * it comes back. Throws INVALID_ARGUMENT.
+   */
+  served(tenant: number): number {
+    const counter = this.core.exports.schedulerTenantCounter(
+      this.pointer,
+      requireInteger("tenant", tenant, 0, 4095),
+    );
+    if (counter < 0) throw invalidArgument("tenant", tenant, "below the scheduler's tenants");
+    return counter;
+  }
+
   /** Where a request stands, or "ended". */
   state(request: RequestId): "arriving" | "waiting" | "running" | "ended" {
     const states = ["ended", "arriving", "waiting", "running"] as const;
@@ -429,6 +464,12 @@ function largest(tokens: ArrayLike<number>): number {
   let highest = 0;
   for (let i = 0; i < tokens.length; i++) highest = Math.max(highest, tokens[i]);
   return highest;
+}
+
+function requireWeight(argument: string, weight: unknown): number {
+  if (typeof weight !== "number" || !(weight >= 0 && weight <= 2 ** 20))
+    throw invalidArgument(argument, weight, "a number from 0 to 2^20");
+  return weight;
 }
 
 function requestId(id: number | bigint | undefined): bigint {

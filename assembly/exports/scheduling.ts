@@ -8,7 +8,16 @@ import { INVALID_ARGUMENT, OK, OUT_OF_MEMORY, Status, TOO_LONG } from "../memory
 import { KvCache } from "../paging/layout";
 import { nextArrivalUs } from "../scheduling/arrivals";
 import { abandon, abort, commit, computedTokens } from "../scheduling/commit";
-import { MAX_AGING_TOKENS, Policy, Request, request, Scheduler, schedulerBytes } from "../scheduling/layout";
+import {
+  MAX_AGING_TOKENS,
+  MAX_WEIGHT,
+  Policy,
+  Request,
+  request,
+  Scheduler,
+  schedulerBytes,
+  tenantOf,
+} from "../scheduling/layout";
 import { isLive, submit } from "../scheduling/requests";
 import { schedulerCreate, schedulerShapeValid } from "../scheduling/scheduler";
 import { step } from "../scheduling/step";
@@ -29,11 +38,12 @@ export function schedulerRegionBytes(
   maxRunning: u32,
   maxBatchTokens: u32,
   tokenCapacity: u32,
+  tenants: u32,
 ): f64 {
   const kv = changetype<KvCache>(cache);
-  if (!schedulerShapeValid(kv, maxRequests, maxRunning, maxBatchTokens, tokenCapacity))
+  if (!schedulerShapeValid(kv, maxRequests, maxRunning, maxBatchTokens, tokenCapacity, tenants))
     return INVALID_ARGUMENT;
-  return <f64>schedulerBytes(kv, maxRequests, maxRunning, maxBatchTokens, tokenCapacity);
+  return <f64>schedulerBytes(kv, maxRequests, maxRunning, maxBatchTokens, tokenCapacity, tenants);
 }
 
 /** Creates a scheduler over `kv` in a region of its own; afterwards it is the arena's last region. */
@@ -49,13 +59,18 @@ export function schedulerRegionCreate(
   tokenCapacity: u32,
   queueTimeoutUs: f64,
   agingTokens: u32,
+  tenants: u32,
+  inputWeight: f64,
+  outputWeight: f64,
 ): Status {
   const kv = changetype<KvCache>(cache);
-  if (!schedulerShapeValid(kv, maxRequests, maxRunning, maxBatchTokens, tokenCapacity))
+  if (!schedulerShapeValid(kv, maxRequests, maxRunning, maxBatchTokens, tokenCapacity, tenants))
     return INVALID_ARGUMENT;
-  if (vocabSize == 0 || policy > <u32>Policy.LongestPrefix || !(queueTimeoutUs >= 0)) return INVALID_ARGUMENT;
+  if (vocabSize == 0 || policy > <u32>Policy.Fair || !(queueTimeoutUs >= 0)) return INVALID_ARGUMENT;
   if (agingTokens == 0 || agingTokens > MAX_AGING_TOKENS) return INVALID_ARGUMENT;
-  const bytes = schedulerBytes(kv, maxRequests, maxRunning, maxBatchTokens, tokenCapacity);
+  if (!(inputWeight >= 0 && inputWeight <= MAX_WEIGHT && outputWeight >= 0 && outputWeight <= MAX_WEIGHT))
+    return INVALID_ARGUMENT;
+  const bytes = schedulerBytes(kv, maxRequests, maxRunning, maxBatchTokens, tokenCapacity, tenants);
   const s = changetype<Scheduler>(arenaTake(ARENA, RegionKind.Scheduler, bytes));
   if (changetype<usize>(s) == 0) return OUT_OF_MEMORY;
   schedulerCreate(
@@ -71,6 +86,9 @@ export function schedulerRegionCreate(
     tokenCapacity,
     queueTimeoutUs,
     agingTokens,
+    tenants,
+    inputWeight,
+    outputWeight,
     arenaSeed(ARENA),
   );
   return checked(s, OK);
@@ -88,6 +106,7 @@ export function requestSubmit(
   promptTokens: u32,
   maxNewTokens: u32,
   namespace: u32,
+  tenant: u32,
   priority: u32,
   arrivalUs: f64,
   peakSlots: u32,
@@ -103,6 +122,7 @@ export function requestSubmit(
     promptTokens,
     maxNewTokens,
     namespace,
+    tenant,
     priority,
     arrivalUs,
     peakSlots,
@@ -208,6 +228,12 @@ export function requestGenerated(scheduler: usize, handle: u32): i32 {
   const s = changetype<Scheduler>(scheduler);
   const r = live(s, handle);
   return r === null ? -1 : <i32>r.generated;
+}
+
+/** What a tenant has been served, in weighted tokens, and lifted; or -1. */
+export function schedulerTenantCounter(scheduler: usize, tenant: u32): f64 {
+  const s = changetype<Scheduler>(scheduler);
+  return tenant < s.tenantCount ? tenantOf(s, tenant).counter : -1;
 }
 
 export function schedulerValidateAll(scheduler: usize): Status {

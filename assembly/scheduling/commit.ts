@@ -9,6 +9,7 @@ import { append, close, revertCopies, sequenceOf, settleCopies, unreserve } from
 import { INVALID_TIME, INVALID_TOKEN, OK, Status, UNKNOWN_REQUEST, UNKNOWN_STEP } from "../memory/status";
 import { removeArrival } from "./arrivals";
 import { recordOutcome } from "./emit";
+import { countPrompt, countToken } from "./fairness";
 import { knownTokens, Request, request, runningAt, Scheduler, setRunning, State } from "./layout";
 import { OutcomeKind, Phase, StepPlan, word } from "./plan-layout";
 import { dequeue, requeue } from "./queue";
@@ -56,6 +57,7 @@ function enterToken(s: Scheduler, plan: StepPlan, slot: u32, r: Request, token: 
   if (r.aborted != 0) return false;
   store<u32>(tokenPtr(s, slot, knownTokens(r)), token);
   r.generated += 1;
+  countToken(s, r);
   if (finish == 0 && r.generated < r.maxNewTokens) return false;
   recordOutcome(s, plan, slot, OutcomeKind.Finished, 0);
   endRequest(s, slot);
@@ -101,6 +103,7 @@ export function abandon(s: Scheduler, stepId: u32): Status {
 function withdraw(s: Scheduler, slot: u32, r: Request): void {
   r.admittedNow = 0;
   if (r.aborted != 0) return;
+  countPrompt(s, r, -1);
   close(s.kv, r.sequence);
   r.sequence = NONE;
   requeue(s, slot);

@@ -10,6 +10,7 @@
  *   arrivals   [maxRequests] u32                  min-heap of requests that have not arrived yet
  *   waiting    ordered index: queue key -> slot   (class | metric | order of arrival)
  *   ids        ordered index: id -> slot          requests that carry an id
+ *   tenants    [tenantCount] Tenant, 16 B         what each has been served
  *   plan       StepPlan (plan.ts)
  *   results    [2][maxRunning] u32                sampled tokens, finish flags: the host writes them before commit
  *
@@ -29,6 +30,10 @@ import { planBytes } from "./plan-layout";
 // @ts-ignore: decorator
 @inline export const MAX_PRIORITY: u32 = 255;
 // @ts-ignore: decorator
+@inline export const MAX_TENANTS: u32 = 1 << 12;
+// @ts-ignore: decorator
+@inline export const MAX_WEIGHT: f64 = 1048576;
+// @ts-ignore: decorator
 @inline export const MAX_AGING_TOKENS: u32 = 256;
 // @ts-ignore: decorator
 @inline export const MAX_BATCH_TOKENS: u32 = 1 << 22;
@@ -43,6 +48,8 @@ export const enum Policy {
   ShortestFirst = 2,
   /** Smaller priority number first, then the longest cached prefix, aged by later arrivals (prefix-order.ts). */
   LongestPrefix = 3,
+  /** The tenant that has been served least, then smaller priority number, then order of arrival (fairness.ts). */
+  Fair = 4,
 }
 
 export const enum State {
@@ -76,6 +83,7 @@ export class Scheduler {
   arrivals: u32;
   waiting: u32;
   ids: u32;
+  tenants: u32;
   plan: u32;
   results: u32;
   // State.
@@ -88,6 +96,12 @@ export class Scheduler {
   stepId: u32;
   preemptedInStep: u32;
   budgetLeft: u32;
+  /** Fair: what a prompt token and a generated token count. */
+  inputWeight: f64;
+  outputWeight: f64;
+  /** Fair: the tenant that left the queue last. */
+  lastTenant: u32;
+  tenantCount: u32;
   /** LongestPrefix: tokens of prefix that a later arrival needs more to overtake. */
   agingTokens: u32;
   queueTimeoutUs: f64;
@@ -118,6 +132,7 @@ export class Request {
   /** Handle of the sequence while running. */
   sequence: u32;
   namespace: u32;
+  tenant: u32;
   priority: u32;
   /** Prompt tokens found in the cache at the first admission. */
   cachedTokens: u32;
@@ -138,6 +153,22 @@ export class Request {
   peakSlots: u32;
   /** Fewest tokens that its last chunk should have. */
   lastChunk: u32;
+}
+
+
+@unmanaged
+export class Tenant {
+  /** Virtual counter: weighted tokens served, lifted when it comes back after a pause. */
+  counter: f64;
+  /** Requests of it that wait. */
+  waiting: u32;
+  reserved: u32;
+}
+
+// @ts-ignore: decorator
+@inline
+export function tenantOf(s: Scheduler, tenant: u32): Tenant {
+  return changetype<Tenant>(<usize>s.tenants + <usize>tenant * offsetof<Tenant>());
 }
 
 // @ts-ignore: decorator
@@ -184,6 +215,7 @@ export function schedulerBytes(
   maxRunning: u32,
   maxBatchTokens: u32,
   tokenCapacity: u32,
+  tenants: u32,
 ): u64 {
   const pageCount = <u64>pageStrideFor(tokenCapacity);
   const index = indexBytes(indexNodesFor(maxRequests, 4));
@@ -196,6 +228,7 @@ export function schedulerBytes(
     align(<u64>maxRunning * 4) +
     align(<u64>maxRequests * 4) +
     2 * align(index) +
+    align(<u64>tenants * offsetof<Tenant>()) +
     align(planBytes(maxRequests, maxRunning, maxBatchTokens)) +
     align(<u64>maxRunning * 8)
   );
@@ -209,6 +242,7 @@ export function schedulerLayOut(
   maxRunning: u32,
   maxBatchTokens: u32,
   tokenCapacity: u32,
+  tenants: u32,
 ): void {
   s.kv = kv;
   s.maxRequests = maxRequests;
@@ -234,6 +268,9 @@ export function schedulerLayOut(
   at += <usize>index;
   s.ids = <u32>at;
   at += <usize>index;
+  s.tenants = <u32>at;
+  s.tenantCount = tenants;
+  at += <usize>align(<u64>tenants * offsetof<Tenant>());
   s.plan = <u32>at;
   at += <usize>align(planBytes(maxRequests, maxRunning, maxBatchTokens));
   s.results = <u32>at;

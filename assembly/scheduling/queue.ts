@@ -3,6 +3,7 @@
  *
  *   key   | 8 bits class | 20 bits metric | 36 bits order of arrival |       policies that use a metric
  *         | 8 bits class | 36 bits position | 20 bits cached tokens  |       LongestPrefix
+ *         | 12 bits tenant | 8 bits class | 44 bits order of arrival |       Fair
  *         | 8 bits class | 56 bits order of arrival                  |       the others
  *
  * A key is computed once, when the request arrives, and kept across preemption: a preempted request stands
@@ -11,6 +12,7 @@
 import { indexDelete } from "../index/delete";
 import { indexPut } from "../index/put";
 import { indexSeek } from "../index/scan";
+import { leastServed, liftTenant, TENANT_SHIFT, tenantEnters, tenantLeaves } from "./fairness";
 import { knownTokens, Policy, Request, request, Scheduler, State } from "./layout";
 
 // @ts-ignore: decorator
@@ -23,6 +25,9 @@ function queueKey(s: Scheduler, r: Request): u64 {
   if (s.policy == Policy.Fcfs) return order;
   const rank = (<u64>r.priority) << 56;
   if (s.policy == Policy.Priority) return rank | order;
+  if (s.policy == Policy.Fair) {
+    return ((<u64>r.tenant) << TENANT_SHIFT) | ((<u64>r.priority) << 44) | (order & 0xfffffffffff);
+  }
   if (s.policy == Policy.LongestPrefix) return prefixKey(s, r, 0);
   const metric = <u64>min(knownTokens(r), MAX_METRIC);
   return rank | (metric << 36) | (order & 0xfffffffff);
@@ -41,6 +46,7 @@ export function prefixKey(s: Scheduler, r: Request, cached: u32): u64 {
 /** A request has arrived: gives it its place. */
 export function enqueueArrived(s: Scheduler, slot: u32): void {
   const r = request(s, slot);
+  liftTenant(s, r.tenant);
   r.key = queueKey(s, r);
   requeue(s, slot);
 }
@@ -52,11 +58,14 @@ export function requeue(s: Scheduler, slot: u32): void {
   const entered = indexPut(s.waiting, r.key, slot);
   assert(entered == 1);
   s.waitingCount += 1;
+  tenantEnters(s, r);
 }
 
 export function dequeue(s: Scheduler, slot: u32): void {
-  indexDelete(s.waiting, request(s, slot).key);
+  const r = request(s, slot);
+  indexDelete(s.waiting, r.key);
   s.waitingCount -= 1;
+  tenantLeaves(s, r);
 }
 
 /**
@@ -74,4 +83,12 @@ export function seekWaiting(s: Scheduler, key: u64): bool {
       base + offsetof<Scheduler>("foundValue"),
     ) == 1
   );
+}
+
+/** Finds the request to admit next, as `seekWaiting` does. */
+// @ts-ignore: decorator
+@inline
+export function seekNext(s: Scheduler): bool {
+  if (s.waitingCount == 0) return false;
+  return seekWaiting(s, s.policy == Policy.Fair ? max(1, (<u64>leastServed(s)) << TENANT_SHIFT) : 1);
 }

@@ -76,11 +76,18 @@ function admissible(
   promptTokens: u32,
   maxNewTokens: u32,
   namespace: u32,
+  tenant: u32,
   priority: u32,
   arrivalUs: f64,
 ): Status {
   if (promptTokens == 0) return EMPTY_PROMPT;
-  if (maxNewTokens == 0 || namespace > MAX_NAMESPACE || priority > MAX_PRIORITY || id == u64.MAX_VALUE) {
+  if (
+    maxNewTokens == 0 ||
+    namespace > MAX_NAMESPACE ||
+    priority > MAX_PRIORITY ||
+    tenant >= s.tenantCount ||
+    id == u64.MAX_VALUE
+  ) {
     return INVALID_ARGUMENT;
   }
   if (!validTime(arrivalUs)) return INVALID_TIME;
@@ -103,12 +110,23 @@ export function submit(
   promptTokens: u32,
   maxNewTokens: u32,
   namespace: u32,
+  tenant: u32,
   priority: u32,
   arrivalUs: f64,
   peakSlots: u32,
   lastChunk: u32,
 ): i32 {
-  const status = admissible(s, id, promptPtr, promptTokens, maxNewTokens, namespace, priority, arrivalUs);
+  const status = admissible(
+    s,
+    id,
+    promptPtr,
+    promptTokens,
+    maxNewTokens,
+    namespace,
+    tenant,
+    priority,
+    arrivalUs,
+  );
   if (status != OK) return status;
   const slot = s.freeRequest;
   const r = request(s, slot);
@@ -122,6 +140,7 @@ export function submit(
   r.generated = 0;
   r.sequence = NONE;
   r.namespace = namespace;
+  r.tenant = tenant;
   r.priority = priority;
   r.cachedTokens = 0;
   r.preemptions = 0;

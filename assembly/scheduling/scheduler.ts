@@ -1,7 +1,7 @@
 /** Creation of a Scheduler over its region. */
 import { indexCreate, indexNodesFor } from "../index/ordered-index";
 import { KvCache } from "../paging/layout";
-import { MAX_BATCH_TOKENS, MAX_REQUESTS, Scheduler, schedulerLayOut } from "./layout";
+import { MAX_BATCH_TOKENS, MAX_REQUESTS, MAX_TENANTS, Scheduler, schedulerLayOut } from "./layout";
 import { planLayOut, StepPlan } from "./plan-layout";
 import { requestsCreate } from "./requests";
 import { tokensCreate } from "./tokens";
@@ -16,6 +16,7 @@ export function schedulerShapeValid(
   maxRunning: u32,
   maxBatchTokens: u32,
   tokenCapacity: u32,
+  tenants: u32,
 ): bool {
   return (
     maxRequests >= 1 &&
@@ -24,7 +25,9 @@ export function schedulerShapeValid(
     maxRunning <= kv.maxSequences &&
     maxBatchTokens >= maxRunning &&
     maxBatchTokens <= MAX_BATCH_TOKENS &&
-    tokenCapacity >= 1
+    tokenCapacity >= 1 &&
+    tenants >= 1 &&
+    tenants <= MAX_TENANTS
   );
 }
 
@@ -45,15 +48,21 @@ export function schedulerCreate(
   tokenCapacity: u32,
   queueTimeoutUs: f64,
   agingTokens: u32,
+  tenants: u32,
+  inputWeight: f64,
+  outputWeight: f64,
   seed: u64,
 ): void {
-  schedulerLayOut(s, kv, maxRequests, maxRunning, maxBatchTokens, tokenCapacity);
+  schedulerLayOut(s, kv, maxRequests, maxRunning, maxBatchTokens, tokenCapacity, tenants);
   s.maxChunkTokens = maxChunkTokens;
   s.watermarkBlocks = watermarkBlocks;
   s.vocabSize = vocabSize;
   s.policy = policy;
   s.queueTimeoutUs = queueTimeoutUs;
   s.agingTokens = agingTokens;
+  s.inputWeight = inputWeight;
+  s.outputWeight = outputWeight;
+  s.lastTenant = 0;
   const nodes = indexNodesFor(maxRequests, 4);
   indexCreate(s.waiting, nodes, 4, seed);
   indexCreate(s.ids, nodes, 4, seed ^ 1);

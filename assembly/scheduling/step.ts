@@ -29,10 +29,11 @@ import {
 } from "../memory/status";
 import { nextArrivalUs, popArrival } from "./arrivals";
 import { emitPlan, recordOutcome } from "./emit";
+import { countPrompt } from "./fairness";
 import { knownTokens, Policy, Request, request, runningAt, Scheduler, setRunning, State } from "./layout";
 import { OutcomeKind, setWord, StepPlan } from "./plan-layout";
 import { orderByPrefix } from "./prefix-order";
-import { dequeue, enqueueArrived, requeue, seekWaiting } from "./queue";
+import { dequeue, enqueueArrived, requeue, seekNext, seekWaiting } from "./queue";
 import { endRequest, handleOf, validTime } from "./requests";
 import { readTokens } from "./tokens";
 
@@ -210,7 +211,7 @@ function planAdmissions(s: Scheduler, plan: StepPlan): void {
   )
     orderByPrefix(s);
   while (s.budgetLeft > 0 && s.runningCount < s.maxRunning && availableBlocks(s.kv) > 0) {
-    if (!seekWaiting(s, 1)) return;
+    if (!seekNext(s)) return;
     const slot = <u32>s.foundValue;
     const r = request(s, slot);
     if (!admit(s, slot, r)) return;
@@ -268,6 +269,7 @@ function admit(s: Scheduler, slot: u32, r: Request): bool {
   r.state = State.Running;
   r.sequence = handle;
   r.admittedNow = 1;
+  countPrompt(s, r, 1);
   if (r.preemptions == 0) r.cachedTokens = cached;
   return true;
 }

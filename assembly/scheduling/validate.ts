@@ -6,14 +6,15 @@ import { blocksFor, NONE } from "../paging/layout";
 import { isOpen, sequenceOf } from "../paging/sequences";
 import { kvValidate } from "../paging/validate";
 import { validArrivals } from "./arrivals";
-import { knownTokens, Request, request, runningAt, Scheduler, State } from "./layout";
+import { knownTokens, Request, request, runningAt, Scheduler, State, tenantOf } from "./layout";
 import { seekWaiting } from "./queue";
 import { pagesFor } from "./tokens";
 
 /** OK, or CORRUPT when an invariant is broken. */
 export function schedulerValidate(s: Scheduler): Status {
   if (kvValidate(s.kv) != OK || indexValidate(s.waiting) != OK || indexValidate(s.ids) != OK) return CORRUPT;
-  if (!validArrivals(s) || !validRunning(s) || !validWaiting(s) || !validTable(s)) return CORRUPT;
+  if (!validTenants(s) || !validArrivals(s) || !validRunning(s) || !validWaiting(s) || !validTable(s))
+    return CORRUPT;
   return OK;
 }
 
@@ -38,8 +39,19 @@ function validWaiting(s: Scheduler): bool {
   return true;
 }
 
+/** Tenants' counts of waiting requests add up. */
+function validTenants(s: Scheduler): bool {
+  let waiting: u32 = 0;
+  for (let tenant: u32 = 0; tenant < s.tenantCount; tenant++) {
+    const record = tenantOf(s, tenant);
+    if (!(record.counter >= 0)) return false;
+    waiting += record.waiting;
+  }
+  return waiting == s.waitingCount && s.lastTenant < s.tenantCount;
+}
+
 function validRequest(s: Scheduler, r: Request): bool {
-  if (r.promptTokens == 0 || r.generated >= r.maxNewTokens) return false;
+  if (r.tenant >= s.tenantCount || r.promptTokens == 0 || r.generated >= r.maxNewTokens) return false;
   if (r.pageCount != pagesFor(r.promptTokens + r.maxNewTokens)) return false;
   if (r.state != State.Running) return r.sequence == NONE;
   if (!isOpen(s.kv, r.sequence)) return false;

@@ -11,6 +11,7 @@ export interface MapRequest {
   readonly promptTokens: number;
   readonly maxNewTokens: number;
   readonly namespace: number;
+  readonly tenant: number;
   readonly priority: number;
   readonly arrivalUs: number;
   order: number;
@@ -45,9 +46,12 @@ export interface MapSchedulerOptions {
   maxBatchTokens: number;
   maxChunkTokens: number;
   watermarkBlocks: number;
-  policy: "fcfs" | "priority" | "shortest-first" | "longest-prefix";
+  policy: "fcfs" | "priority" | "shortest-first" | "longest-prefix" | "fair";
   /** Policy "longest-prefix". */
   agingTokens?: number;
+  /** Policy "fair": what a prompt and a generated token count. */
+  inputWeight?: number;
+  outputWeight?: number;
 }
 
 export class MapScheduler {
@@ -60,6 +64,9 @@ export class MapScheduler {
   /** Prompt tokens looked up by admissions, and found. */
   queriedTokens = 0;
   hitTokens = 0;
+  /** Weighted tokens served of each tenant, lifted when it comes back. */
+  readonly served = new Map<number, number>();
+  #lastTenant = 0;
   #submitted = 0;
   #order = 0;
   #stepId = 0;
@@ -74,6 +81,7 @@ export class MapScheduler {
     tokens: number[];
     maxNewTokens: number;
     namespace?: number;
+    tenant?: number;
     priority?: number;
     arrivalUs?: number;
   }): MapRequest {
@@ -83,6 +91,7 @@ export class MapScheduler {
       promptTokens: init.tokens.length,
       maxNewTokens: init.maxNewTokens,
       namespace: init.namespace ?? 0,
+      tenant: init.tenant ?? 0,
       priority: init.priority ?? 0,
       arrivalUs: init.arrivalUs ?? 0,
       order: 0,
@@ -134,7 +143,7 @@ export class MapScheduler {
     if (plan.preempted.length === 0) {
       if (this.#options.policy === "longest-prefix") this.#orderByPrefix();
       while (budget > 0 && this.running.length < this.#options.maxRunning && this.#cache.available > 0) {
-        const request = this.waiting[0];
+        const request = this.#next();
         if (request === undefined || !this.#admit(request)) break;
         const tokens = Math.min(this.#chunk(budget), this.#remaining(request));
         staged.set(request, { tokens, keepBlocks: 0 });
@@ -157,6 +166,7 @@ export class MapScheduler {
       if (row.phase === 0) continue;
       if (!request.aborted) {
         request.tokens.push(sampled[sample]);
+        this.#serve(request, this.#options.outputWeight ?? 2);
         if (finished[sample] || request.tokens.length === request.promptTokens + request.maxNewTokens)
           this.#end(request);
       }
@@ -172,7 +182,10 @@ export class MapScheduler {
       const admitted = request.admittedNow;
       request.admittedNow = false;
       if (!admitted) this.#cache.unreserve(request.sequence!, keepBlocks);
-      else if (!request.aborted) this.#requeue(request);
+      else if (!request.aborted) {
+        if (request.preemptions === 0) this.#serve(request, -this.#inputWeight * request.promptTokens);
+        this.#requeue(request);
+      }
     }
     this.#sweep();
     this.plan = undefined;
@@ -183,7 +196,8 @@ export class MapScheduler {
       request.aborted = true;
       return;
     }
-    for (const list of [this.arriving, this.waiting, this.running]) {
+    if (this.waiting.includes(request)) this.#leave(request);
+    for (const list of [this.arriving, this.running]) {
       const at = list.indexOf(request);
       if (at >= 0) list.splice(at, 1);
     }
@@ -192,6 +206,7 @@ export class MapScheduler {
 
   #arrive(request: MapRequest): void {
     request.order = ++this.#order;
+    this.#lift(request.tenant);
     request.rank =
       this.#options.policy === "shortest-first" ? Math.min(request.tokens.length, 2 ** 20 - 1) : 0;
     this.#enqueue(request);
@@ -204,6 +219,36 @@ export class MapScheduler {
     let at = this.waiting.length;
     while (at > 0 && before(request, this.waiting[at - 1]) < 0) at -= 1;
     this.waiting.splice(at, 0, request);
+  }
+
+  get #inputWeight(): number {
+    return this.#options.inputWeight ?? 1;
+  }
+
+  #serve({ tenant }: MapRequest, tokens: number): void {
+    this.served.set(tenant, (this.served.get(tenant) ?? 0) + tokens);
+  }
+
+  #leave(request: MapRequest): void {
+    this.waiting.splice(this.waiting.indexOf(request), 1);
+    if (!this.waiting.some(({ tenant }) => tenant === request.tenant)) this.#lastTenant = request.tenant;
+  }
+
+  /** A tenant that comes back starts where those are who wait. */
+  #lift(tenant: number): void {
+    if (this.waiting.some((request) => request.tenant === tenant)) return;
+    const others =
+      this.waiting.length > 0 ? this.waiting.map((request) => request.tenant) : [this.#lastTenant];
+    const floor = Math.min(...others.map((other) => this.served.get(other) ?? 0));
+    this.served.set(tenant, Math.max(this.served.get(tenant) ?? 0, floor));
+  }
+
+  #next(): MapRequest | undefined {
+    if (this.#options.policy !== "fair") return this.waiting[0];
+    const of = ({ tenant }: MapRequest): number => this.served.get(tenant) ?? 0;
+    const before = (a: MapRequest, b: MapRequest): number =>
+      of(a) - of(b) || a.tenant - b.tenant || a.priority - b.priority || a.order - b.order;
+    return [...this.waiting].sort(before)[0];
   }
 
   /** Those with many cached tokens first; a later arrival needs agingTokens more for each place. */
@@ -263,7 +308,8 @@ export class MapScheduler {
       cache.close(sequence);
       return false;
     }
-    this.waiting.shift();
+    this.#leave(request);
+    if (request.preemptions === 0) this.#serve(request, this.#inputWeight * request.promptTokens);
     this.queriedTokens += target;
     this.hitTokens += cached;
     request.sequence = sequence;

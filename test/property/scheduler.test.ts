@@ -40,6 +40,8 @@ class Harness {
       watermarkBlocks: number;
       policy: PolicyName;
       agingTokens: number;
+      inputWeight: number;
+      outputWeight: number;
     },
     readonly random: Random,
   ) {
@@ -56,6 +58,7 @@ class Harness {
       tokens,
       maxNewTokens: 1 + random.below(20),
       namespace: random.below(2),
+      tenant: random.below(3),
       priority: random.below(3),
       arrivalUs: random.below(3) === 0 ? this.nowUs + random.below(40) : 0,
     };
@@ -178,6 +181,8 @@ class Harness {
     assert.equal(scheduler.waiting, model.waiting.length);
     assert.equal(scheduler.running, model.running.length);
     assert.equal(scheduler.arriving, model.arriving.length);
+    for (let tenant = 0; tenant < 3; tenant++)
+      assert.equal(scheduler.served(tenant), model.served.get(tenant) ?? 0);
     assert.equal(scheduler.cache.available, cache.available);
     const { cached, queriedTokens, hitTokens } = scheduler.cache.stats();
     assert.equal(cached, cache.cached.size);
@@ -193,8 +198,11 @@ async function start(build: Build, seed: number, prefixCache = true): Promise<Ha
     maxBatchTokens: maxRunning + random.below(24),
     maxChunkTokens: random.below(3) === 0 ? 1 + random.below(6) : 0,
     watermarkBlocks: random.below(4),
-    policy: random.pick(["fcfs", "priority", "shortest-first", "longest-prefix"] as const),
+    policy: random.pick(["fcfs", "priority", "shortest-first", "longest-prefix", "fair"] as const),
     agingTokens: 1 + random.below(4),
+    tenants: 3,
+    inputWeight: 1 + random.below(3),
+    outputWeight: random.below(3),
   };
   const core = await Core.create({ build, seed: seed >>> 0 });
   const cache = core.kvCache({ ...CACHE, prefixCache });

@@ -161,7 +161,7 @@ QM_API int qm_cache_advance(qm_core* core, qm_cache cache, double now_us);
 
 /* ---- scheduler ------------------------------------------------------------------------------------------------ */
 
-typedef enum qm_policy { QM_FCFS = 0, QM_PRIORITY = 1, QM_SHORTEST_FIRST = 2, QM_LONGEST_PREFIX = 3 } qm_policy;
+typedef enum qm_policy { QM_FCFS = 0, QM_PRIORITY = 1, QM_SHORTEST_FIRST = 2, QM_LONGEST_PREFIX = 3, QM_FAIR = 4 } qm_policy;
 
 typedef struct qm_scheduler_options {
   uint32_t vocab_size;       /* token ids are below it, >= 1 */
@@ -174,6 +174,9 @@ typedef struct qm_scheduler_options {
   qm_policy policy;
   double queue_timeout_us; /* 0: none */
   uint32_t aging_tokens;   /* longest prefix first: tokens more that a later arrival needs a place; 0: 1, at most 256 */
+  uint32_t tenants;        /* that requests name; 0: 1, at most 4096 */
+  double input_weight;     /* fair: what a prompt token and a generated one count; both 0: 1 and 2 */
+  double output_weight;
 } qm_scheduler_options;
 
 QM_API int qm_scheduler_create(qm_core* core, qm_cache cache, const qm_scheduler_options* options,
@@ -186,6 +189,7 @@ typedef struct qm_request {
   uint32_t name_space;
   uint32_t priority; /* smaller is more urgent */
   double arrival_us; /* on the clock of qm_step */
+  uint32_t tenant; /* below the scheduler's tenants */
 } qm_request;
 
 /* Returns a handle > 0. */

@@ -395,6 +395,11 @@ static qm_scheduler_options with_defaults(const qm_core* core, qm_cache cache, c
   const uint32_t sequences = word(core, cache + QM_CACHE_MAX_SEQUENCES);
   const uint32_t longest = word(core, cache + QM_CACHE_MAX_SEQUENCE_TOKENS);
   if (o.aging_tokens == 0) o.aging_tokens = 1;
+  if (o.tenants == 0) o.tenants = 1;
+  if (o.input_weight == 0 && o.output_weight == 0) {
+    o.input_weight = 1;
+    o.output_weight = 2;
+  }
   if (o.max_requests == 0) o.max_requests = 4096;
   if (o.max_batch_tokens == 0) o.max_batch_tokens = 2048;
   if (o.max_running == 0) o.max_running = least(256, least(sequences, o.max_batch_tokens));
@@ -410,13 +415,14 @@ int qm_scheduler_create(qm_core* core, qm_cache cache, const qm_scheduler_option
   double bytes = 0;
   QM_CALL(core, bytes,
           w2c_qm_schedulerRegionBytes(instance, cache, o.max_requests, o.max_running, o.max_batch_tokens,
-                                      o.token_capacity));
+                                      o.token_capacity, o.tenants));
   int status = make_room(core, bytes);
   if (status != QM_OK) return status;
   QM_CALL(core, status,
           (int)w2c_qm_schedulerRegionCreate(instance, cache, o.max_requests, o.max_running, o.max_batch_tokens,
                                             o.max_chunk_tokens, o.watermark_blocks, o.vocab_size, o.policy,
-                                            o.token_capacity, o.queue_timeout_us, o.aging_tokens));
+                                            o.token_capacity, o.queue_timeout_us, o.aging_tokens, o.tenants,
+                                            o.input_weight, o.output_weight));
   return status < 0 ? status : last_region(core, scheduler);
 }
 
@@ -428,7 +434,7 @@ int qm_submit(qm_core* core, qm_scheduler scheduler, const qm_request* request) 
   const int status = put_tokens(core, cache, request->tokens, request->token_count);
   if (status != QM_OK) return status;
   RESULT(core, w2c_qm_requestSubmit(instance, scheduler, (uint32_t)request->id, (uint32_t)(request->id >> 32),
-                                    request->token_count, request->max_new_tokens, request->name_space,
+                                    request->token_count, request->max_new_tokens, request->name_space, request->tenant,
                                     request->priority, request->arrival_us, 0, 0));
 }
 
