@@ -288,7 +288,14 @@ export class Engine {
     this.#interrupt = undefined;
   }
 
-  /** Ends rejected requests; returns how many were preempted. */
+  /** Its deadline came while it waited. */
+  #expire(request: RequestId): void {
+    const live = this.#live.get(request);
+    const message = `request ${request} was still waiting at its deadline`;
+    if (live) this.#end(live, new QuartermasterError("EXPIRED", message));
+  }
+
+  /** Ends rejected and expired requests; returns how many were preempted. */
   #readOutcomes(): number {
     let preempted = 0;
     for (const outcome of this.scheduler.outcomes()) {
@@ -296,6 +303,7 @@ export class Engine {
         preempted += 1;
         this.#live.get(outcome.request)?.lanes?.preempted();
       }
+      if (outcome.kind === "expired") this.#expire(outcome.request);
       if (outcome.kind !== "rejected") continue;
       const live = this.#live.get(outcome.request);
       if (live)

@@ -39,7 +39,8 @@ export const STATUS_CODES = {
 export type StatusCode = (typeof STATUS_CODES)[keyof typeof STATUS_CODES];
 
 /** Codes that only the host side raises. */
-export type HostCode = "CLOSED" | "ABORTED" | "EXECUTOR_FAILED" | "UNSUPPORTED" | "UNKNOWN_STATUS";
+export type HostCode =
+  "CLOSED" | "ABORTED" | "EXECUTOR_FAILED" | "EXPIRED" | "UNSUPPORTED" | "UNKNOWN_STATUS";
 
 export interface ErrorDetails {
   /** Name of the offending argument. */

@@ -210,6 +210,7 @@ export interface SchedulingExports {
     tenant: number,
     priority: number,
     arrivalUs: number,
+    deadlineUs: number,
     peakSlots: number,
     lastChunk: number,
   ): number;

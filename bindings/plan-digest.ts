@@ -32,7 +32,7 @@ class Digest {
   }
 }
 
-const KINDS = ["finished", "preempted", "rejected"] as const;
+const KINDS = ["finished", "preempted", "rejected", "expired"] as const;
 const CODES = Object.values(STATUS_CODES);
 
 function addOutcomes(digest: Digest, outcomes: readonly Outcome[]): void {

@@ -59,6 +59,7 @@ const REQUEST_FIELDS = Object.keys({
   tenant: true,
   priority: true,
   arrivalUs: true,
+  deadlineUs: true,
   peakSlots: true,
   lastChunk: true,
 } satisfies Record<keyof Omit<RequestOptions, "tokens" | "id">, true>) as (keyof RequestOptions)[];

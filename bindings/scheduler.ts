@@ -16,9 +16,10 @@ export type RequestId = number & { readonly brand?: "RequestId" };
 /**
  * Order of the waiting queue: by arrival; by priority then arrival; by priority, then fewest tokens to
  * compute, then arrival; by priority, then longest cached prefix, aged (`agingTokens`); the tenant that has been served
- * least, then priority, then arrival.
+ * least, then priority, then arrival; the earliest `deadlineUs` (in units of 256 us), then arrival, whatever the priority.
  */
-export type PolicyName = "fcfs" | "priority" | "shortest-first" | "longest-prefix" | "fair";
+export type PolicyName =
+  "fcfs" | "priority" | "shortest-first" | "longest-prefix" | "fair" | "earliest-deadline";
 
 export const POLICIES: readonly PolicyName[] = [
   "fcfs",
@@ -26,6 +27,7 @@ export const POLICIES: readonly PolicyName[] = [
   "shortest-first",
   "longest-prefix",
   "fair",
+  "earliest-deadline",
 ];
 
 export interface SchedulerOptions {
@@ -86,6 +88,11 @@ export interface RequestOptions {
   /** When the request may run first, in microseconds, >= 0. Default 0 = at once. */
   arrivalUs?: number;
   /**
+   * When it is no longer worth running, in microseconds, > 0: a request that still waits then, or waits again after a
+   * preemption, ends with the outcome "expired"; one that runs goes on. Default: never.
+   */
+  deadlineUs?: number;
+  /**
    * For a request whose lanes drop tokens: the most slots that its longest lane holds once its prompt is computed.
    * Admissions leave room for as many; its sequence is lossy, and neither reuses nor publishes blocks. Default 0: it
    * keeps every token.
@@ -101,7 +108,7 @@ export interface RequestOptions {
 /** What happened to a request since the step began. */
 export interface Outcome {
   readonly request: RequestId;
-  readonly kind: "finished" | "preempted" | "rejected";
+  readonly kind: "finished" | "preempted" | "rejected" | "expired";
   /** Why it was rejected: "QUEUE_TIMEOUT". */
   readonly code: string | undefined;
   readonly generated: number;
@@ -118,7 +125,7 @@ export interface CommitResults {
   finished?: ArrayLike<number | boolean>;
 }
 
-const OUTCOME_KINDS = [undefined, "finished", "preempted", "rejected"] as const;
+const OUTCOME_KINDS = [undefined, "finished", "preempted", "rejected", "expired"] as const;
 const OUTCOME_WORDS = 8;
 const MAX_U64 = (1n << 64n) - 1n;
 
@@ -230,6 +237,8 @@ export class Scheduler {
     const priority = requireInteger("priority", options.priority ?? 0, 0, 255);
     const id = requestId(options.id);
     const arrivalUs = requireTime("arrivalUs", options.arrivalUs ?? 0);
+    const deadlineUs = requireTime("deadlineUs", options.deadlineUs ?? 0);
+    if (options.deadlineUs === 0) throw invalidArgument("deadlineUs", 0, "microseconds > 0");
     const lastChunk = requireInteger("lastChunk", options.lastChunk ?? 0, 0, 2 ** 24);
     const peakSlots = requireInteger("peakSlots", options.peakSlots ?? 0, 0, 2 ** 24);
     const count = this.cache.writeInput("tokens", options.tokens);
@@ -247,6 +256,7 @@ export class Scheduler {
             tenant,
             priority,
             arrivalUs,
+            deadlineUs,
             peakSlots,
             lastChunk,
           ),
@@ -384,7 +394,7 @@ export class Scheduler {
     return this.core.exports.schedulerArriving(this.pointer);
   }
 
-  /** Earliest time at which a step may differ without a new submission: the next arrival, or Infinity. */
+  /** Earliest time at which a step may differ without a new submission: the next arrival or deadline, or Infinity. */
   nextWakeUs(): number {
     return this.core.exports.schedulerNextWakeUs(this.pointer);
   }

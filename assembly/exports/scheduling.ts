@@ -66,7 +66,8 @@ export function schedulerRegionCreate(
   const kv = changetype<KvCache>(cache);
   if (!schedulerShapeValid(kv, maxRequests, maxRunning, maxBatchTokens, tokenCapacity, tenants))
     return INVALID_ARGUMENT;
-  if (vocabSize == 0 || policy > <u32>Policy.Fair || !(queueTimeoutUs >= 0)) return INVALID_ARGUMENT;
+  if (vocabSize == 0 || policy > <u32>Policy.EarliestDeadline || !(queueTimeoutUs >= 0))
+    return INVALID_ARGUMENT;
   if (agingTokens == 0 || agingTokens > MAX_AGING_TOKENS) return INVALID_ARGUMENT;
   if (!(inputWeight >= 0 && inputWeight <= MAX_WEIGHT && outputWeight >= 0 && outputWeight <= MAX_WEIGHT))
     return INVALID_ARGUMENT;
@@ -95,7 +96,8 @@ export function schedulerRegionCreate(
 }
 
 /**
- * Submits the first `promptTokens` ids of the cache's input region. Returns a request handle. `peakSlots`: 0, or for a
+ * Submits the first `promptTokens` ids of the cache's input region. Returns a request handle. `deadlineUs`: 0 for
+ * none. `peakSlots`: 0, or for a
  * request whose lanes drop tokens the most slots that its longest lane holds once its prompt is computed. `lastChunk`: fewest tokens of the prompt's last chunk,
  * where the token budget allows it.
  */
@@ -109,6 +111,7 @@ export function requestSubmit(
   tenant: u32,
   priority: u32,
   arrivalUs: f64,
+  deadlineUs: f64,
   peakSlots: u32,
   lastChunk: u32,
 ): i32 {
@@ -125,6 +128,7 @@ export function requestSubmit(
     tenant,
     priority,
     arrivalUs,
+    deadlineUs == 0 ? Infinity : deadlineUs,
     peakSlots,
     lastChunk,
   );
@@ -155,12 +159,12 @@ export function requestAbort(scheduler: usize, handle: u32): Status {
 }
 
 /**
- * Time of the next arrival, infinity if none: before it, an empty step stays empty unless something is
- * submitted.
+ * Time of the next arrival or deadline of a waiting request, infinity if none: before it, an empty step stays empty
+ * unless something is submitted.
  */
 export function schedulerNextWakeUs(scheduler: usize): f64 {
   const s = changetype<Scheduler>(scheduler);
-  return nextArrivalUs(s);
+  return min(nextArrivalUs(s), s.nextDeadlineUs);
 }
 
 export function schedulerPlan(scheduler: usize): usize {

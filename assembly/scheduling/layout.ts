@@ -50,6 +50,8 @@ export const enum Policy {
   LongestPrefix = 3,
   /** The tenant that has been served least, then smaller priority number, then order of arrival (fairness.ts). */
   Fair = 4,
+  /** Earliest deadline, in units of 256 us, then order of arrival; those without one last. */
+  EarliestDeadline = 5,
 }
 
 export const enum State {
@@ -105,6 +107,8 @@ export class Scheduler {
   /** LongestPrefix: tokens of prefix that a later arrival needs more to overtake. */
   agingTokens: u32;
   queueTimeoutUs: f64;
+  /** No waiting request has an earlier deadline; infinity: none has one. */
+  nextDeadlineUs: f64;
   /** Time of the last step. */
   nowUs: f64;
   /** Requests queued so far: the order of arrival. */
@@ -120,6 +124,8 @@ export class Request {
   /** Id given by the host; 0 = none. */
   id: u64;
   arrivalUs: f64;
+  /** It is not admitted from then on; infinity: always. */
+  deadlineUs: f64;
   /** Place in the waiting queue, kept across preemption (LongestPrefix: as last ordered). */
   key: u64;
   /** Order of arrival. */

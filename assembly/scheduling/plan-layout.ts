@@ -51,6 +51,8 @@ export const enum OutcomeKind {
   Finished = 1,
   Preempted = 2,
   Rejected = 3,
+  /** Its deadline came while it waited. */
+  Expired = 4,
 }
 
 

@@ -4,6 +4,7 @@
  *   key   | 8 bits class | 20 bits metric | 36 bits order of arrival |       policies that use a metric
  *         | 8 bits class | 36 bits position | 20 bits cached tokens  |       LongestPrefix
  *         | 12 bits tenant | 8 bits class | 44 bits order of arrival |       Fair
+ *         | 43 bits deadline | 20 bits order of arrival              |       EarliestDeadline
  *         | 8 bits class | 56 bits order of arrival                  |       the others
  *
  * A key is computed once, when the request arrives, and kept across preemption: a preempted request stands
@@ -11,10 +12,13 @@
  */
 import { indexDelete } from "../index/delete";
 import { indexPut } from "../index/put";
+import { indexFind } from "../index/read";
 import { indexSeek } from "../index/scan";
 import { leastServed, liftTenant, TENANT_SHIFT, tenantEnters, tenantLeaves } from "./fairness";
 import { knownTokens, Policy, Request, request, Scheduler, State } from "./layout";
 
+// @ts-ignore: decorator
+@inline const LAST_UNIT: f64 = 8796093022206; // 2^43 - 2
 // @ts-ignore: decorator
 @inline const MAX_METRIC: u32 = (1 << 20) - 1;
 
@@ -23,6 +27,7 @@ function queueKey(s: Scheduler, r: Request): u64 {
   const order = s.order;
   r.order = order;
   if (s.policy == Policy.Fcfs) return order;
+  if (s.policy == Policy.EarliestDeadline) return deadlineKey(r);
   const rank = (<u64>r.priority) << 56;
   if (s.policy == Policy.Priority) return rank | order;
   if (s.policy == Policy.Fair) {
@@ -43,6 +48,13 @@ export function prefixKey(s: Scheduler, r: Request, cached: u32): u64 {
   return ((<u64>r.priority) << 56) | ((position & 0xfffffffff) << 20) | forward;
 }
 
+/** Deadlines in units of 256 us, so that 71 years fit beside the order of arrival. */
+function deadlineKey(r: Request): u64 {
+  if (r.deadlineUs == Infinity) return ((<u64>1) << 63) | r.order;
+  const units = <u64>min(r.deadlineUs / 256, LAST_UNIT);
+  return ((units + 1) << 20) | (r.order & 0xfffff);
+}
+
 /** A request has arrived: gives it its place. */
 export function enqueueArrived(s: Scheduler, slot: u32): void {
   const r = request(s, slot);
@@ -55,6 +67,9 @@ export function enqueueArrived(s: Scheduler, slot: u32): void {
 export function requeue(s: Scheduler, slot: u32): void {
   const r = request(s, slot);
   r.state = State.Waiting;
+  if (r.deadlineUs < s.nextDeadlineUs) s.nextDeadlineUs = r.deadlineUs;
+  // Of a key of EarliestDeadline the order of arrival has 20 bits only.
+  if (s.policy == Policy.EarliestDeadline) while (indexFind(s.waiting, r.key) != 0) r.key += 1;
   const entered = indexPut(s.waiting, r.key, slot);
   assert(entered == 1);
   s.waitingCount += 1;

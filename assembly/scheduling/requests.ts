@@ -79,6 +79,7 @@ function admissible(
   tenant: u32,
   priority: u32,
   arrivalUs: f64,
+  deadlineUs: f64,
 ): Status {
   if (promptTokens == 0) return EMPTY_PROMPT;
   if (
@@ -90,7 +91,7 @@ function admissible(
   ) {
     return INVALID_ARGUMENT;
   }
-  if (!validTime(arrivalUs)) return INVALID_TIME;
+  if (!validTime(arrivalUs) || !(deadlineUs >= 0)) return INVALID_TIME;
   const total = <u64>promptTokens + <u64>maxNewTokens;
   if (total > <u64>s.kv.maxSequenceTokens) return TOO_LONG;
   // The last token generated is never fed back, so its K and V need no slot.
@@ -102,7 +103,7 @@ function admissible(
   return OK;
 }
 
-/** Accepts a request and returns its handle, or refuses it. `id` 0 means none. */
+/** Accepts a request and returns its handle, or refuses it. `id` 0 means none, `deadlineUs` infinity too. */
 export function submit(
   s: Scheduler,
   id: u64,
@@ -113,6 +114,7 @@ export function submit(
   tenant: u32,
   priority: u32,
   arrivalUs: f64,
+  deadlineUs: f64,
   peakSlots: u32,
   lastChunk: u32,
 ): i32 {
@@ -126,6 +128,7 @@ export function submit(
     tenant,
     priority,
     arrivalUs,
+    deadlineUs,
   );
   if (status != OK) return status;
   const slot = s.freeRequest;
@@ -133,6 +136,7 @@ export function submit(
   s.freeRequest = r.nextFree;
   r.id = id;
   r.arrivalUs = arrivalUs;
+  r.deadlineUs = deadlineUs;
   r.generation = r.generation == MAX_GENERATION ? 1 : r.generation + 1;
   r.state = State.Arriving;
   r.promptTokens = promptTokens;

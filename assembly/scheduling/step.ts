@@ -1,7 +1,7 @@
 /**
  * The step: decides what runs next.
  *
- *   1 requests whose time has come enter the queue
+ *   1 requests whose time has come enter the queue; those that wait past their deadline end
  *   2 running requests in admission order: those that decode get a block for their next token, preempting if they must
  *   3 running requests that still prefill get a chunk of what the token budget leaves
  *   4 waiting requests are admitted while budget, rows and blocks (above the watermark) last
@@ -51,6 +51,7 @@ export function step(s: Scheduler, nowUs: f64): i32 {
   plan.outcomeCount = 0;
 
   while (nextArrivalUs(s) <= nowUs) enqueueArrived(s, popArrival(s));
+  if (s.nextDeadlineUs <= nowUs) expire(s, plan);
   planDecodes(s, plan);
   planChunks(s, plan);
   if (s.queueTimeoutUs > 0) rejectTimedOut(s, plan);
@@ -185,6 +186,25 @@ function planChunks(s: Scheduler, plan: StepPlan): void {
     const tokens = chunkOf(s, r, remaining(s, r));
     if (tokens != 0) addRow(s, plan, slot, tokens, sequenceOf(s.kv, r.sequence).blockCount);
   }
+}
+
+/** Ends every waiting request whose deadline has come, and finds the next deadline. */
+function expire(s: Scheduler, plan: StepPlan): void {
+  let next: f64 = Infinity;
+  let key: u64 = 1;
+  while (seekWaiting(s, key)) {
+    const slot = <u32>s.foundValue;
+    key = s.foundKey + 1;
+    const r = request(s, slot);
+    if (r.deadlineUs > s.nowUs) {
+      next = min(next, r.deadlineUs);
+      continue;
+    }
+    recordOutcome(s, plan, slot, OutcomeKind.Expired, 0);
+    dequeue(s, slot);
+    endRequest(s, slot);
+  }
+  s.nextDeadlineUs = next;
 }
 
 /** Rejects every waiting request that has never run and has waited longer than the queue timeout. */

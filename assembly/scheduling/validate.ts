@@ -34,6 +34,7 @@ function validWaiting(s: Scheduler): bool {
   while (seekWaiting(s, key)) {
     const r = request(s, <u32>s.foundValue);
     if (r.state != State.Waiting || r.key != s.foundKey || r.sequence != NONE) return false;
+    if (r.deadlineUs < s.nextDeadlineUs) return false;
     key = s.foundKey + 1;
   }
   return true;

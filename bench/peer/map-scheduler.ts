@@ -14,6 +14,7 @@ export interface MapRequest {
   readonly tenant: number;
   readonly priority: number;
   readonly arrivalUs: number;
+  readonly deadlineUs: number;
   order: number;
   rank: number;
   sequence: MapSequence | undefined;
@@ -38,6 +39,7 @@ export interface MapPlan {
   stepId: number;
   rows: MapRow[];
   preempted: MapRequest[];
+  expired: MapRequest[];
 }
 
 export interface MapSchedulerOptions {
@@ -46,7 +48,7 @@ export interface MapSchedulerOptions {
   maxBatchTokens: number;
   maxChunkTokens: number;
   watermarkBlocks: number;
-  policy: "fcfs" | "priority" | "shortest-first" | "longest-prefix" | "fair";
+  policy: "fcfs" | "priority" | "shortest-first" | "longest-prefix" | "fair" | "earliest-deadline";
   /** Policy "longest-prefix". */
   agingTokens?: number;
   /** Policy "fair": what a prompt and a generated token count. */
@@ -84,6 +86,7 @@ export class MapScheduler {
     tenant?: number;
     priority?: number;
     arrivalUs?: number;
+    deadlineUs?: number;
   }): MapRequest {
     const request: MapRequest = {
       id: this.#submitted++,
@@ -94,6 +97,7 @@ export class MapScheduler {
       tenant: init.tenant ?? 0,
       priority: init.priority ?? 0,
       arrivalUs: init.arrivalUs ?? 0,
+      deadlineUs: init.deadlineUs ?? Infinity,
       order: 0,
       rank: 0,
       sequence: undefined,
@@ -113,11 +117,16 @@ export class MapScheduler {
 
   step(nowUs: number): MapPlan {
     this.#nowUs = nowUs;
-    const plan: MapPlan = { stepId: ++this.#stepId, rows: [], preempted: [] };
+    const plan: MapPlan = { stepId: ++this.#stepId, rows: [], preempted: [], expired: [] };
     this.arriving.sort((a, b) => a.arrivalUs - b.arrivalUs || a.order - b.order);
     while (this.arriving.length > 0 && this.arriving[0].arrivalUs <= nowUs)
       this.#arrive(this.arriving.shift()!);
 
+    for (const request of this.waiting.filter(({ deadlineUs }) => deadlineUs <= nowUs)) {
+      plan.expired.push(request);
+      this.#leave(request);
+      this.#end(request);
+    }
     let budget = this.#options.maxBatchTokens;
     const staged = new Map<MapRequest, { tokens: number; keepBlocks: number }>();
     for (const request of this.running.slice()) {
@@ -209,13 +218,14 @@ export class MapScheduler {
     this.#lift(request.tenant);
     request.rank =
       this.#options.policy === "shortest-first" ? Math.min(request.tokens.length, 2 ** 20 - 1) : 0;
+    if (this.#options.policy === "earliest-deadline") request.rank = Math.floor(request.deadlineUs / 256);
     this.#enqueue(request);
   }
 
   #enqueue(request: MapRequest): void {
-    const fcfs = this.#options.policy === "fcfs";
+    const alike = ["fcfs", "earliest-deadline"].includes(this.#options.policy);
     const before = (a: MapRequest, b: MapRequest): number =>
-      (fcfs ? 0 : a.priority - b.priority) || a.rank - b.rank || a.order - b.order;
+      (alike ? 0 : a.priority - b.priority) || a.rank - b.rank || a.order - b.order;
     let at = this.waiting.length;
     while (at > 0 && before(request, this.waiting[at - 1]) < 0) at -= 1;
     this.waiting.splice(at, 0, request);

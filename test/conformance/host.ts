@@ -14,7 +14,7 @@ import type { Answer, Call } from "./script.js";
 
 const STATUS_OF = new Map(Object.entries(STATUS_CODES).map(([number, code]) => [code as string, +number]));
 const STATES = ["ended", "arriving", "waiting", "running"];
-const KINDS = ["", "finished", "preempted", "rejected"];
+const KINDS = ["", "finished", "preempted", "rejected", "expired"];
 
 type Submission = [number, number, number, number, number, number[]];
 

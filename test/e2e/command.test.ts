@@ -117,7 +117,7 @@ test("every command has help, and bad options are named", () => {
   refused(["run", "--blocks", "many"], /--blocks is "many"; allowed: an integer from 1/);
   refused(
     ["run", "--policy", "best"],
-    /--policy is "best"; allowed: fcfs, priority, shortest-first, longest-prefix, fair/,
+    /--policy is "best"; allowed: fcfs, priority, shortest-first, longest-prefix, fair, earliest-deadline/,
   );
   refused(["run", "--bogus"], /--bogus/);
   refused(["run", "--blocks", "4"], /pool has 4 blocks/);

@@ -29,7 +29,17 @@ function submitOne(scheduler: Scheduler, random: Random, nowUs: number): Request
     const id = random.below(3) === 0 ? { id: 1 + random.below(6) } : {};
     const arrivalUs = random.below(4) === 0 ? nowUs + random.below(30) : 0;
     const priority = random.below(3);
-    return [scheduler.submit({ tokens, maxNewTokens: 1 + random.below(20), arrivalUs, priority, ...id })];
+    const deadline = random.below(4) === 0 ? { deadlineUs: nowUs + 1 + random.below(300) } : {};
+    return [
+      scheduler.submit({
+        tokens,
+        maxNewTokens: 1 + random.below(20),
+        arrivalUs,
+        priority,
+        ...deadline,
+        ...id,
+      }),
+    ];
   } catch (error) {
     assert.ok(error instanceof QuartermasterError);
     return [];

@@ -29,6 +29,7 @@ class Harness {
   submitted = 0;
   finished = 0;
   aborted = 0;
+  expired = 0;
 
   constructor(
     readonly scheduler: Scheduler,
@@ -61,6 +62,7 @@ class Harness {
       tenant: random.below(3),
       priority: random.below(3),
       arrivalUs: random.below(3) === 0 ? this.nowUs + random.below(40) : 0,
+      ...(random.below(3) === 0 && { deadlineUs: this.nowUs + 1 + random.below(900) }),
     };
     let handle: RequestId;
     try {
@@ -136,6 +138,7 @@ class Harness {
       expected.preempted,
     );
     this.noBlockIsWrittenTwice(plan.slots);
+    this.expire(expected.expired);
 
     for (let aborts = random.below(12) - 8; aborts > 0; aborts--) this.abortOne();
     if (random.below(8) === 0) this.submit();
@@ -145,6 +148,15 @@ class Harness {
     } else {
       this.commit(plan.stepId, plan.samplingRows);
     }
+  }
+
+  /** What has waited past its deadline ends in both. */
+  expire(expected: MapRequest[]): void {
+    const expired = this.scheduler.outcomes().filter((outcome) => outcome.kind === "expired");
+    const requests = expired.map((outcome) => this.modelOf.get(outcome.request)!);
+    assert.deepEqual(new Set(requests), new Set(expected));
+    for (const request of requests) this.forget(request);
+    this.expired += requests.length;
   }
 
   commit(stepId: number, samplingRows: number): void {
@@ -198,7 +210,14 @@ async function start(build: Build, seed: number, prefixCache = true): Promise<Ha
     maxBatchTokens: maxRunning + random.below(24),
     maxChunkTokens: random.below(3) === 0 ? 1 + random.below(6) : 0,
     watermarkBlocks: random.below(4),
-    policy: random.pick(["fcfs", "priority", "shortest-first", "longest-prefix", "fair"] as const),
+    policy: random.pick([
+      "fcfs",
+      "priority",
+      "shortest-first",
+      "longest-prefix",
+      "fair",
+      "earliest-deadline",
+    ] as const),
     agingTokens: 1 + random.below(4),
     tenants: 3,
     inputWeight: 1 + random.below(3),
@@ -220,12 +239,12 @@ function drain(harness: Harness): void {
   harness.nowUs += 100;
   for (let i = 0; i < 4000 && harness.real.size > 0; i++) {
     const plan = harness.scheduler.step(harness.nowUs++);
-    harness.model.step(harness.nowUs - 1);
+    harness.expire(harness.model.step(harness.nowUs - 1).expired);
     harness.commit(plan.stepId, plan.samplingRows);
   }
   assert.equal(harness.real.size, 0, "every accepted request ends");
   assert.equal(harness.scheduler.cache.available, CACHE.blocks, "and gives every block back");
-  assert.equal(harness.finished + harness.aborted, harness.submitted);
+  assert.equal(harness.finished + harness.aborted + harness.expired, harness.submitted);
 }
 
 async function run(build: Build, runs: number, prefixCache = true): Promise<void> {

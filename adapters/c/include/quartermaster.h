@@ -161,7 +161,7 @@ QM_API int qm_cache_advance(qm_core* core, qm_cache cache, double now_us);
 
 /* ---- scheduler ------------------------------------------------------------------------------------------------ */
 
-typedef enum qm_policy { QM_FCFS = 0, QM_PRIORITY = 1, QM_SHORTEST_FIRST = 2, QM_LONGEST_PREFIX = 3, QM_FAIR = 4 } qm_policy;
+typedef enum qm_policy { QM_FCFS = 0, QM_PRIORITY = 1, QM_SHORTEST_FIRST = 2, QM_LONGEST_PREFIX = 3, QM_FAIR = 4, QM_EARLIEST_DEADLINE = 5 } qm_policy;
 
 typedef struct qm_scheduler_options {
   uint32_t vocab_size;       /* token ids are below it, >= 1 */
@@ -189,6 +189,7 @@ typedef struct qm_request {
   uint32_t name_space;
   uint32_t priority; /* smaller is more urgent */
   double arrival_us; /* on the clock of qm_step */
+  double deadline_us; /* 0: none; if it still waits then, it expires */
   uint32_t tenant; /* below the scheduler's tenants */
 } qm_request;
 
@@ -226,7 +227,7 @@ QM_API int qm_commit(qm_core* core, qm_scheduler scheduler, uint32_t step_id, do
                      const uint32_t* tokens, const uint32_t* finish);
 /* The plan was not executed: takes it back. */
 QM_API int qm_abandon(qm_core* core, qm_scheduler scheduler, uint32_t step_id);
-/* Outcomes of the last step and its commit, 8 words each: request, kind (1 finished, 2 preempted, 3 rejected), code,
+/* Outcomes of the last step and its commit, 8 words each: request, kind (1 finished, 2 preempted, 3 rejected, 4 expired), code,
  * tokens generated, prompt tokens cached, preemptions, 0, 0. Returns their number. */
 QM_API int qm_outcomes(qm_core* core, qm_scheduler scheduler, const uint32_t** records);
 /* Time of the next arrival; infinity when there is none. */
