@@ -7,6 +7,7 @@ import { after, test } from "node:test";
 import {
   Core,
   type CoreLanes,
+  EVICTION_POLICIES,
   type EvictionPolicy,
   type KeepPlan,
   type KvCache,
@@ -14,7 +15,9 @@ import {
   type SequenceId,
   type StatView,
 } from "../../bindings/main.js";
+import { evict } from "../../bindings/eviction/evict.js";
 import { BOS, tokensOf } from "../../sim/eviction/alphabet.js";
+import { prefillBlockwise } from "../../sim/eviction/blockwise.js";
 import { HostLanes } from "../../sim/eviction/host-lanes.js";
 import { RowPlan } from "../../sim/eviction/row-plan.js";
 import { makeTask } from "../../sim/eviction/tasks.js";
@@ -80,7 +83,11 @@ class CoreSequence {
     return logits;
   }
 
-  async #run(tokens: number[], mask: number): Promise<{ logits: Float32Array; views: StatView[] }> {
+  async #run(
+    tokens: number[],
+    mask: number,
+    stays = true,
+  ): Promise<{ logits: Float32Array; views: StatView[] }> {
     const cache = this.#cache;
     const before = this.lanes.seen;
     cache.reserve(this.#sequence, tokens.length);
@@ -93,18 +100,33 @@ class CoreSequence {
       lanes: () => row,
       statistics: () => (mask === 0 ? undefined : request),
     });
-    cache.append(this.#sequence, tokens);
-    this.lanes.append(tokens.length);
+    if (stays) {
+      cache.append(this.#sequence, tokens);
+      this.lanes.append(tokens.length);
+    }
     const views =
       mask === 0 ? [] : Array.from({ length: lab.shape.layers }, (_, layer) => result.statistics!(0, layer));
     return { logits: result.logits!.slice(), views };
   }
 
+  /** Block by block: each is followed by a probe of which nothing is kept, then the policy drops. */
+  async prefillBlockwise(tokens: number[], block: number, probe: number[]): Promise<void> {
+    for (let from = 0; from < tokens.length; from += block) {
+      const part = tokens.slice(from, from + block);
+      await this.#run(part, 0);
+      const views = await this.#run(probe, this.#policy.needs.prefill, false);
+      for (let layer = 0; layer < lab.shape.layers; layer++)
+        this.#policy.observePrefill(
+          layer,
+          shownTo(views.views[layer], this.#policy.needs.prefill),
+          part.length,
+        );
+      await this.#apply(this.#policy.endPrefill());
+    }
+  }
+
   async #apply(answer: KeepPlan | null): Promise<void> {
-    if (answer === null) return;
-    const compaction = this.lanes.plan(answer);
-    await lab.executor.move!(compaction.allMoves());
-    compaction.commit();
+    if (answer !== null) await evict(this.lanes, answer, lab.executor);
   }
 
   close(): void {
@@ -134,9 +156,26 @@ const POLICIES = [
   "ada-kv:budget=60,window=16",
   "cake:budget=60,window=16",
   "compresskv:budget=60",
+  "pyramidkv:budget=60,window=16",
+  "observed-attention:budget=60",
+  "keydiff:budget=60",
+  "knorm:budget=60",
+  "epicache:budget=60",
+  "epicache:budget=60,level=pair-uniform",
+  "mpcache:budget=60",
+  "mpcache:budget=60,mode=threshold,threshold=0.01",
+  "elastic-cache:ratio=0.4",
+  "elastic-cache:ratio=0.4,merge=false",
   "streaming-llm:budget=60",
+  "local:budget=60",
   "random:budget=60",
+  "full",
 ];
+
+test("every policy that can be made is among them", () => {
+  const names = new Set(POLICIES.map((text) => text.split(":")[0]));
+  assert.deepEqual([...names].sort(), [...EVICTION_POLICIES].sort());
+});
 
 for (const text of POLICIES) {
   test(`${text}: core lanes give the host lanes' tokens, bit for bit`, async () => {
@@ -152,7 +191,11 @@ for (const text of POLICIES) {
     });
     const own = new CoreSequence(cache, (sequence) => arena.open(sequence), policy, prompt);
     const host = other.open(policyFromText(selection, text), prompt.length);
-    assert.deepEqual(await own.prefill(prompt), await host.prefill(prompt));
+    if (text.startsWith("epicache")) {
+      const probe = tokensOf("#ab37;#cd05;");
+      await own.prefillBlockwise(prompt, 80, probe);
+      await prefillBlockwise(host, prompt, { block: 80, probe });
+    } else assert.deepEqual(await own.prefill(prompt), await host.prefill(prompt));
     assert.ok(host.lanes instanceof HostLanes);
     for (const token of tokensOf("?ab37;ab37;cd05;ef11;gh28;?cd05;")) {
       assert.deepEqual(await own.feed(token), await host.feed(token));
@@ -164,6 +207,8 @@ for (const text of POLICIES) {
       arena.validate();
     }
     cache.validate();
+    const isDropping = text !== "full";
+    assert.equal(host.lanes.slots < 6 * host.lanes.seen, isDropping, "tokens were dropped");
     assert.equal(
       own.blocks,
       Math.ceil(host.lanes.longest / blockSize),

@@ -5,6 +5,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { Core, type EvictionPolicy, policyFromText } from "../../bindings/main.js";
+import { long } from "../support/long.js";
 import {
   naiveKeyDiff,
   naiveKeyNorm,
@@ -30,8 +31,8 @@ interface Case extends NaiveContext {
   readonly seed: number;
 }
 
-/** Random shapes, prompts and budgets. */
-function cases(count: number, mostPrompt: number, leastBudget = 2): Case[] {
+/** Random shapes, prompts and budgets. @param skew above 1: short prompts are more frequent than long ones */
+function cases(count: number, mostPrompt: number, leastBudget = 2, skew = 1): Case[] {
   const random = new Random(2024);
   const below = (limit: number): number => random.next() % limit;
   return Array.from({ length: count }, (_, seed) => {
@@ -41,7 +42,7 @@ function cases(count: number, mostPrompt: number, leastBudget = 2): Case[] {
       shape: { layers: 1 + below(2), heads: group * kvHeads, kvHeads, headDim: 6 },
       logits: seededLogits(seed),
       seed,
-      promptTokens: 1 + below(mostPrompt),
+      promptTokens: 1 + Math.floor(mostPrompt * (below(mostPrompt) / mostPrompt) ** skew),
       budget: leastBudget + below(63),
     };
   });
@@ -70,7 +71,8 @@ function assertAgree(
 }
 
 test("h2o: inplace, ring, ordered and mask keep the naive positions, with the naive scores", () => {
-  for (const context of cases(60, 120)) {
+  // Prompts of 1 to 300 tokens; all lengths are equally frequent in the long run only, whose attention takes minutes.
+  for (const context of cases(200, 300, 2, long ? 1 : 4)) {
     const recent = context.seed % 7 === 0 ? 0 : Math.ceil(context.budget / 2);
     const heavy = context.budget - recent;
     const naive = new NaiveH2O(context, heavy, recent);
@@ -112,7 +114,7 @@ test("tova: one list a layer, per step and windowed", () => {
 });
 
 test("lazy-eviction: both scores, and both readings of the first term", () => {
-  for (const context of cases(40, 60, 6)) {
+  for (const context of cases(100, 60, 6)) {
     const window = 2 + (context.seed % 4);
     const alpha = 0.02 + 0.02 * (context.seed % 5);
     for (const kind of ["release", "gated"] as const) {
