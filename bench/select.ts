@@ -1,5 +1,7 @@
 /** What do choosing k of n scores and adding attention statistics up cost, a lane? */
 import { Core, type Selection } from "../bindings/main.js";
+import type { NativeKvShape } from "../native-host/executor/addon.js";
+import { loadAddon } from "../native-host/executor/main.js";
 import { Random } from "../test/support/random.js";
 import { interleave, type Report, type Subject } from "./measure.js";
 
@@ -45,7 +47,66 @@ export async function run(report: Report): Promise<void> {
       );
     }
   }
+  await shareOfAttention(report, rounds);
   report.note("one lane; rows of 2 query heads; topk keeps a fifth; us a call, through the bindings");
+}
+
+/** What a step of H2O costs beside the attention that it looks at: one lane, its rows copied in, summed up, the victim. */
+async function shareOfAttention(report: Report, rounds: number): Promise<void> {
+  const loaded = loadAddon();
+  if ("reason" in loaded) return report.note(`no attention to compare with: ${loaded.reason}`);
+  const { addon } = loaded;
+  const [n, headDim, blockSize] = [2048, 64, 16];
+  const shape: NativeKvShape = {
+    blocks: n / blockSize,
+    layers: 1,
+    kvHeads: 1,
+    headDim,
+    blockSize,
+    kvType: "f32",
+  };
+  const kv = new Uint8Array(new Float32Array(n * 2 * headDim).map((_, i) => Math.sin(i)).buffer);
+  const table = Uint32Array.from({ length: shape.blocks }, (_, i) => (i * 37) % shape.blocks);
+  const queries = new Float32Array(GROUP * headDim).fill(0.1);
+  const out = new Float32Array(queries.length);
+  const [isa] = addon.isa().slice(-1);
+  const core = await Core.create();
+  const work = core.selection({ capacity: n, floats: GROUP * n });
+  const plane = core.selection({ capacity: n }).scores;
+  const rows = randomScores(GROUP * n);
+  const layer = { rows, rowStride: n, heads: GROUP, lengths: [n], planeStride: n };
+  const [scoring, attention] = await interleave(
+    [
+      {
+        name: "quartermaster",
+        operations: 20,
+        run: () => {
+          for (let i = 0; i < 20; i++) {
+            work.accumulate(plane, layer, 1.0001);
+            work.argmin(plane, { recentFrom: n - (n >> 2) });
+          }
+        },
+      },
+      {
+        name: `attention of ${GROUP} heads (cpu/${isa})`,
+        operations: 5,
+        run: () => {
+          for (let i = 0; i < 5; i++)
+            addon.kernels.attention(isa, kv, shape, 0, table, n - 1, GROUP, 0, queries, out);
+        },
+      },
+    ],
+    rounds,
+  );
+  report.timings(`scoring and victim ${n}`, [scoring, attention]);
+  report.measured(
+    `scoring and victim ${n}`,
+    "quartermaster",
+    "share of attention",
+    scoring.medianUs / attention.medianUs,
+    "ratio",
+    { headDim, heads: GROUP, isa },
+  );
 }
 
 function randomScores(n: number): Float32Array {
