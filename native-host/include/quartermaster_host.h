@@ -92,9 +92,8 @@ typedef struct qmh_tensor {
   uint64_t shape[2];
 } qmh_tensor;
 
-/* A row whose lanes lack tokens, or of which something is measured (bindings/statistics.ts). Fields down to
- * outputs: index of the first element in qmh_lanes.words, or QMH_NONE. Bitmaps have the bits of new tokens
- * set. */
+/* A row with lanes or statistics (bindings/statistics.ts). Down to outputs: index of the first element in
+ * qmh_lanes.words, or QMH_NONE. In bitmaps the bits of new tokens are set. */
 typedef struct qmh_lane_row {
   uint32_t lengths;      /* [layers * kv_heads] slots held before the new tokens */
   uint32_t write_slots;  /* [layers * kv_heads] slot of the only new token; QMH_NONE: append */

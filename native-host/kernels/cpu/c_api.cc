@@ -265,8 +265,8 @@ int qmh_attention_lanes(qmh_isa isa, const void* kv, const qmh_kv_shape* given, 
     const size_t stride = size_t{heads} * shape.headDim;
     for (args.kvHead = 0; args.kvHead < shape.kvHeads; args.kvHead++) {
       const size_t at = size_t{args.kvHead} * args.group * shape.headDim;
-      attendLane(k, row, args, {0, count, q + at, stride, out + at, stride}, false, weights.data(),
-                 entropies.data());
+      attendLane(k, row, args, {0, count, args.kvHead * args.group, q + at, stride, out + at, stride}, false,
+                 weights.data(), entropies.data());
       if (row.output(layer, OUT_KEYS) != QMH_NONE) copyKeys(k, row, args.kv, layer, args.kvHead);
     }
     addEntropy(row, layer, entropies.data());

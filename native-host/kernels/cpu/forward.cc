@@ -87,6 +87,7 @@ class Forward {
   void norm(Weight weight);
   void writeKeys(uint32_t layer, size_t token, const float* k);
   void attend(uint32_t layer);
+  bool splitsGroups(uint32_t layer) const;
   void measureRest(const LayerWeights& w, uint32_t layer);
   void compareOutputs(Weight projection, const LaneRow& row, uint32_t layer);
   void swiglu();
@@ -262,22 +263,24 @@ void Forward::planAttention(Attending what, uint32_t layer) {
 
 void Forward::planRow(Attending what, uint32_t layer, uint32_t row, uint32_t lane, uint32_t sampling) {
   const uint32_t group = model_.config.heads / model_.kv.kvHeads, count = batch_.new_tokens[row];
-  const bool special = lane != PLAIN, measured = special && lanes_[lane].measures(layer);
+  const bool special = lane != PLAIN;
+  const uint32_t measured = special ? lanes_[lane].measuredQueries(layer) : 0;
   const uint32_t held = special ? lanes_[lane].longest() : batch_.computed_before[row];
   const uint32_t before = special ? 0 : batch_.computed_before[row];
   const auto add = [&](uint32_t first, uint32_t query, uint32_t queries) {
     chunks_.push_back(
         {row, first, queries, before + query, lane, uint64_t{queries} * (uint64_t{held} + query + queries)});
   };
-  if (what == Attending::MEASURED_ROWS && !measured) return;
+  if (what == Attending::MEASURED_ROWS && measured == 0) return;
   if (what == Attending::SAMPLING_OF_OTHERS) {
-    if (!measured && samples(batch_.phases[row])) add(sampling, count - 1, 1);
+    if (measured == 0 && samples(batch_.phases[row])) add(sampling, count - 1, 1);
     return;
   }
-  const uint32_t most = measured && lanes_[lane].accumulates(layer) ? count
-                        : special                                     ? std::max(ATTEND_ROWS / group, 1u)
-                                                                      : queriesOfCall_;
-  for (uint32_t i = 0; i < count; i += most) add(batch_.token_start[row] + i, i, std::min(most, count - i));
+  const bool whole = measured != 0 && lanes_[lane].accumulates(layer);
+  const uint32_t ofCall = special ? std::max(ATTEND_ROWS / group, 1u) : queriesOfCall_;
+  const uint32_t most = whole ? count : ofCall;
+  for (uint32_t i = what == Attending::MEASURED_ROWS ? count - measured : 0; i < count; i += most)
+    add(batch_.token_start[row] + i, i, std::min(most, count - i));
 }
 
 void Forward::norm(Weight weight) {
@@ -288,10 +291,12 @@ void Forward::norm(Weight weight) {
 
 void Forward::attend(uint32_t layer) {
   const uint32_t kvHeads = model_.kv.kvHeads, group = model_.config.heads / kvHeads;
-  parallel(chunks_.size() * kvHeads, attentionWork_, [&](size_t task, uint32_t thread) {
-    const QueryChunk& chunk = chunks_[task / kvHeads];
-    const uint32_t kvHead = static_cast<uint32_t>(task % kvHeads);
-    const size_t head = size_t{kvHead} * group * model_.kv.headDim;
+  // Query heads of one task.
+  const uint32_t heads = splitsGroups(layer) ? 1 : group, tasks = kvHeads * group / heads;
+  parallel(chunks_.size() * tasks, attentionWork_, [&](size_t task, uint32_t thread) {
+    const QueryChunk& chunk = chunks_[task / tasks];
+    const uint32_t firstHead = static_cast<uint32_t>(task % tasks) * heads;
+    const size_t head = size_t{firstHead} * model_.kv.headDim;
     AttendArgs args;
     args.q = qkv_ + chunk.first * size_t{qkvWidth_} + head;
     args.qStride = qkvWidth_;
@@ -299,20 +304,34 @@ void Forward::attend(uint32_t layer) {
     args.outStride = queryWidth_;
     args.queries = chunk.count;
     args.firstPosition = chunk.position;
-    args.group = group;
+    args.group = heads;
     args.window = model_.config.sliding_window;
     args.kv = model_.pool.data();
     args.shape = model_.kv;
     args.layer = layer;
-    args.kvHead = kvHead;
+    args.kvHead = firstHead / group;
     args.table = batch_.tables + batch_.table_start[chunk.row];
     args.scratch = model_.threadScratch[thread]->attend.data();
     if (chunk.lane == PLAIN) return kernels_.attend(args);
     attendLane(kernels_, lanes_[chunk.lane], args,
-               {chunk.position, chunk.count, args.q, args.qStride, args.out, args.outStride}, false,
-               model_.threadScratch[thread]->weights.data(),
+               {chunk.position, chunk.count, firstHead, args.q, args.qStride, args.out, args.outStride},
+               false, model_.threadScratch[thread]->weights.data(),
                entropies_.data() + size_t{chunk.lane} * model_.config.heads);
   });
+}
+
+// Rows that are one task a KV head may leave threads idle; their query heads are alone with their statistics,
+// unless PROBE_MAX takes the largest of a group.
+bool Forward::splitsGroups(uint32_t layer) const {
+  if (lanes_.empty() || chunks_.size() * model_.kv.kvHeads >= size_t{2} * model_.threads.threads())
+    return false;
+  bool accumulates = false;
+  for (const QueryChunk& chunk : chunks_) {
+    if (chunk.lane == PLAIN) continue;
+    if (lanes_[chunk.lane].output(layer, OUT_PROBE_MAX) != QMH_NONE) return false;
+    accumulates |= lanes_[chunk.lane].accumulates(layer);
+  }
+  return accumulates && model_.threads.threads() > 1;
 }
 
 // What is not read off the weights of the layer's attention.
@@ -353,7 +372,8 @@ void Forward::compareOutputs(Weight projection, const LaneRow& row, uint32_t lay
     args.kvHead = static_cast<uint32_t>(kvHead);
     args.scratch = model_.threadScratch[thread]->attend.data();
     attendLane(kernels_, row, args,
-               {0, count, qkv_ + size_t{first} * qkvWidth_ + head, qkvWidth_, difference + head, queryWidth_},
+               {0, count, static_cast<uint32_t>(kvHead) * group, qkv_ + size_t{first} * qkvWidth_ + head,
+                qkvWidth_, difference + head, queryWidth_},
                true, nullptr, nullptr);
   });
   memcpy(attended, whole, size_t{count} * queryWidth_ * sizeof(float));

@@ -30,8 +30,8 @@ uint64_t windowHeadsOf(const LaneRow& row, uint32_t layer, uint32_t firstHead, u
   return bits;
 }
 
-AttendMeasures measuresOf(const LaneRow& row, uint32_t layer, uint32_t kvHead, uint32_t group) {
-  const uint32_t firstHead = kvHead * group;
+AttendMeasures measuresOf(const LaneRow& row, uint32_t layer, uint32_t kvHead, uint32_t firstHead,
+                          uint32_t group) {
   const size_t stride = row.record.stride, heads = firstHead * stride;
   AttendMeasures m = {};
   m.lastRow = place(row, layer, OUT_LAST_ROW, heads);
@@ -66,6 +66,14 @@ bool LaneRow::accumulates(uint32_t layer) const {
          output(layer, OUT_PROBE_MAX) != QMH_NONE;
 }
 
+uint32_t LaneRow::measuredQueries(uint32_t layer) const {
+  const auto asked = [&](LaneOutput which) { return output(layer, which) != QMH_NONE; };
+  if (asked(OUT_COLSUM) || asked(OUT_OUTPUT_ERROR)) return newTokens;
+  uint32_t queries = asked(OUT_LAST_ROW) ? 1 : 0;
+  if (asked(OUT_WINDOW) || asked(OUT_MOMENTS)) queries = std::max(queries, record.window);
+  return asked(OUT_PROBE_MAX) ? std::max(queries, record.probe) : queries;
+}
+
 uint32_t LaneRow::longest() const {
   const uint32_t* lengths = words + record.lengths;
   return *std::max_element(lengths, lengths + shape.layers * shape.kvHeads);
@@ -88,8 +96,8 @@ void attendLane(const Kernels& kernels, const LaneRow& row, AttendArgs args, con
       measured ? queriesOfCall(row, layer, args.group) : atLeastOneGroup(ATTEND_ROWS, args.group);
   AttendMeasures measures = {};
   if (measured) {
-    measures = measuresOf(row, layer, kvHead, args.group);
-    measures.entropy = entropies + kvHead * args.group;
+    measures = measuresOf(row, layer, kvHead, queries.firstHead, args.group);
+    measures.entropy = entropies + queries.firstHead;
     measures.weights = weights;
     args.measures = &measures;
   }

@@ -57,17 +57,19 @@ struct LaneRow {
   uint32_t output(uint32_t layer, LaneOutput which) const {
     return record.outputs == QMH_NONE ? QMH_NONE : words[record.outputs + layer * LANE_OUTPUTS + which];
   }
-  // Something is read off the attention of a layer.
+  // Something of a layer is measured.
   bool measures(uint32_t layer) const;
   // Queries of a layer must attend one after the other, since what is measured of them adds up.
   bool accumulates(uint32_t layer) const;
+  // Last queries of the row of which something is read off the attention of a layer.
+  uint32_t measuredQueries(uint32_t layer) const;
   uint32_t longest() const;
 };
 
-// Queries [first, first + count) of a row, the first of them at q and out: [query][heads of the
-// group][headDim].
+// Queries [first, first + count) of a row, of query heads from firstHead on: [query][heads][headDim] at q and
+// out.
 struct LaneQueries {
-  uint32_t first, count;
+  uint32_t first, count, firstHead;
   const float* q;
   size_t qStride;
   float* out;
@@ -78,8 +80,9 @@ struct LaneQueries {
 // cache.
 constexpr uint32_t MEASURED_ROWS = 32;
 
-// Attention of one KV head's group over the lane. `args` has the pool, the layer, the head, the group, the
-// window and scratch. `kept`: over the slots that OUTPUT_ERROR keeps, nothing measured. `weights`:
+// Attention of args.group query heads of one KV head over its lane: all of the group, or some where PROBE_MAX
+// is not measured, each head being alone with its statistics. `args` has the pool, the layer, the head, the
+// window and scratch too. `kept`: over the slots that OUTPUT_ERROR keeps, nothing measured. `weights`:
 // laneWeights floats. `entropies`: [heads], added to.
 void attendLane(const Kernels& kernels, const LaneRow& row, AttendArgs args, const LaneQueries& queries,
                 bool kept, float* weights, double* entropies);
