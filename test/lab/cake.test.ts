@@ -6,7 +6,10 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { CakeAllocator, cakeSignals, type CakePolicy } from "../../bindings/eviction/policies/cake.js";
 import { Core, createPolicy, type PolicyOptions, type StatView } from "../../bindings/main.js";
+import { BOS, tokensOf } from "../../sim/eviction/alphabet.js";
+import { makeTask } from "../../sim/eviction/tasks.js";
 import { RandomStream } from "../../sim/random.js";
+import { openLab, watchBlocks } from "../support/lab.js";
 import { attend, hash, type Logits, seededLogits, SyntheticHost } from "../support/synthetic-host.js";
 
 const core = await Core.create();
@@ -114,6 +117,40 @@ test("cascade keeps what one split at the end keeps, for 100 random shapes, with
       ),
     );
   }
+});
+
+test("in the block pool: the prompt's blocks until its end, then those of the layer that keeps most, and none is lost", async (t) => {
+  const lab = await openLab();
+  const { layers } = lab.shape;
+  for (const [length, budget, window] of [
+    [400, 60, 16],
+    [600, 100, 16],
+  ]) {
+    const tokens = [BOS, ...tokensOf(makeTask("needle", { seed: length, length }).context)];
+    const n = tokens.length;
+    for (const cascade of [true, false]) {
+      const policy = cake({ budget, window, cascade });
+      const watched = watchBlocks(lab);
+      const sequence = lab.open(policy, n);
+      await sequence.prefill(tokens);
+      const peak = watched.end();
+      const held = sequence.table.length;
+      const bound = ((budget - window) * layers + layers * window + n) / (layers * lab.blockSize);
+      t.diagnostic(
+        `${n} tokens, cascade ${cascade}: ${peak} blocks at most, ${held} after; ` +
+          `${bound.toFixed(1)} for budget + windows + one layer's prompt`,
+      );
+      // A block holds slots of all layers, and a forward runs all of them: the cascade bounds slots (above), not blocks.
+      assert.equal(peak, Math.ceil(n / lab.blockSize));
+      const most = Math.max(...policy.layerBudgets) + window;
+      assert.equal(sequence.lanes.longest, most);
+      assert.equal(held, Math.ceil(most / lab.blockSize));
+      assert.ok(held < peak);
+      sequence.close();
+      assert.equal(lab.freeBlocks, 256);
+    }
+  }
+  await lab.executor.close();
 });
 
 test("budgets: exact sums, bounds, and the guard is needed", () => {

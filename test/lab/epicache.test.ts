@@ -14,7 +14,7 @@ import type { LabSequence } from "../../sim/eviction/lab.js";
 import { argmax } from "../../sim/eviction/measures.js";
 import { makeTask } from "../../sim/eviction/tasks.js";
 import { RandomStream } from "../../sim/random.js";
-import { openLab } from "../support/lab.js";
+import { openLab, watchBlocks } from "../support/lab.js";
 
 const lab = await openLab();
 after(() => lab.executor.close());
@@ -45,9 +45,19 @@ test("planted topics are found; the same seed gives the same clusters; inertia n
   assert.ok(adjustedRand(found.labels, truth) > 0.95);
   assert.deepEqual(kMeans(points, 4, { seed: 5 }), found);
   found.inertia.forEach((value, i) => assert.ok(i === 0 || value <= found.inertia[i - 1] + 1e-9));
-  // Three equal points and a far one in three clusters: one has to start again.
-  const few = [[0], [0], [0], [9]].map((row) => Float64Array.from(row));
-  assert.equal(kMeans(few, 2, { seed: 1 }).inertia.at(-1), 0);
+});
+
+test("a cluster that loses all its points starts again at the farthest one: none stays empty", () => {
+  // Two of 100,000 random starts, found by search: left where it was, the empty cluster stays empty.
+  for (const seed of [7520, 19864]) {
+    const random = new RandomStream(seed);
+    const points = Array.from({ length: 24 }, () =>
+      Float64Array.from({ length: 2 }, () => Math.round(8 * random.normal() ** 3)),
+    );
+    const { labels, inertia } = kMeans(points, 6, { seed, restarts: 1 });
+    assert.equal(new Set(labels).size, 6);
+    inertia.forEach((value, i) => assert.ok(i === 0 || value <= inertia[i - 1] + 1e-9));
+  }
 });
 
 test("an index of windows: texts in order, questions find their episode, empty windows follow their neighbour", () => {
@@ -83,8 +93,7 @@ test("layer budgets: less similar layers get more, the sum is exact, alpha 0 is 
     );
     assert.ok(budgets.every((budget) => budget >= Math.floor(slots / 4)));
     for (let a = 0; a < layers; a++)
-      for (let b = 0; b < layers; b++)
-        if (similarity[a] < similarity[b]) assert.ok(budgets[a] >= budgets[b] - 1);
+      for (let b = 0; b < layers; b++) if (similarity[a] < similarity[b]) assert.ok(budgets[a] >= budgets[b]);
     assert.ok(
       sensitivityBudgets(selection, { similarity, slots, alpha: 0 }).every((budget) => budget === slots),
     );
@@ -101,7 +110,7 @@ test("layer budgets: less similar layers get more, the sum is exact, alpha 0 is 
   }
 });
 
-test("a blockwise prefill holds budget + block + probe at most, each layer its budget, and nested sets", async () => {
+test("a blockwise prefill holds budget + block + probe at most, each layer its budget, and nested sets", async (t) => {
   const { text, windows } = makeConversation(11);
   const tokens = [BOS, ...tokensOf(text + text.slice(0, 200))];
   const probe = tokensOf(windows[0].text);
@@ -114,6 +123,7 @@ test("a blockwise prefill holds budget + block + probe at most, each layer its b
     const sequence = lab.open(policy, tokens.length);
     const { cap } = policy.budgetFor(lab.shape, tokens.length);
     let before: Set<number>[] | undefined;
+    const blocks = watchBlocks(lab);
     for (let from = 0; from < tokens.length; from += 80) {
       const part = tokens.slice(from, from + 80);
       const peak = await prefillBlockwise(sequence, part, { block: 80, probe });
@@ -136,6 +146,11 @@ test("a blockwise prefill holds budget + block + probe at most, each layer its b
       );
       before = sets;
     }
+    const blocksFor = (slots: number): number => Math.ceil((slots + 80 + probe.length) / lab.blockSize);
+    const [bound, taken] = [blocksFor(Math.max(...cap)), blocks.end()];
+    t.diagnostic(`${level}: ${taken} blocks at most, ${bound} for budget + block + probe of a head`);
+    // A block holds a slot of every head: where heads compete, the longest of a layer's two decides.
+    assert.ok(taken <= (level === "pair" ? blocksFor(2 * Math.max(...cap)) : bound));
     sequence.close();
   }
   assert.equal(lab.freeBlocks, 256);
@@ -184,7 +199,7 @@ async function answers(cache: LabSequence, text: string, answer: string): Promis
 const BUDGET = 120;
 
 test("conversations of four topics: its own episode's cache answers nearly all, one cache for all or another's does not", async (t) => {
-  const right = { full: 0, own: 0, one: 0, wrong: 0, snapkv: 0, streaming: 0, random: 0, matched: 0 };
+  const right = { full: 0, own: 0, routed: 0, one: 0, wrong: 0, snapkv: 0, streaming: 0, random: 0 };
   let [asked, found] = [0, 0];
   const serve = async (
     policy: ReturnType<typeof epicache> | null,
@@ -217,6 +232,9 @@ test("conversations of four topics: its own episode's cache answers nearly all, 
     const streaming = await serve(plain("streaming-llm"), tokens);
     const random = await serve(plain("random"), tokens);
     const index = new EpisodeIndex(texts, { embed, episodes: 4 });
+    const routes: LabSequence[] = [];
+    for (let episode = 0; episode < index.episodes; episode++)
+      routes.push(await serve(epicache({ budget: BUDGET }), tokens, tokensOf(index.episodeText(episode))));
     const clusterTopics = Array.from({ length: index.episodes }, (_, episode) => {
       const counts = [0, 0, 0, 0];
       conversation.windows.forEach(({ topic }, i) => index.labels[i] === episode && (counts[topic] += 1));
@@ -229,7 +247,9 @@ test("conversations of four topics: its own episode's cache answers nearly all, 
       right.wrong += Number(await answers(episodes[(topic + 1) % 4], text, answer));
       right.one += Number(await answers(one, text, answer));
       right.snapkv += Number(await answers(snapkv, text, answer));
-      found += Number(clusterTopics[index.match(`#${text.slice(1)}`)] === topic);
+      const matched = index.match(`#${text.slice(1)}`);
+      found += Number(clusterTopics[matched] === topic);
+      right.routed += Number(await answers(routes[matched], text, answer));
       for (const [name, cache] of [
         ["streaming", streaming],
         ["random", random],
@@ -247,17 +267,18 @@ test("conversations of four topics: its own episode's cache answers nearly all, 
         copy.close();
       }
     }
-    for (const cache of [full, one, snapkv, streaming, random, ...episodes]) cache.close();
+    for (const cache of [full, one, snapkv, streaming, random, ...episodes, ...routes]) cache.close();
   }
   const share = Object.fromEntries(Object.entries(right).map(([name, count]) => [name, count / asked]));
   t.diagnostic(
-    `${asked} questions: full ${share.full.toFixed(2)}, own episode ${share.own.toFixed(2)}, one episode ${share.one.toFixed(2)}, ` +
+    `${asked} questions: full ${share.full.toFixed(2)}, own episode ${share.own.toFixed(2)}, episode by the index ${share.routed.toFixed(2)}, one episode ${share.one.toFixed(2)}, ` +
       `SnapKV probe ${share.snapkv.toFixed(2)}, wrong episode ${share.wrong.toFixed(2)}, streaming ${share.streaming.toFixed(2)}, ` +
       `random ${share.random.toFixed(2)}; episode found by n-grams ${(found / asked).toFixed(2)}; 4 prefills instead of 1`,
   );
   assert.ok(share.own >= share.full - 0.07);
   assert.ok(share.own >= share.one + 0.25);
   assert.ok(share.wrong <= 0.5);
+  assert.ok(share.routed >= share.one + 0.25, "the product's own episodes and routing");
 });
 
 test("keys of the small model without distant context", async (t) => {

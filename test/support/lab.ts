@@ -16,3 +16,21 @@ export async function openLab(blocks = 256): Promise<Lab> {
 export function share(values: readonly boolean[]): number {
   return values.filter(Boolean).length / values.length;
 }
+
+/** Counts the pool's blocks in use from now on; `end` gives the most there were beside those in use already. */
+export function watchBlocks(lab: Lab): { end(): number } {
+  const before = lab.freeBlocks;
+  let least = before;
+  const { take } = lab;
+  lab.take = (count) => {
+    const blocks = take.call(lab, count);
+    least = Math.min(least, lab.freeBlocks);
+    return blocks;
+  };
+  return {
+    end: () => {
+      lab.take = take;
+      return before - least;
+    },
+  };
+}
