@@ -4,7 +4,7 @@ import { loadAddon } from "../native-host/executor/main.js";
 import type { SpecialRow } from "../native-host/executor/lane-rows.js";
 import { packLanes } from "../native-host/executor/native-lanes.js";
 import { clear, layOut } from "../native-host/executor/statistics-layout.js";
-import { Random } from "../test/support/random.js";
+import { RandomStream } from "../sim/random.js";
 import { interleave, type Report, type Subject } from "./measure.js";
 
 export const title =
@@ -33,7 +33,7 @@ type Addon = Extract<ReturnType<typeof loadAddon>, { addon: unknown }>["addon"];
 export async function run(report: Report): Promise<void> {
   const loaded = loadAddon();
   if ("reason" in loaded) {
-    report.note(`native skipped: ${loaded.reason}`);
+    report.unmeasured("h2o step: scores and victims, share of attention", loaded.reason);
     return;
   }
   const { addon } = loaded;
@@ -111,14 +111,14 @@ async function policySteps(report: Report, addon: Addon, rounds: number): Promis
   const all = whole.bestUs / attend.bestUs - 1;
   report.measured("h2o step", "statistics, scores and victims", "share of attention", all, "ratio");
   report.note("shares are of best times: what other work on the machine adds falls on all alike");
-  report.note(`the bar: ${BAR}; ${share < BAR ? "met" : "not met"}`);
+  report.bar("h2o step: scores and victims, share of attention", share, "<", BAR);
 }
 
 const POOL = randomFloats(2 * SLOTS * SHAPE.kvHeads * SHAPE.headDim, 1);
 
 function randomFloats(length: number, seed: number): Float32Array {
-  const random = new Random(seed);
-  return Float32Array.from({ length }, () => random.next() / 2 ** 31 - 1);
+  const random = new RandomStream(seed);
+  return Float32Array.from({ length }, () => 2 * random.uniform() - 1);
 }
 
 /** One call of the kernel over lanes that hold SLOTS slots once its `queries` are in. */

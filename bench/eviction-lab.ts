@@ -9,10 +9,11 @@ import { Lab } from "../sim/eviction/lab.js";
 import { type Mode } from "../sim/eviction/modes.js";
 import {
   accuracyPlot,
+  blockShare,
   type KeptPrompt,
   labReport,
-  memoryShare,
   type Section,
+  slotShare,
 } from "../sim/eviction/report.js";
 import { makeTask, type TaskName } from "../sim/eviction/tasks.js";
 import type { Report } from "./measure.js";
@@ -111,16 +112,16 @@ function write(report: Report, name: string, results: readonly CellResult[], con
   if (!report.json) {
     console.log(`\n  ${name}, ${contexts} contexts`);
     console.log(
-      "  policy                        budget  right  recall  output error     KL   memory  slots  peak  policy ms  decode ms",
+      "  policy                        budget  right  recall  output error     KL  blocks  slots+planes  slots  peak  policy ms  decode ms",
     );
   }
   for (const result of results) {
     const { policy, budget, accuracy, recall, outputError, kl, meanSlots, peak } = result;
-    const memory = memoryShare(result, full);
+    const percent = (share: number): string => `${(100 * share).toFixed(0)} %`;
     if (!report.json) {
       console.log(
         `  ${policy.padEnd(28)} ${budget.toFixed(3).padStart(7)} ${accuracy.toFixed(2).padStart(6)} ${recall.toFixed(2).padStart(7)} ` +
-          `${outputError.toFixed(2).padStart(13)} ${kl.toFixed(2).padStart(6)} ${`${(100 * memory).toFixed(0)} %`.padStart(8)} ` +
+          `${outputError.toFixed(2).padStart(13)} ${kl.toFixed(2).padStart(6)} ${percent(blockShare(result, full)).padStart(7)} ${percent(slotShare(result, full)).padStart(13)} ` +
           `${meanSlots.toFixed(0).padStart(6)} ${String(peak).padStart(5)} ${(result.policyUs / 1000).toFixed(2).padStart(10)} ` +
           `${(result.modelUs / 1000).toFixed(1).padStart(9)}`,
       );
@@ -135,6 +136,7 @@ function write(report: Report, name: string, results: readonly CellResult[], con
     line("kl", kl, "nats");
     line("payload", result.payloadBytes, "bytes");
     line("planes", result.planeBytes, "bytes");
+    line("blocks", result.blocks, "blocks");
     line("mean slots", meanSlots, "slots");
     line("longest lane", result.longest, "slots");
     line("peak slots", peak, "slots");
@@ -192,17 +194,20 @@ async function keptPrompt(
 /** `file` gets the mean over the ways of asking; a page beside it everything. */
 function writePlots(report: Report, file: string, sections: readonly Section[], kept: KeptPrompt): void {
   const byMode = (mode: string): Section[] => sections.filter(({ name }) => name.endsWith(mode));
-  const after = accuracyPlot(
-    "Question after compression: right answers against memory",
-    byMode("multi-request"),
-  );
-  const before = accuracyPlot("Question in the prompt: right answers against memory", byMode("single"));
-  writeFileSync(file, after);
+  const plots = (["blocks", "slots"] as const).flatMap((memory) => [
+    accuracyPlot(
+      `Question after compression: right answers against ${memory}`,
+      byMode("multi-request"),
+      memory,
+    ),
+    accuracyPlot(`Question in the prompt: right answers against ${memory}`, byMode("single"), memory),
+  ]);
+  writeFileSync(file, plots[0]);
   const page = file.replace(/(\.svg)?$/, ".html");
   const command = "npm run -s bench -- eviction-lab --plot eviction-lab.svg";
   writeFileSync(
     page,
-    labReport({ title: "Token eviction on tiny-retrieval", command, plots: [after, before], sections, kept }),
+    labReport({ title: "Token eviction on tiny-retrieval", command, plots, sections, kept }),
   );
   report.note(`plot: ${file}; report: ${page}`);
 }

@@ -86,8 +86,21 @@ export interface BenchOptions {
   readonly only?: string;
 }
 
+/** A threshold that a bench holds a figure of its own to. */
+export interface Bar {
+  bench: string;
+  bar: string;
+  value: number;
+  is: ">=" | "<";
+  than: number;
+  met: boolean;
+}
+
 /** What a bench writes to: JSON lines for machines, aligned lines for people. */
 export class Report {
+  /** Bars that this run missed. */
+  missed = 0;
+
   constructor(
     readonly bench: string,
     readonly json: boolean,
@@ -150,6 +163,24 @@ export class Report {
     for (const timing of timings) this.measured(name, timing.name, "median", timing.medianUs * scale, unit);
     const [ours, ...peers] = timings;
     for (const peer of peers) this.compared(name, peer.name, peer.medianUs / ours.medianUs);
+  }
+
+  /** Says whether a figure meets its bar; a run with `--check` fails by those missed. */
+  bar(name: string, value: number, is: Bar["is"], than: number): void {
+    const met = is === "<" ? value < than : value >= than;
+    if (!met) this.missed += 1;
+    const line: Bar = { bench: this.bench, bar: name, value, is, than, met };
+    if (this.json) console.log(JSON.stringify(line));
+    else
+      console.log(
+        `  ${met ? "bar met" : "BAR MISSED"}: ${name}: ${Number(value.toPrecision(3))}, wanted ${is} ${than}`,
+      );
+  }
+
+  /** Says that a bar could not be tried, which for `--check` is a miss. */
+  unmeasured(name: string, why: string): void {
+    this.missed += 1;
+    this.note(`BAR NOT MEASURED: ${name}: ${why}`);
   }
 
   note(text: string): void {

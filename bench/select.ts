@@ -2,8 +2,8 @@
 import { Core, type Selection } from "../bindings/main.js";
 import type { NativeKvShape } from "../native-host/executor/addon.js";
 import { loadAddon } from "../native-host/executor/main.js";
-import { Random } from "../test/support/random.js";
-import { interleave, type Report, type Subject } from "./measure.js";
+import { RandomStream } from "../sim/random.js";
+import { interleave, type Report, type Subject, type Timing } from "./measure.js";
 
 export const title = "top-k of a lane's scores, and the kernels that add statistics up, by SIMD and without";
 
@@ -11,6 +11,11 @@ const SIZES = [256, 2048, 16384];
 /** Query heads a lane, in the kernels that read rows. */
 const GROUP = 2;
 const CALLS = 50;
+/**
+ * At n = 2,048: how many times as fast as a typed-array sort topk is, and as the scalar build accumulate; the share of
+ * attention that scoring and finding the victim may take.
+ */
+const BARS = { size: 2048, topk: 3, accumulate: 2, share: 0.15 } as const;
 
 export async function run(report: Report): Promise<void> {
   const rounds = report.quick ? 6 : 60;
@@ -19,32 +24,31 @@ export async function run(report: Report): Promise<void> {
     const scalar = await subjects("core-scalar", n);
     const scores = randomScores(n);
     const k = Math.floor(n / 5);
-    report.timings(
-      `topk ${n}`,
-      await interleave(
+    const topk = await interleave(
+      [
+        { ...simd.topk(scores, k), name: "quartermaster" },
+        { ...scalar.topk(scores, k), name: "quartermaster/scalar" },
+        sortedBy(n, "typed-array sort", (copy) => copy.sort()),
+        sortedBy(n, "sort of indices", (copy) => {
+          const order = Array.from(copy, (_, i) => i);
+          order.sort((a, b) => copy[b] - copy[a] || b - a);
+        }),
+      ],
+      rounds,
+    );
+    report.timings(`topk ${n}`, topk);
+    if (n === BARS.size) atLeast(report, `topk ${n}`, topk, "typed-array sort", BARS.topk);
+    for (const kernel of ["accumulate", "track", "argmin", "pool"] as const) {
+      const timings = await interleave(
         [
-          { ...simd.topk(scores, k), name: "quartermaster" },
-          { ...scalar.topk(scores, k), name: "quartermaster/scalar" },
-          sortedBy(n, "typed-array sort", (copy) => copy.sort()),
-          sortedBy(n, "sort of indices", (copy) => {
-            const order = Array.from(copy, (_, i) => i);
-            order.sort((a, b) => copy[b] - copy[a] || b - a);
-          }),
+          { ...simd[kernel](), name: "quartermaster" },
+          { ...scalar[kernel](), name: "quartermaster/scalar" },
         ],
         rounds,
-      ),
-    );
-    for (const kernel of ["accumulate", "track", "argmin", "pool"] as const) {
-      report.timings(
-        `${kernel} ${n}`,
-        await interleave(
-          [
-            { ...simd[kernel](), name: "quartermaster" },
-            { ...scalar[kernel](), name: "quartermaster/scalar" },
-          ],
-          rounds,
-        ),
       );
+      report.timings(`${kernel} ${n}`, timings);
+      if (kernel === "accumulate" && n === BARS.size)
+        atLeast(report, `accumulate ${n}`, timings, "quartermaster/scalar", BARS.accumulate);
     }
   }
   await shareOfAttention(report, rounds);
@@ -54,7 +58,7 @@ export async function run(report: Report): Promise<void> {
 /** What a step of H2O costs beside the attention that it looks at: one lane, its rows copied in, summed up, the victim. */
 async function shareOfAttention(report: Report, rounds: number): Promise<void> {
   const loaded = loadAddon();
-  if ("reason" in loaded) return report.note(`no attention to compare with: ${loaded.reason}`);
+  if ("reason" in loaded) return report.unmeasured("scoring and victim: share of attention", loaded.reason);
   const { addon } = loaded;
   const [n, headDim, blockSize] = [2048, 64, 16];
   const shape: NativeKvShape = {
@@ -107,11 +111,24 @@ async function shareOfAttention(report: Report, rounds: number): Promise<void> {
     "ratio",
     { headDim, heads: GROUP, isa },
   );
+  report.bar(
+    `scoring and victim ${n}: share of attention`,
+    scoring.medianUs / attention.medianUs,
+    "<",
+    BARS.share,
+  );
+}
+
+/** Ours is the first of `timings`. */
+function atLeast(report: Report, name: string, timings: readonly Timing[], peer: string, bar: number): void {
+  const [ours, ...others] = timings;
+  const speedup = others.find((timing) => timing.name === peer)!.medianUs / ours.medianUs;
+  report.bar(`${name}: times as fast as ${peer}`, speedup, ">=", bar);
 }
 
 function randomScores(n: number): Float32Array {
-  const random = new Random(n);
-  return Float32Array.from({ length: n }, () => (random.next() / 2 ** 32) ** 4);
+  const random = new RandomStream(n);
+  return Float32Array.from({ length: n }, () => random.uniform() ** 4);
 }
 
 function sortedBy(n: number, name: string, sort: (copy: Float32Array) => void): Subject {

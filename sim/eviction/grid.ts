@@ -43,6 +43,7 @@ export interface CellResult extends Cell {
   readonly meanSlots: number;
   readonly payloadBytes: number;
   readonly planeBytes: number;
+  readonly blocks: number;
   readonly policyUs: number;
   readonly modelUs: number;
   /** Largest over the contexts. */
@@ -55,6 +56,11 @@ export function withBudget(policy: string, key: "ratio" | "budget", value: numbe
   return `${policy}${policy.includes(":") ? "," : ":"}${key}=${value}`;
 }
 
+/** A draw of its own for each context: prompts of one length would otherwise share one, and count as one. */
+export function withSeed(policy: string, seed: number): string {
+  return /^random\b/.test(policy) && !policy.includes("seed=") ? `${policy},seed=${seed}` : policy;
+}
+
 /** Runs a grid; the first result is the full cache's. */
 export async function runGrid(lab: Lab, selection: Selection, options: GridOptions): Promise<CellResult[]> {
   const { task, mode, contexts, policies, ratios, digits, length, repeats, seed = 1000 } = options;
@@ -64,11 +70,6 @@ export async function runGrid(lab: Lab, selection: Selection, options: GridOptio
     { policy: "full", budget: 1 },
     ...policies.flatMap((policy) => ratios.map((budget) => ({ policy, budget }))),
   ];
-  const makers: PolicyMaker[] = cells.map(
-    ({ policy, budget }) =>
-      () =>
-        policy === "full" ? null : policyFromText(selection, withBudget(policy, "ratio", budget)),
-  );
   const outcomes: Outcome[][] = cells.map(() => []);
   for (let i = 0; i < contexts; i++) {
     const made = makeTask(task, {
@@ -78,6 +79,13 @@ export async function runGrid(lab: Lab, selection: Selection, options: GridOptio
       ...(length !== undefined && { length }),
       ...(repeats !== undefined && { repeats }),
     });
+    const makers = cells.map(
+      ({ policy, budget }): PolicyMaker =>
+        () =>
+          policy === "full"
+            ? null
+            : policyFromText(selection, withSeed(withBudget(policy, "ratio", budget), seed + i)),
+    );
     (await runTask(lab, made, mode, makers)).forEach((outcome, cell) => outcomes[cell].push(outcome));
   }
   return cells.map((cell, i) => summarise(cell, outcomes[i]));
@@ -100,6 +108,7 @@ function summarise(cell: Cell, outcomes: readonly Outcome[]): CellResult {
     meanSlots: average(({ meanSlots }) => meanSlots),
     payloadBytes: average(({ payloadBytes }) => payloadBytes),
     planeBytes: average(({ planeBytes }) => planeBytes),
+    blocks: average(({ blocks }) => blocks),
     policyUs: average(({ policyUs }) => policyUs),
     modelUs: average(({ modelUs }) => modelUs),
     longest: Math.max(...outcomes.map(({ longest }) => longest)),
@@ -133,7 +142,7 @@ export async function runLoops(
   for (const cell of cells) {
     const outcomes = [];
     for (let i = 0; i < contexts; i++) {
-      const text = withBudget(cell.policy, "budget", cell.budget);
+      const text = withSeed(withBudget(cell.policy, "budget", cell.budget), seed + i);
       const policy = cell.policy === "full" ? null : policyFromText(selection, text);
       outcomes.push(await runLoop(lab, makeLoop({ seed: seed + i }), policy));
     }

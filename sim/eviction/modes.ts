@@ -33,6 +33,8 @@ export interface Outcome {
   readonly meanSlots: number;
   readonly payloadBytes: number;
   readonly planeBytes: number;
+  /** Blocks of the pool that it holds right after the prompt: those that the longest lane reaches. */
+  readonly blocks: number;
   /** Most slots of a lane while decoding. */
   readonly peak: number;
   /** Slots dropped over all lanes, slots moved. */
@@ -120,14 +122,15 @@ function windowKey(policy: EvictionPolicy | null): string {
 
 function stateOf(
   sequence: LabSequence,
-): Pick<Outcome, "longest" | "meanSlots" | "payloadBytes" | "planeBytes" | "held"> {
-  const { lanes, payloadBytes } = sequence;
+): Pick<Outcome, "longest" | "meanSlots" | "payloadBytes" | "planeBytes" | "blocks" | "held"> {
+  const { lanes, payloadBytes, table } = sequence;
   const count = lanes.layers * lanes.kvHeads;
   return {
     longest: lanes.longest,
     meanSlots: lanes.slots / count,
     payloadBytes,
     planeBytes: lanes.planeBytes,
+    blocks: table.length,
     held: Array.from({ length: count }, (_, lane) => lanes.positions(lane)),
   };
 }

@@ -26,13 +26,28 @@ function escapeText(text: string): string {
   return text.replace(/[&<>"]/g, (c) => ({ "&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;" })[c]!);
 }
 
-/** Share of the full cache's bytes that a cell takes, planes included. */
-export function memoryShare(result: CellResult, full: CellResult): number {
+/** Share of the full cache's blocks that a cell holds: memory that other sequences cannot use. Planes are not in them. */
+export function blockShare(result: CellResult, full: CellResult): number {
+  return result.blocks / full.blocks;
+}
+
+/** Share of the full cache's bytes in slots that are in use, planes included; blocks hold unused places besides. */
+export function slotShare(result: CellResult, full: CellResult): number {
   return (result.payloadBytes + result.planeBytes) / full.payloadBytes;
 }
 
+const MEMORY = {
+  blocks: { share: blockShare, label: "blocks held, share of the full cache" },
+  slots: { share: slotShare, label: "bytes in used slots and planes, share of the full cache" },
+} as const;
+
 /** Accuracy against memory, one line a policy, mean over sections. */
-export function accuracyPlot(title: string, sections: readonly Section[]): string {
+export function accuracyPlot(
+  title: string,
+  sections: readonly Section[],
+  memory: keyof typeof MEMORY,
+): string {
+  const { share, label } = MEMORY[memory];
   const policies = sections[0].results.slice(1).map(({ policy }) => policy);
   const series = [...new Set(policies)].map((policy) => {
     const ratios = sections[0].results
@@ -41,7 +56,7 @@ export function accuracyPlot(title: string, sections: readonly Section[]): strin
     const points = ratios.map((ratio) => {
       const cells = sections.map(({ results }) => {
         const cell = results.find((result) => result.policy === policy && result.budget === ratio)!;
-        return [memoryShare(cell, results[0]), cell.accuracy] as const;
+        return [share(cell, results[0]), cell.accuracy] as const;
       });
       const mean = (i: 0 | 1): number => cells.reduce((sum, cell) => sum + cell[i], 0) / cells.length;
       return [mean(0), mean(1)] as const;
@@ -50,7 +65,7 @@ export function accuracyPlot(title: string, sections: readonly Section[]): strin
   });
   return linePlot({
     title,
-    xLabel: "bytes of K, V and planes, share of the full cache",
+    xLabel: label,
     yLabel: "right answers",
     series,
   });
@@ -72,7 +87,8 @@ function table({ name, results }: Section): string {
       recall.toFixed(2),
       outputError.toFixed(2),
       kl.toFixed(2),
-      `${(100 * memoryShare(result, full)).toFixed(1)} %`,
+      `${(100 * blockShare(result, full)).toFixed(1)} %`,
+      `${(100 * slotShare(result, full)).toFixed(1)} %`,
       meanSlots.toFixed(0),
       peak,
       (policyUs / 1000).toFixed(1),
@@ -87,7 +103,8 @@ function table({ name, results }: Section): string {
     "attention recall",
     "output error",
     "KL",
-    "memory",
+    "blocks",
+    "slots and planes",
     "mean slots",
     "peak slots",
     "policy ms",

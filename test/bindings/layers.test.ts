@@ -23,6 +23,7 @@ const HOST: Readonly<Record<string, readonly string[]>> = {
   sim: ["bindings"],
   "native-host": ["bindings"],
   cli: ["bindings", "native-host", "sim"],
+  bench: ["bindings", "native-host", "sim"],
 };
 
 function sources(folder: string): string[] {
@@ -75,4 +76,5 @@ test("the checks would notice an import that runs uphill", () => {
   assert.match(coreViolation("assembly/index/layout.ts", "../select/topk")!, /uphill/);
   assert.match(coreViolation("assembly/paging/pool.ts", "../../bindings/core")!, /leaves/);
   assert.match(hostViolation("bindings/core.ts", "../sim/plot.js")!, /imports/);
+  assert.match(hostViolation("bench/select.ts", "../test/support/random.js")!, /imports/);
 });
