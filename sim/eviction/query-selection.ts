@@ -7,7 +7,11 @@
  */
 import type { SparseSelector } from "../../bindings/eviction/policy.js";
 import { StatMask, type StatView } from "../../bindings/statistics.js";
-import type { LabSequence } from "./lab.js";
+import { BOS, tokensOf } from "./alphabet.js";
+import type { Lab, LabSequence } from "./lab.js";
+import { argmax } from "./measures.js";
+import type { Mode } from "./modes.js";
+import type { Task } from "./tasks.js";
 
 /** A selector that wants to be told the keys. */
 export interface KeyedSelector extends SparseSelector {
@@ -103,4 +107,43 @@ export async function feedSelecting(
   }
   const { logits } = await sequence.run([token], undefined, visible);
   return { logits, read, rows };
+}
+
+/**
+ * Asks a task with every token after the prompt reading what a selector chooses. The prompt is read in full, and nothing
+ * is dropped. Returns [questions] whether the answer was right, and the share of slots that was read.
+ */
+export async function runSelecting(
+  lab: Lab,
+  task: Task,
+  mode: Mode,
+  selector: KeyedSelector,
+): Promise<{ correct: boolean[]; read: number }> {
+  const asked = mode === "single" ? task.questions.slice(0, 1) : task.questions;
+  const prompt = [BOS, ...tokensOf(task.context + (mode === "multi-request" ? "" : asked[0].text))];
+  const sequence = lab.open(null, prompt.length);
+  let { logits } = await sequence.run(prompt, undefined);
+  let [read, held] = [0, 0];
+  const feed = async (text: string): Promise<void> => {
+    for (const token of tokensOf(text)) {
+      const step = await feedSelecting(sequence, token, selector);
+      logits = step.logits;
+      for (const slots of step.read.flat())
+        [read, held] = [read + slots.length, held + sequence.lanes.seen - 1];
+    }
+  };
+  const correct: boolean[] = [];
+  for (const [turn, { text, answer }] of asked.entries()) {
+    if (mode === "multi-request") await feed(text);
+    else if (turn > 0) await feed(`;${text}`);
+    let right = true;
+    for (const character of answer) {
+      right &&= argmax(logits) === tokensOf(character)[0];
+      await feed(character);
+    }
+    correct.push(right);
+    if (mode === "multi-request") sequence.rewind(prompt.length);
+  }
+  sequence.close();
+  return { correct, read: read / held };
 }

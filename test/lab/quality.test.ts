@@ -1,6 +1,6 @@
 /**
- * What each policy does to the small model's answers: relations that published comparisons and our own reference runs
- * give, on tasks that really need attention. More contexts with --long.
+ * What each policy does to the small model's answers: relations that reference runs of an implementation that masks, and
+ * drops nothing, give on tasks that really need attention. More contexts with --long.
  */
 import assert from "node:assert/strict";
 import { after, test, type TestContext } from "node:test";
