@@ -3,7 +3,7 @@ import { writeFileSync } from "node:fs";
 import { attentionBound } from "../sim/attention-io/cost.js";
 import { bestOfEach, planAttention } from "../sim/attention-io/plan.js";
 import { linePlot, type LineSeries } from "../sim/plot.js";
-import { runAttentionTiles, whyNot } from "../test/support/attention-tiles.js";
+import { runAttentionTiles, whyNot } from "./attention-tiles.js";
 import type { Report } from "./measure.js";
 
 export const title = "words that attention moves against its lower bound; rows a call of the native kernel";

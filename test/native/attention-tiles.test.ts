@@ -5,7 +5,7 @@ import { tileWords } from "../../sim/attention-io/cost.js";
 import { planAttention } from "../../sim/attention-io/plan.js";
 import { rowsAttention } from "../../sim/attention-io/schedules.js";
 import { TwoLevelMemory } from "../../sim/attention-io/two-level-memory.js";
-import { runAttentionTiles, whyNot } from "../support/attention-tiles.js";
+import { runAttentionTiles, whyNot } from "../../bench/attention-tiles.js";
 
 /** Positions of a tile of keys, and most rows of a call (native-host/kernels/kernels.h). */
 const COLUMNS = 32;
