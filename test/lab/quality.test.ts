@@ -180,7 +180,6 @@ test("question after compression: what few characters hold survives, what every 
   );
   assert.ok(at(kv, "random") <= 0.6, "kv loses at least 0.4 at random 50 %");
   for (const policy of policies) {
-    assert.ok(at(kv, policy) <= 0.88, `${policy} on kv at 50 %`);
     assert.ok(at(kv, policy, 0.25) <= 0.6, `${policy} on kv at 25 %`);
   }
   const difference = pairedDifference(
@@ -190,16 +189,13 @@ test("question after compression: what few characters hold survives, what every 
   assert.ok(difference.low > 0, `observed-attention over local: ${JSON.stringify(difference)}`);
 });
 
-test(
-  "kv at 50 %, question after compression: no policy with equal budgets is above 0.8",
-  { skip: !long },
-  async (t) => {
-    const policies = ["observed-attention", "keydiff", "h2o", SNAPKV];
-    const results = await grid({ task: "kv", mode: "multi-request", policies, ratios: [0.5] });
-    show(t, results);
-    for (const policy of policies) assert.ok(cell(results, policy, 0.5).accuracy <= 0.8);
-  },
-);
+test("kv at 50 %, question after compression: no policy with equal budgets is above 0.8, over 48 contexts", async (t) => {
+  const policies = ["observed-attention", "keydiff", "h2o"];
+  const options = { task: "kv", mode: "multi-request", policies, ratios: [0.5], contexts: 48 } as const;
+  const results = await grid(options);
+  show(t, results);
+  for (const policy of policies) assert.ok(cell(results, policy, 0.5).accuracy <= 0.8);
+});
 
 test("global information survives what strings do not: major at random 50 %", async (t) => {
   const results = await grid({
