@@ -5,6 +5,12 @@ import { parseArgs } from "node:util";
 import type { Build } from "../bindings/module.js";
 import { Engine, type StepReport } from "../bindings/engine.js";
 import { createScheduler, recordScheduler, type SchedulerSetup } from "../bindings/record.js";
+import { invalidArgument } from "../bindings/errors.js";
+import { EVICTION_POLICIES, policyFromText } from "../bindings/eviction/create-policy.js";
+import type { LaneArena } from "../bindings/eviction/lanes.js";
+import { PlaneMask } from "../bindings/eviction/policy.js";
+import type { Selection } from "../bindings/eviction/select.js";
+import type { KvCache } from "../bindings/kv-cache.js";
 import { POLICIES } from "../bindings/scheduler.js";
 import { BACKENDS, openModel } from "../native-host/executor/main.js";
 import { timelinePlot, type TimelineSample } from "../sim/plot.js";
@@ -36,6 +42,8 @@ Cache and scheduler
   --max-running N        requests running at a time (default 32)
   --policy NAME          ${POLICIES.join(", ")} (default priority)
   --no-prefix-cache      never reuse blocks
+  --evict POLICY         drop cached tokens while requests run, h2o:heavy=64,recent=64 or streaming-llm:ratio=0.2;
+                         policies: ${EVICTION_POLICIES.join(", ")}
 
 Execution
   --backend NAME         cpu (native addon), wasm, or auto (default: native where it was built)
@@ -62,6 +70,7 @@ const OPTIONS = {
   "max-running": { type: "string" },
   policy: { type: "string" },
   "no-prefix-cache": { type: "boolean" },
+  evict: { type: "string" },
   backend: { type: "string" },
   build: { type: "string" },
   threads: { type: "string" },
@@ -94,6 +103,24 @@ function wholePages(tokens: number): number {
   return Math.ceil(tokens / 256) * 256;
 }
 
+/** What requests that drop tokens need beside the cache: lanes with every plane, and room to choose in. */
+function lanesFor(
+  cache: KvCache,
+  { layers, kvHeads, longest, maxRunning }: Record<"layers" | "kvHeads" | "longest" | "maxRunning", number>,
+): { lanes: LaneArena; selection: Selection } {
+  const selection = cache.core.selection({ capacity: 4 * kvHeads * longest });
+  const planes = Object.values(PlaneMask).reduce((all, bit) => all | bit, 0);
+  const lanes = cache.core.laneArena({
+    cache,
+    layers,
+    kvHeads,
+    capacity: longest,
+    planes,
+    sequences: maxRunning,
+  });
+  return { lanes, selection };
+}
+
 export interface Answer {
   readonly request: WorkloadRequest;
   readonly text: string;
@@ -121,7 +148,7 @@ export async function serve(
     backend: choice("backend", values.backend, "auto", BACKENDS),
     threads: integer("threads", values.threads, 0, 0, 64),
   });
-  const { maxSequenceTokens, vocabSize, backend } = model.executor.describe();
+  const { layers, kvHeads, maxSequenceTokens, vocabSize, backend } = model.executor.describe();
   const prompts = workload.map((request) => model.tokenizer.encode(request.text));
   const setup: SchedulerSetup = {
     seed: integer("seed", values.seed, 1, 0, 2 ** 50),
@@ -144,12 +171,25 @@ export async function serve(
       ),
     },
   };
+  if (values.record !== undefined && values.evict !== undefined)
+    throw invalidArgument(
+      "--record",
+      values.record,
+      "nothing beside --evict: what a policy drops is not recorded",
+    );
   const record = values.record === undefined ? undefined : new RecordFile(values.record);
   const scheduler =
     record === undefined
       ? await createScheduler(setup, { build })
       : await recordScheduler(setup, (line) => record.write(line), { build });
   const { core, cache } = scheduler;
+
+  const longest = prompts.reduce(
+    (most, { length }, i) => Math.max(most, length + workload[i].maxNewTokens),
+    1,
+  );
+  const room =
+    values.evict === undefined ? undefined : lanesFor(cache, { layers, kvHeads, longest, maxRunning });
 
   const timeline: TimelineSample[] = [];
   const latency = new LatencyRecorder();
@@ -189,12 +229,15 @@ export async function serve(
     eosTokenIds: model.config.eosTokenIds,
     detokenizer: () => model.tokenizer.detokenizer(),
     onStep,
+    ...(room && { lanes: room.lanes }),
   });
   const answer = async (request: WorkloadRequest, index: number): Promise<Answer> => {
     const arrivalUs = startUs + request.arrivalUs;
     let text = "";
     const tokens = prompts[index];
-    for await (const event of engine.generate({ tokens, maxNewTokens: request.maxNewTokens, arrivalUs })) {
+    const evict = room && policyFromText(room.selection, values.evict!);
+    const { maxNewTokens } = request;
+    for await (const event of engine.generate({ tokens, maxNewTokens, arrivalUs, ...(evict && { evict }) })) {
       text += event.text;
       latency.token(request.id, arrivalUs, event.timeUs);
     }

@@ -39,6 +39,33 @@ test("run --json prints one object: all answers as expected, blocks evicted and 
   assert.ok(report.peakBlocks <= 100);
 });
 
+test("run --evict serves with a policy in fewer blocks", () => {
+  const file = join(folder, "long.jsonl");
+  const fact = (i: number): string => `${String.fromCharCode(97 + (i % 26))}b${10 + i};`;
+  const prompt = `${Array.from({ length: 80 }, (_, i) => fact(i)).join("")}?ab`;
+  const line = JSON.stringify({ prompt, maxNewTokens: 4 });
+  writeFileSync(file, Array.from({ length: 6 }, () => line).join("\n"));
+  const peakOf = (...args: string[]): number => {
+    const { status, stdout, stderr } = quartermaster([
+      "run",
+      "--json",
+      "--prompts",
+      file,
+      "--no-prefix-cache",
+      ...args,
+    ]);
+    assert.equal(status, 0, stderr);
+    const report = JSON.parse(stdout) as Record<string, never>;
+    assert.equal(report.requests, 6);
+    return report.peakBlocks;
+  };
+  const [whole, dropping] = [peakOf(), peakOf("--evict", "local:ratio=0.2")];
+  assert.ok(dropping < whole, `${dropping} blocks at most, ${whole} with every token`);
+  const wrong = quartermaster(["run", "--evict", "h3o"]);
+  assert.equal(wrong.status, 2);
+  assert.match(wrong.stderr, /h3o/);
+});
+
 test("run without the addon falls back to the wasm kernels, says why, and plots", () => {
   const plot = join(folder, "timeline.svg");
   const { status, stdout, stderr } = quartermaster(["run", "--plot", plot], { QUARTERMASTER_ADDON: "off" });
