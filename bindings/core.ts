@@ -12,7 +12,8 @@ import { LaneArena, type LaneArenaOptions } from "./eviction/lanes.js";
 import { Selection, type SelectionOptions } from "./eviction/select.js";
 import type { CoreExports } from "./exports.js";
 import { FreeExtents, type FreeExtentsOptions } from "./free-extents.js";
-import { KvCache, type KvCacheOptions } from "./kv-cache.js";
+import { KvCache } from "./kv-cache.js";
+import { type KvCacheOptions } from "./kv-cache-options.js";
 import { MemoryViews } from "./memory-views.js";
 import {
   type Build,
@@ -35,7 +36,8 @@ import {
   ViewOrder,
 } from "./ordered-view.js";
 import { PageSet, type PageSetOptions } from "./page-set.js";
-import { Scheduler, type SchedulerOptions } from "./scheduler.js";
+import { Scheduler } from "./scheduler.js";
+import { type SchedulerOptions } from "./scheduler-options.js";
 
 /** Layout version this binding was written for; the module's `abiVersion()` must be the same. */
 export const ABI_VERSION = 3;

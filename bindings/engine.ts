@@ -5,86 +5,23 @@
  * scheduler. The loop runs while there is work and sleeps otherwise. Everything happens on the caller's
  * thread except what the executor does elsewhere.
  */
+import type {
+  EngineOptions,
+  FinishReason,
+  GenerateRequest,
+  StepReport,
+  TokenEvent,
+} from "./engine-options.js";
 import { invalidArgument, QuartermasterError } from "./errors.js";
 import type { LaneArena } from "./eviction/lanes.js";
-import type { EvictionPolicy } from "./eviction/policy.js";
 import { ServedLanes } from "./eviction/serving.js";
 import type { Executor, RowContext, SamplingOptions, StepResult } from "./executor.js";
 import { Phase, type StepPlan } from "./plan.js";
 import { resolveSampling } from "./sampling.js";
-import type { RequestId, RequestOptions, Scheduler } from "./scheduler.js";
+import type { Scheduler } from "./scheduler.js";
+import type { RequestId } from "./scheduler-options.js";
 import type { RunOptions } from "./statistics.js";
 import { type Detokenizer, TextStream } from "./text-stream.js";
-
-export interface EngineOptions {
-  scheduler: Scheduler;
-  executor: Executor;
-  /** Tokens that end a text unless a request says otherwise. Default none. */
-  eosTokenIds?: readonly number[];
-  /** Makes a detokenizer for a request; without one events carry no text and stop strings are refused. */
-  detokenizer?: () => Detokenizer;
-  /** Clock in microseconds. Default: performance.now(). */
-  nowUs?: () => number;
-  /** Called after each step; for progress displays and plots. */
-  onStep?: (report: StepReport) => void;
-  /**
-   * Room for the lanes of requests with `evict`: of the scheduler's cache, the executor's layers and KV heads, and as
-   * many sequences as the scheduler runs. Default none: such requests are refused.
-   */
-  lanes?: LaneArena;
-}
-
-export interface GenerateRequest extends RequestOptions {
-  /** Default greedy. */
-  sampling?: SamplingOptions;
-  /** Texts that end the answer; they are not part of it. */
-  stop?: readonly string[];
-  /** Tokens that end the answer beside the engine's eosTokenIds. */
-  stopTokenIds?: readonly number[];
-  /** Go on past eosTokenIds. Default false. */
-  ignoreEos?: boolean;
-  /**
-   * Decides which of its tokens stay cached; an object of this request's own. The request then neither reuses nor
-   * publishes cached blocks. Default none: every token stays.
-   */
-  evict?: EvictionPolicy;
-  /** Ends the request early; the stream then throws ABORTED. */
-  signal?: AbortSignal;
-}
-
-/** Why a request ended: a token of eosTokenIds or stopTokenIds, a stop string, or all tokens generated. */
-export type FinishReason = "eos" | "stop" | "length";
-
-export interface TokenEvent {
-  readonly request: RequestId;
-  readonly token: number;
-  /** 0 for the first token generated. */
-  readonly index: number;
-  /**
-   * Text that may be shown now; may lag behind the token, never shows half a character or part of a stop
-   * string.
-   */
-  readonly text: string;
-  /** Set on the last event. */
-  readonly finishReason: FinishReason | undefined;
-  /** When the step that sampled it was committed, in microseconds of the engine's clock. */
-  readonly timeUs: number;
-}
-
-export interface StepReport {
-  readonly stepId: number;
-  /** Planned at, and committed at. */
-  readonly startUs: number;
-  readonly endUs: number;
-  readonly rows: number;
-  readonly decodeTokens: number;
-  readonly prefillTokens: number;
-  readonly running: number;
-  readonly waiting: number;
-  readonly freeBlocks: number;
-  readonly evictableBlocks: number;
-  readonly preempted: number;
-}
 
 interface Live {
   readonly request: RequestId;

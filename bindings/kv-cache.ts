@@ -10,103 +10,21 @@
  * Paged KV blocks: "Efficient Memory Management for Large Language Model Serving with PagedAttention"
  * (arXiv 2309.06180).
  */
-import {
-  type BlockOrderKind,
-  type BlockOrderOptions,
-  blockOrderShape,
-  ORDER_KINDS,
-  ADVICE_KINDS,
-} from "./block-order.js";
+import { type BlockOrderKind, blockOrderShape, ORDER_KINDS, ADVICE_KINDS } from "./block-order.js";
 import type { Core } from "./core.js";
 import { invalidArgument, QuartermasterError, requireInteger, statusError } from "./errors.js";
 import { TRANSFER_WORDS } from "./plan.js";
 import { type PrefixProbe, probePrefix } from "./prefix-probe.js";
 import { requireTokenIds } from "./token-ids.js";
-
-/** A physical block, 0 <= id < blocks. */
-export type BlockId = number & { readonly brand?: "BlockId" };
-/** An open sequence; dead after `close`, and never equal to a later one's within 2,047 reuses of its slot. */
-export type SequenceId = number & { readonly brand?: "SequenceId" };
-
-export interface KvCacheOptions {
-  /** Physical blocks, 1 to 2^27. About 40 bytes each, plus 4 bytes a token, plus the tables. */
-  blocks: number;
-  /** Tokens a block: a power of two, 1 to 256. Default 16. */
-  blockSize?: number;
-  /** Sequences open at a time, 1 to 2^20. Default 1024. */
-  maxSequences?: number;
-  /**
-   * Longest sequence in tokens, 1 to 2^24. Default 8192. Tables take maxSequences * maxSequenceTokens /
-   * blockSize * 4 bytes.
-   */
-  maxSequenceTokens?: number;
-  /** Whether full blocks are kept for reuse by later sequences. Default true. */
-  prefixCache?: boolean;
-  /**
-   * Bits of the prefix hash, 0 to 64. Default 64. Fewer force collisions, which cost time and never
-   * correctness: for tests.
-   */
-  keyBits?: number;
-  /**
-   * Whether `probe` may ask, from any thread attached to the core, how much of a prompt is cached. Needs build
-   * "core-threads". Default false; about 75 bytes a block (100 at 4,096 blocks), and an index entry written for each block that
-   * enters or leaves the cache.
-   */
-  sharedProbe?: boolean;
-  /** Which unheld cached block goes first when room is needed: a name, or a name with options. Default "lru". */
-  evictionOrder?: BlockOrderKind | BlockOrderOptions;
-  /**
-   * Unheld cached blocks to keep at most, 0 to `blocks`: what is above is forgotten as soon as sequences let go of it,
-   * so that a new block may be turned away in favour of older ones. Default: all.
-   */
-  retainBlocks?: number;
-}
-
-/** Options with everything filled in. */
-export type KvCacheShape = Required<Omit<KvCacheOptions, "evictionOrder">> & {
-  evictionOrder: Required<BlockOrderOptions>;
-};
-
-export interface OpenOptions {
-  /** Token ids of the prompt, u32 each; may be empty. At most maxSequenceTokens. */
-  tokens: ArrayLike<number>;
-  /**
-   * Only sequences of the same namespace share blocks: one id for each tenant, adapter or salt, 0 to 2^31 -
-   * 2. Default 0.
-   */
-  namespace?: number;
-  /** A private sequence neither reuses nor publishes blocks. Default false. */
-  private?: boolean;
-  /** A sequence whose lanes will drop tokens: it may reuse blocks, and publishes none. Default false. */
-  lossy?: boolean;
-}
-
-/** Under the order "priority": for whom a block makes room, and until when. */
-export interface RetentionTerms {
-  /** 0 goes first, 100 last. Default 35, which every block has at first. */
-  priority?: number;
-  /** Microseconds on the host's clock at which the priority is 35 again. Default: never. */
-  priorityUntilUs?: number;
-  /** Time after which the blocks go before all others, unless they are used before. Default: never. */
-  liveUntilUs?: number;
-}
-
-export interface KvCacheStats {
-  readonly blocks: number;
-  /** Blocks with no content worth keeping. */
-  readonly free: number;
-  /** Cached blocks that no sequence holds: reusable, and evicted when room is needed. */
-  readonly evictable: number;
-  /** Blocks in the prefix index, held or not. */
-  readonly cached: number;
-  readonly openSequences: number;
-  /** Prompt tokens looked up, and found, since creation. */
-  readonly queriedTokens: number;
-  readonly hitTokens: number;
-  readonly evictions: number;
-  /** Blocks that were filled twice and merged into one. */
-  readonly duplicates: number;
-}
+import {
+  type BlockId,
+  type SequenceId,
+  type KvCacheOptions,
+  type KvCacheShape,
+  type OpenOptions,
+  type RetentionTerms,
+  type KvCacheStats,
+} from "./kv-cache-options.js";
 
 function requireTime(argument: string, us: number | undefined): number {
   if (us === undefined) return Infinity;

@@ -3,14 +3,14 @@ export { type BlockOrderKind, type BlockOrderOptions } from "./block-order.js";
 export { type Advice, PageSet, type PageSetOptions } from "./page-set.js";
 export { ABI_VERSION, Core, type CoreOptions, type SharedCore } from "./core.js";
 export type { BatchRegion } from "./batch-region.js";
+export { Engine } from "./engine.js";
 export {
-  Engine,
   type EngineOptions,
   type FinishReason,
   type GenerateRequest,
   type StepReport,
   type TokenEvent,
-} from "./engine.js";
+} from "./engine-options.js";
 export { QuartermasterError, type ErrorDetails, type HostCode, type StatusCode } from "./errors.js";
 export {
   ChunkBank,
@@ -67,15 +67,15 @@ export {
 export type { Executor, ExecutorDescription, RowContext, SamplingOptions, StepResult } from "./executor.js";
 export type { CoreExports } from "./exports.js";
 export { FreeExtents, type Extent, type Fit, type FreeExtentsOptions } from "./free-extents.js";
+export { KvCache } from "./kv-cache.js";
 export {
-  KvCache,
   type BlockId,
   type KvCacheOptions,
   type RetentionTerms,
   type KvCacheStats,
   type OpenOptions,
   type SequenceId,
-} from "./kv-cache.js";
+} from "./kv-cache-options.js";
 export { loadModule, type Build } from "./module.js";
 export { Operations } from "./operations.js";
 export { OrderedIndex, type Found } from "./ordered-index.js";
@@ -103,17 +103,16 @@ export {
   type ReplayReport,
 } from "./replay.js";
 export { resolveSampling } from "./sampling.js";
+export { PlanHeader, Scheduler } from "./scheduler.js";
 export {
-  PlanHeader,
   POLICIES,
-  Scheduler,
   type CommitResults,
   type Outcome,
   type PolicyName,
   type RequestId,
   type RequestOptions,
   type SchedulerOptions,
-} from "./scheduler.js";
+} from "./scheduler-options.js";
 export {
   APPEND_SLOT,
   MOVE_WORDS,

@@ -5,7 +5,7 @@
  * a changed plan from an equal one; it does not withstand anybody who looks for a collision.
  */
 import type { StepPlan } from "./plan.js";
-import type { Outcome } from "./scheduler.js";
+import type { Outcome } from "./scheduler-options.js";
 import { STATUS_CODES } from "./errors.js";
 
 class Digest {

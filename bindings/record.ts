@@ -12,16 +12,16 @@
  */
 import { Core, type CoreOptions } from "./core.js";
 import { QuartermasterError } from "./errors.js";
-import type { KvCacheOptions } from "./kv-cache.js";
+import type { KvCacheOptions } from "./kv-cache-options.js";
 import type { StepPlan } from "./plan.js";
 import { outcomesDigest, planDigest } from "./plan-digest.js";
+import { Scheduler } from "./scheduler.js";
 import {
   type CommitResults,
   type RequestId,
   type RequestOptions,
-  Scheduler,
   type SchedulerOptions,
-} from "./scheduler.js";
+} from "./scheduler-options.js";
 
 /** Version of the lines. */
 export const RECORD_VERSION = 1;

@@ -3,7 +3,8 @@ import { invalidArgument, QuartermasterError } from "./errors.js";
 import type { StepPlan } from "./plan.js";
 import { outcomesDigest, planDigest } from "./plan-digest.js";
 import { createScheduler, RECORD_VERSION, type RecordLine, type SetupCoreOptions } from "./record.js";
-import type { Outcome, Scheduler } from "./scheduler.js";
+import type { Scheduler } from "./scheduler.js";
+import type { Outcome } from "./scheduler-options.js";
 
 export interface ReplayOptions extends SetupCoreOptions {
   /** Called with each plan, after the comparison and before its results are entered. */

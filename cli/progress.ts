@@ -2,7 +2,7 @@
  * Live progress of a run on standard error: one line rewritten on a terminal, a plain line a second
  * elsewhere.
  */
-import type { StepReport } from "../bindings/engine.js";
+import type { StepReport } from "../bindings/engine-options.js";
 
 export interface ProgressState {
   readonly tokens: number;

@@ -6,7 +6,7 @@ import { BUILDS, type Build } from "../bindings/module.js";
 import { Phase, type StepPlan, TRANSFER_WORDS } from "../bindings/plan.js";
 import { blockTableOf } from "../bindings/plan-digest.js";
 import { replay, type ReplayedStep, type ReplayReport } from "../bindings/replay.js";
-import type { Outcome } from "../bindings/scheduler.js";
+import type { Outcome } from "../bindings/scheduler-options.js";
 import { choice, integer } from "./options.js";
 
 export const REPLAY_HELP = `quartermaster replay FILE [options]

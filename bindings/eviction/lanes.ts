@@ -12,7 +12,8 @@
  */
 import type { Core } from "../core.js";
 import { invalidArgument, requireInteger, statusError } from "../errors.js";
-import type { KvCache, SequenceId } from "../kv-cache.js";
+import type { KvCache } from "../kv-cache.js";
+import type { SequenceId } from "../kv-cache-options.js";
 import { APPEND_SLOT, MOVE_WORDS } from "../statistics.js";
 import { type KeepPlan, type LaneView, PlaneMask, type SequenceLanes } from "./policy.js";
 

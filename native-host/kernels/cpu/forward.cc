@@ -7,6 +7,8 @@
 // only the tokens that sample go on after their K and V are written: nothing reads the others, except where a
 // row's attention is measured, which happens before they go.
 //
+// Longer than its neighbours because the regions share one scratch and one order of work.
+//
 // Scratch, one allocation:  x | normed [tokens][hidden], qkv [tokens][q + 2 kv], attended [tokens][q],
 //                           gate up [tokens][2 intermediate]
 //

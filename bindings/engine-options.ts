@@ -1,0 +1,77 @@
+/** What an engine and its requests are asked for and what it reports: options, token events, step reports. */
+import type { LaneArena } from "./eviction/lanes.js";
+import type { EvictionPolicy } from "./eviction/policy.js";
+import type { Executor, SamplingOptions } from "./executor.js";
+import type { Scheduler } from "./scheduler.js";
+import type { RequestId, RequestOptions } from "./scheduler-options.js";
+import type { Detokenizer } from "./text-stream.js";
+
+export interface EngineOptions {
+  scheduler: Scheduler;
+  executor: Executor;
+  /** Tokens that end a text unless a request says otherwise. Default none. */
+  eosTokenIds?: readonly number[];
+  /** Makes a detokenizer for a request; without one events carry no text and stop strings are refused. */
+  detokenizer?: () => Detokenizer;
+  /** Clock in microseconds. Default: performance.now(). */
+  nowUs?: () => number;
+  /** Called after each step; for progress displays and plots. */
+  onStep?: (report: StepReport) => void;
+  /**
+   * Room for the lanes of requests with `evict`: of the scheduler's cache, the executor's layers and KV heads, and as
+   * many sequences as the scheduler runs. Default none: such requests are refused.
+   */
+  lanes?: LaneArena;
+}
+
+export interface GenerateRequest extends RequestOptions {
+  /** Default greedy. */
+  sampling?: SamplingOptions;
+  /** Texts that end the answer; they are not part of it. */
+  stop?: readonly string[];
+  /** Tokens that end the answer beside the engine's eosTokenIds. */
+  stopTokenIds?: readonly number[];
+  /** Go on past eosTokenIds. Default false. */
+  ignoreEos?: boolean;
+  /**
+   * Decides which of its tokens stay cached; an object of this request's own. The request then neither reuses nor
+   * publishes cached blocks. Default none: every token stays.
+   */
+  evict?: EvictionPolicy;
+  /** Ends the request early; the stream then throws ABORTED. */
+  signal?: AbortSignal;
+}
+
+/** Why a request ended: a token of eosTokenIds or stopTokenIds, a stop string, or all tokens generated. */
+export type FinishReason = "eos" | "stop" | "length";
+
+export interface TokenEvent {
+  readonly request: RequestId;
+  readonly token: number;
+  /** 0 for the first token generated. */
+  readonly index: number;
+  /**
+   * Text that may be shown now; may lag behind the token, never shows half a character or part of a stop
+   * string.
+   */
+  readonly text: string;
+  /** Set on the last event. */
+  readonly finishReason: FinishReason | undefined;
+  /** When the step that sampled it was committed, in microseconds of the engine's clock. */
+  readonly timeUs: number;
+}
+
+export interface StepReport {
+  readonly stepId: number;
+  /** Planned at, and committed at. */
+  readonly startUs: number;
+  readonly endUs: number;
+  readonly rows: number;
+  readonly decodeTokens: number;
+  readonly prefillTokens: number;
+  readonly running: number;
+  readonly waiting: number;
+  readonly freeBlocks: number;
+  readonly evictableBlocks: number;
+  readonly preempted: number;
+}

@@ -1,0 +1,117 @@
+/** What a scheduler and its requests are asked for and what they answer: options, outcomes, results. */
+import type { KvCache } from "./kv-cache.js";
+
+/** A live request; dead once it has finished, or was aborted or rejected. */
+export type RequestId = number & { readonly brand?: "RequestId" };
+
+/**
+ * Order of the waiting queue: by arrival; by priority then arrival; by priority, then fewest tokens to
+ * compute, then arrival; by priority, then longest cached prefix, aged (`agingTokens`); the tenant that has been served
+ * least, then priority, then arrival; the earliest `deadlineUs` (in units of 256 us), then arrival, whatever the priority.
+ */
+export type PolicyName =
+  "fcfs" | "priority" | "shortest-first" | "longest-prefix" | "fair" | "earliest-deadline";
+
+export const POLICIES: readonly PolicyName[] = [
+  "fcfs",
+  "priority",
+  "shortest-first",
+  "longest-prefix",
+  "fair",
+  "earliest-deadline",
+];
+
+export interface SchedulerOptions {
+  /** The cache whose blocks are scheduled; of the same core. */
+  cache: KvCache;
+  /** Token ids are below it, 1 to 2^32 - 1. */
+  vocabSize: number;
+  /** Requests alive at a time, waiting or running, 1 to 2^20. Default 4096. */
+  maxRequests?: number;
+  /**
+   * Requests running at a time, 1 to the cache's maxSequences. Default min(256, maxSequences,
+   * maxBatchTokens).
+   */
+  maxRunning?: number;
+  /** Token budget of one step over all its rows, maxRunning to 2^22. Default 2048. */
+  maxBatchTokens?: number;
+  /** Most prompt tokens of one request in one step; 0 (default) = the budget. */
+  maxChunkTokens?: number;
+  /** Blocks an admission must leave available, so that running requests can grow. Default 1 % of the pool. */
+  watermarkBlocks?: number;
+  /** Default "priority". */
+  policy?: PolicyName;
+  /**
+   * Prompt and new tokens of all live requests together; 4 bytes each. Default maxRequests *
+   * min(maxSequenceTokens, 1024).
+   */
+  tokenCapacity?: number;
+  /**
+   * Policy "longest-prefix": how many cached tokens more a request needs for each place that it arrived later, to be
+   * served first, 1 to 256. At most maxSequenceTokens / agingTokens later arrivals ever overtake a request. Default 1.
+   */
+  agingTokens?: number;
+  /** Tenants that requests name, 1 to 4096. Default 1. */
+  tenants?: number;
+  /**
+   * Policy "fair": what a prompt token counts, 0 to 2^20. Default 1. And what a generated one does. Default 2. (The
+   * weights of arXiv 2401.00588.)
+   */
+  inputWeight?: number;
+  outputWeight?: number;
+  /** Reject requests that have waited longer than this without ever running; 0 (default) = never. */
+  queueTimeoutUs?: number;
+}
+
+export interface RequestOptions {
+  /** Prompt, at least one token. */
+  tokens: ArrayLike<number>;
+  /** Most tokens to generate, >= 1. Prompt and new tokens together fit the cache's maxSequenceTokens. */
+  maxNewTokens: number;
+  /** Id of the caller's, unique among live requests, 1 to 2^64 - 2. Default: none. */
+  id?: number | bigint;
+  /** Tenant, adapter or salt: only equal namespaces share blocks, 0 to 2^31 - 2. Default 0. */
+  namespace?: number;
+  /** Whose request it is, below the scheduler's `tenants`; for policy "fair". Default 0. */
+  tenant?: number;
+  /** 0 (default, most urgent) to 255. */
+  priority?: number;
+  /** When the request may run first, in microseconds, >= 0. Default 0 = at once. */
+  arrivalUs?: number;
+  /**
+   * When it is no longer worth running, in microseconds, > 0: a request that still waits then, or waits again after a
+   * preemption, ends with the outcome "expired"; one that runs goes on. Default: never.
+   */
+  deadlineUs?: number;
+  /**
+   * For a request whose lanes drop tokens: the most slots that its longest lane holds once its prompt is computed.
+   * Admissions leave room for as many; its sequence is lossy, and neither reuses nor publishes blocks. Default 0: it
+   * keeps every token.
+   */
+  peakSlots?: number;
+  /**
+   * Fewest tokens of the prompt's last chunk, where the token budget allows it: for statistics of the last queries.
+   * Default 0.
+   */
+  lastChunk?: number;
+}
+
+/** What happened to a request since the step began. */
+export interface Outcome {
+  readonly request: RequestId;
+  readonly kind: "finished" | "preempted" | "rejected" | "expired";
+  /** Why it was rejected: "QUEUE_TIMEOUT". */
+  readonly code: string | undefined;
+  readonly generated: number;
+  /** Prompt tokens found in the cache when it was first admitted. */
+  readonly cachedTokens: number;
+  readonly preemptions: number;
+}
+
+/** Result of a step for the sampling rows, in row order. */
+export interface CommitResults {
+  /** One token id a sampling row. */
+  tokens: ArrayLike<number>;
+  /** Whether the request ends with this token (end of text, stop string); default: none does. */
+  finished?: ArrayLike<number | boolean>;
+}
