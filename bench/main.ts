@@ -26,6 +26,7 @@ const BENCHES: Readonly<Record<string, () => Promise<Bench>>> = {
   calls: () => import("./calls.js"),
   "eviction-cost": () => import("./eviction-cost.js"),
   "eviction-lab": () => import("./eviction-lab.js"),
+  "shared-context": () => import("./shared-context.js"),
   select: () => import("./select.js"),
   "attention-io": () => import("./attention-io.js"),
   blockvid: () => import("./blockvid.js"),

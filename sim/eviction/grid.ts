@@ -3,7 +3,7 @@ import { invalidArgument } from "../../bindings/errors.js";
 import { policyFromText } from "../../bindings/eviction/create-policy.js";
 import type { Selection } from "../../bindings/eviction/select.js";
 import type { Lab } from "./lab.js";
-import { type Mode, type Outcome, type PolicyMaker, runLoop, runTask } from "./modes.js";
+import { type Answers, type Mode, type Outcome, type PolicyMaker, runLoop, runTask } from "./modes.js";
 import { makeLoop, makeTask, type TaskName } from "./tasks.js";
 
 export interface Cell {
@@ -25,6 +25,8 @@ export interface GridOptions {
   readonly digits?: number;
   readonly length?: number;
   readonly repeats?: number;
+  /** Mode multi-turn: what stands before the next question. Default "true". */
+  readonly answers?: Answers;
   /** Contexts are those of seed, seed + 1, ... Default 1000. */
   readonly seed?: number;
 }
@@ -34,6 +36,8 @@ export interface CellResult extends Cell {
   /** [contexts] share of right answers. */
   readonly scores: readonly number[];
   readonly accuracy: number;
+  /** Mean share of an answer's characters before the first wrong one. */
+  readonly leading: number;
   /** [questions] accuracy by turn. */
   readonly turns: readonly number[];
   /** Means over the contexts of what Outcome says. */
@@ -63,7 +67,7 @@ export function withSeed(policy: string, seed: number): string {
 
 /** Runs a grid; the first result is the full cache's. */
 export async function runGrid(lab: Lab, selection: Selection, options: GridOptions): Promise<CellResult[]> {
-  const { task, mode, contexts, policies, ratios, digits, length, repeats, seed = 1000 } = options;
+  const { task, mode, contexts, policies, ratios, digits, length, repeats, answers, seed = 1000 } = options;
   if (!(contexts >= 1)) throw invalidArgument("contexts", contexts, "at least 1");
   const questions = task === "major" ? 1 : (options.questions ?? 5);
   const cells: Cell[] = [
@@ -86,7 +90,9 @@ export async function runGrid(lab: Lab, selection: Selection, options: GridOptio
             ? null
             : policyFromText(selection, withSeed(withBudget(policy, "ratio", budget), seed + i)),
     );
-    (await runTask(lab, made, mode, makers)).forEach((outcome, cell) => outcomes[cell].push(outcome));
+    (await runTask(lab, made, mode, makers, answers)).forEach((outcome, cell) =>
+      outcomes[cell].push(outcome),
+    );
   }
   return cells.map((cell, i) => summarise(cell, outcomes[i]));
 }
@@ -101,6 +107,7 @@ function summarise(cell: Cell, outcomes: readonly Outcome[]): CellResult {
     ...cell,
     scores,
     accuracy: mean(scores),
+    leading: average(({ leading }) => mean(leading)),
     turns: outcomes[0].correct.map((_, turn) => average(({ correct }) => Number(correct[turn]))),
     recall: average(({ distance }) => distance.recall),
     outputError: average(({ distance }) => distance.outputError),

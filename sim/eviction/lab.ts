@@ -30,6 +30,10 @@ export interface MaskingPolicy extends EvictionPolicy {
 export interface Account {
   /** Tokens run through the model. */
   computed: number;
+  /** Slots that queries read, summed over queries and lanes. */
+  attended: number;
+  /** Slots taken over from another sequence, over all lanes, instead of computing them. */
+  reused: number;
   /** Slots that were dropped, over all lanes. */
   evicted: number;
   /** Slots whose K and V were moved or merged. */
@@ -155,6 +159,8 @@ export class LabSequence {
   readonly promptTokens: number;
   readonly account: Account = {
     computed: 0,
+    attended: 0,
+    reused: 0,
     evicted: 0,
     moved: 0,
     peak: 0,
@@ -246,7 +252,7 @@ export class LabSequence {
     const start = performance.now();
     const result = await lab.run(tokens, before, this.#table, lanes, this.#live(visible), request);
     this.account.modelUs += (performance.now() - start) * 1000;
-    this.account.computed += tokens.length;
+    this.#count(tokens.length, visible);
     lanes.append(tokens.length);
     return result;
   }
@@ -258,7 +264,7 @@ export class LabSequence {
     const needed = Math.ceil((lanes.longest + tokens.length) / lab.blockSize);
     this.#table.push(...lab.take(Math.max(0, needed - held)));
     const { views } = await lab.run(tokens, lanes.seen, this.#table, lanes, this.#live(), request);
-    this.account.computed += tokens.length;
+    this.#count(tokens.length);
     const copies = views.map(copyView);
     lab.give(this.#table.splice(held));
     return copies;
@@ -308,6 +314,7 @@ export class LabSequence {
       pushMoves(records, this.#place(lane), 0, 0, length, target.#table);
     });
     await lab.executor.move!(Uint32Array.from(records));
+    target.account.reused = lanes.slots;
     policy?.beginSequence(copy, promptTokens);
     return target;
   }
@@ -363,6 +370,21 @@ export class LabSequence {
       table: this.#table,
       blockSize: this.lab.blockSize,
     };
+  }
+
+  /** Counts what new tokens read: what they see of their lanes, and themselves, each those before it. */
+  #count(
+    tokens: number,
+    visible = (layer: number, kvHead: number): Uint32Array | null => this.liveSlots(layer, kvHead),
+  ): void {
+    const { layers, kvHeads } = this.lanes;
+    this.account.computed += tokens;
+    for (let layer = 0; layer < layers; layer++)
+      for (let kvHead = 0; kvHead < kvHeads; kvHead++) {
+        const { length, hole } = this.lanes.lane(layer, kvHead);
+        const seen = visible(layer, kvHead)?.length ?? length - Number(hole !== APPEND_SLOT);
+        this.account.attended += tokens * seen + (tokens * (tokens + 1)) / 2;
+      }
   }
 
   /** Bitmaps of the live slots, where the policy masks. */

@@ -7,7 +7,8 @@
  *
  * Answers are compared character by character with the true ones, which are then fed: the answer counts when all agree,
  * which is the same as generating it greedily. Source of the modes: "SCBench: A KV Cache-Centric Analysis of
- * Long-Context Methods" (ICLR 2025, arXiv 2412.10319); as there, a turn's true answer stands before the next question.
+ * Long-Context Methods" (ICLR 2025, arXiv 2412.10319); as there, a turn's true answer stands before the next question,
+ * unless `answers` is "own": then what was generated stands there, and errors cascade.
  */
 import type { EvictionPolicy } from "../../bindings/eviction/policy.js";
 import { StatMask } from "../../bindings/statistics.js";
@@ -19,6 +20,9 @@ import type { LoopTask, Question, Task } from "./tasks.js";
 export const MODES = ["single", "multi-turn", "multi-request"] as const;
 export type Mode = (typeof MODES)[number];
 
+/** What stands before the next question of a conversation: the true answer, or the one that was generated. */
+export type Answers = "true" | "own";
+
 /** Makes a policy for one sequence; null: the full cache. */
 export type PolicyMaker = () => EvictionPolicy | null;
 
@@ -26,6 +30,8 @@ export type PolicyMaker = () => EvictionPolicy | null;
 export interface Outcome {
   /** [questions] whether the whole answer was right, in the order asked. */
   readonly correct: readonly boolean[];
+  /** [questions] share of the answer's characters before the first wrong one. */
+  readonly leading: readonly number[];
   /** Compared with the full cache at the last character before the first answer that the cache decides. */
   readonly distance: Distance;
   /** Slots of the longest lane, mean slots a lane, bytes of K and V, and of planes, right after the prompt. */
@@ -52,6 +58,7 @@ export async function runTask(
   task: Task,
   mode: Mode,
   policies: readonly PolicyMaker[],
+  answersFed: Answers = "true",
 ): Promise<Outcome[]> {
   const asked = mode === "single" ? task.questions.slice(0, 1) : task.questions;
   const prompt = [BOS, ...tokensOf(task.context + (mode === "multi-request" ? "" : asked[0].text))];
@@ -66,7 +73,7 @@ export async function runTask(
     const answers =
       mode === "multi-request"
         ? await askCopies(full, sequence, asked, make)
-        : await askTurns(full, sequence, asked, start.logits);
+        : await askTurns(full, sequence, asked, start.logits, answersFed);
     const { peak, evicted, moved, policyUs, modelUs } = sequence.account;
     outcomes.push({
       ...state,
@@ -83,6 +90,9 @@ export async function runTask(
   for (const { sequence } of prefilled.values()) sequence.close();
   return outcomes;
 }
+
+/** Characters that end an answer. */
+const ENDS: ReadonlySet<number> = new Set(tokensOf(";]"));
 
 /** The prompt, run with what this policy and those that share its window measure. */
 async function prefillFor(
@@ -136,39 +146,48 @@ function stateOf(
 }
 
 /** Times are those of copies. */
-type Answers = Pick<Outcome, "correct" | "distance" | "peak" | "policyUs" | "modelUs">;
+type Given = Pick<Outcome, "correct" | "leading" | "distance" | "peak" | "policyUs" | "modelUs">;
 
 /** Turn after turn in one cache; the first question is in the prompt, whose last logits give its first character. */
-async function askTurns(
+export async function askTurns(
   full: LabSequence,
   sequence: LabSequence,
   asked: readonly Question[],
   promptLogits: Float32Array,
-): Promise<Answers> {
+  answersFed: Answers,
+): Promise<Given> {
   const correct: boolean[] = [];
+  const leading: number[] = [];
   let logits = promptLogits;
   let distance: Distance | undefined;
   for (const [turn, { text, answer }] of asked.entries()) {
     if (turn > 0) for (const token of tokensOf(`;${text}`)) logits = await sequence.feed(token);
-    let right = true;
-    for (const token of tokensOf(answer)) {
-      right &&= argmax(logits) === token;
-      if (distance === undefined) ({ distance, logits } = await distanceAt(full, sequence, token));
-      else logits = await sequence.feed(token);
+    const wanted = tokensOf(answer);
+    let right = 0;
+    for (const [i, token] of wanted.entries()) {
+      const own = argmax(logits);
+      if (right === i && own === token) right += 1;
+      const fed = answersFed === "own" ? own : token;
+      if (distance === undefined) ({ distance, logits } = await distanceAt(full, sequence, fed));
+      else logits = await sequence.feed(fed);
+      // What ends an answer ends it; the separator is fed with the next question.
+      if (fed !== token && ENDS.has(fed)) break;
     }
-    correct.push(right);
+    correct.push(right === wanted.length);
+    leading.push(right / wanted.length);
   }
-  return { correct, distance: distance!, peak: sequence.account.peak, policyUs: 0, modelUs: 0 };
+  return { correct, leading, distance: distance!, peak: sequence.account.peak, policyUs: 0, modelUs: 0 };
 }
 
 /** Every question asks a copy of the cache. */
-async function askCopies(
+export async function askCopies(
   full: LabSequence,
   sequence: LabSequence,
   asked: readonly Question[],
   make: PolicyMaker,
-): Promise<Answers> {
+): Promise<Given> {
   const correct: boolean[] = [];
+  const leading: number[] = [];
   let distance: Distance | undefined;
   let [peak, policyUs, modelUs] = [0, 0, 0];
   for (const { text, answer } of asked) {
@@ -181,19 +200,18 @@ async function askCopies(
       for (const token of question) await full.feed(token);
       ({ distance, logits } = await distanceAt(full, copy, last));
     } else logits = await copy.feed(last);
-    let right = true;
-    for (const token of tokensOf(answer)) {
-      right &&= argmax(logits) === token;
-      if (!right) break;
-      logits = await copy.feed(token);
-    }
-    correct.push(right);
+    const wanted = tokensOf(answer);
+    let right = 0;
+    while (right < wanted.length && argmax(logits) === wanted[right])
+      logits = await copy.feed(wanted[right++]);
+    correct.push(right === wanted.length);
+    leading.push(right / wanted.length);
     peak = Math.max(peak, copy.account.peak);
     policyUs += copy.account.policyUs;
     modelUs += copy.account.modelUs;
     copy.close();
   }
-  return { correct, distance: distance!, peak, policyUs, modelUs };
+  return { correct, leading, distance: distance!, peak, policyUs, modelUs };
 }
 
 /** One policy on a loop. */

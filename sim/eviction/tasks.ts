@@ -7,6 +7,7 @@
  *   chain   `abcd;cd37;...`              `?ab` -> `cd37`    1 to 4 hops
  *   copy    `[abcdefghijkl]...`          `[abc` -> `defghijkl]`
  *   major   `{aabac...`                  `}` -> `a`         the commonest letter: every character counts a little
+ *   multi   words, facts and strings     both kinds in turn two tasks over one text
  *
  * Kinds of task after "SCBench: A KV Cache-Centric Analysis of Long-Context Methods" (ICLR 2025, arXiv 2412.10319): string
  * retrieval, multi-hop tracing, global information.
@@ -15,7 +16,7 @@ import { invalidArgument, requireInteger } from "../../bindings/errors.js";
 import { RandomStream } from "../random.js";
 import { fillerText, fillerWords } from "./filler.js";
 
-export const TASKS = ["kv", "needle", "chain", "copy", "major"] as const;
+export const TASKS = ["kv", "needle", "chain", "copy", "major", "multi"] as const;
 export type TaskName = (typeof TASKS)[number];
 
 export interface Question {
@@ -54,8 +55,9 @@ export function makeTask(name: TaskName, options: TaskOptions): Task {
   const random = new RandomStream(requireInteger("seed", seed, 0, 2 ** 40) * 8 + TASKS.indexOf(name));
   const make = MAKERS[name];
   if (make === undefined) throw invalidArgument("task", name, TASKS.join(", "));
-  const { context, answers } = make(random, { length, digits, questions, repeats });
-  const chosen = random.shuffle(answers).slice(0, questions);
+  const { context, answers, others = [] } = make(random, { length, digits, questions, repeats });
+  const [first, second] = [random.shuffle(answers), random.shuffle(others)];
+  const chosen = first.flatMap((question, i) => [question, ...second.slice(i, i + 1)]).slice(0, questions);
   return { name, context, questions: chosen };
 }
 
@@ -63,6 +65,8 @@ interface Made {
   readonly context: string;
   /** Everything that may be asked. */
   readonly answers: Question[];
+  /** Questions of a second kind, asked in turn with the first. */
+  readonly others?: Question[];
 }
 
 type Sizes = Required<Pick<TaskOptions, "length" | "digits" | "questions" | "repeats">>;
@@ -111,18 +115,8 @@ const MAKERS: Readonly<Record<TaskName, Maker>> = {
   },
 
   copy: (random, { length }) => {
-    const starts = new Set<string>();
-    const items: string[] = [];
-    while (items.length < Math.floor(length / 14)) {
-      const item = letters(random, 12);
-      if (starts.has(item.slice(0, 3))) continue;
-      starts.add(item.slice(0, 3));
-      items.push(item);
-    }
-    return {
-      context: items.map((item) => `[${item}]`).join(""),
-      answers: items.map((item) => ({ text: `[${item.slice(0, 3)}`, answer: `${item.slice(3)}]` })),
-    };
+    const items = differentStarts(random, Math.floor(length / 14));
+    return { context: items.map((item) => `[${item}]`).join(""), answers: items.map(stringQuestion) };
   },
 
   major: (random, { length }) => {
@@ -131,7 +125,45 @@ const MAKERS: Readonly<Record<TaskName, Maker>> = {
     const text = Array.from({ length: length - 1 }, (_, i) => (i % 5 < 3 ? common : others[random.below(3)]));
     return { context: `{${random.shuffle(text).join("")}`, answers: [{ text: "}", answer: common }] };
   },
+
+  multi: (random, { length, digits, questions }) => {
+    // A fact and a string in each of equal stretches of the text, in either order.
+    const count = Math.max(Math.ceil(questions / 2), Math.floor(length / 110));
+    const stretch = Math.floor(length / count);
+    const facts = pairs(random, count).map((key) => ({ key, value: number(random, digits) }));
+    const strings = differentStarts(random, count);
+    const context = facts
+      .map(({ key, value }, i) => {
+        const parts = random.shuffle([`#${key}${value};`, `[${strings[i]}]`]);
+        const room = stretch - parts[0].length - parts[1].length;
+        const before = fillerText(random, random.below(room + 1));
+        return before + parts[0] + fillerText(random, room - before.length) + parts[1];
+      })
+      .join("");
+    return {
+      context,
+      answers: facts.map(({ key, value }) => ({ text: `?${key}`, answer: value })),
+      others: strings.map(stringQuestion),
+    };
+  },
 };
+
+/** Strings of 12 letters whose first three tell them apart. */
+function differentStarts(random: RandomStream, count: number): string[] {
+  const starts = new Set<string>();
+  const items: string[] = [];
+  while (items.length < count) {
+    const item = letters(random, 12);
+    if (starts.has(item.slice(0, 3))) continue;
+    starts.add(item.slice(0, 3));
+    items.push(item);
+  }
+  return items;
+}
+
+function stringQuestion(item: string): Question {
+  return { text: `[${item.slice(0, 3)}`, answer: `${item.slice(3)}]` };
+}
 
 /** `count` different pairs of letters. */
 function pairs(random: RandomStream, count: number): string[] {
