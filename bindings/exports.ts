@@ -213,6 +213,7 @@ export interface SchedulingExports {
     deadlineUs: number,
     peakSlots: number,
     lastChunk: number,
+    chunkTokens: number,
   ): number;
   schedulerStep(scheduler: number, nowUs: number): number;
   schedulerCommit(scheduler: number, stepId: number, nowUs: number): number;

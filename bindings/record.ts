@@ -62,6 +62,7 @@ const REQUEST_FIELDS = Object.keys({
   deadlineUs: true,
   peakSlots: true,
   lastChunk: true,
+  maxChunkTokens: true,
 } satisfies Record<keyof Omit<RequestOptions, "tokens" | "id">, true>) as (keyof RequestOptions)[];
 
 /** A scheduler on a core and a cache of its own. Throws what creating them throws. */

@@ -7,7 +7,8 @@ export type RequestId = number & { readonly brand?: "RequestId" };
 /**
  * Order of the waiting queue: by arrival; by priority then arrival; by priority, then fewest tokens to
  * compute, then arrival; by priority, then longest cached prefix, aged (`agingTokens`); the tenant that has been served
- * least, then priority, then arrival; the earliest `deadlineUs` (in units of 256 us), then arrival, whatever the priority.
+ * least, then priority, then arrival; the earliest `deadlineUs`, to the microsecond within 50 days, then arrival, whatever
+ * the priority. The least urgent of these is also preempted first.
  */
 export type PolicyName =
   "fcfs" | "priority" | "shortest-first" | "longest-prefix" | "fair" | "earliest-deadline";
@@ -59,7 +60,10 @@ export interface SchedulerOptions {
    */
   inputWeight?: number;
   outputWeight?: number;
-  /** Reject requests that have waited longer than this without ever running; 0 (default) = never. */
+  /**
+   * Reject requests that have waited so long without ever running, from `arrivalUs` on, or from the first step when they
+   * came to run at once; 0 (default) = never.
+   */
   queueTimeoutUs?: number;
 }
 
@@ -94,6 +98,11 @@ export interface RequestOptions {
    * Default 0.
    */
   lastChunk?: number;
+  /**
+   * Most prompt tokens that one step computes for this request, so that a long prompt of little urgency leaves room for
+   * others, 0 to 2^22. Default 0: as many as the scheduler's `maxChunkTokens` and budget allow.
+   */
+  maxChunkTokens?: number;
 }
 
 /** What happened to a request since the step began. */

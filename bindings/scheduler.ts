@@ -134,6 +134,7 @@ export class Scheduler {
     if (options.deadlineUs === 0) throw invalidArgument("deadlineUs", 0, "microseconds > 0");
     const lastChunk = requireInteger("lastChunk", options.lastChunk ?? 0, 0, 2 ** 24);
     const peakSlots = requireInteger("peakSlots", options.peakSlots ?? 0, 0, 2 ** 24);
+    const maxChunkTokens = requireInteger("maxChunkTokens", options.maxChunkTokens ?? 0, 0, 2 ** 22);
     const count = this.cache.writeInput("tokens", options.tokens);
     const { exports } = this.core;
     try {
@@ -152,6 +153,7 @@ export class Scheduler {
             deadlineUs,
             peakSlots,
             lastChunk,
+            maxChunkTokens,
           ),
         "submit",
       );
@@ -287,7 +289,11 @@ export class Scheduler {
     return this.core.exports.schedulerArriving(this.pointer);
   }
 
-  /** Earliest time at which a step may differ without a new submission: the next arrival or deadline, or Infinity. */
+  /**
+   * Earliest time at which a step may differ without a new submission: the next arrival, deadline or end of a
+   * request's `queueTimeoutUs`, or Infinity. Earlier when the request that it stood for has been admitted while others
+   * wait (the step then finds the next), and in the past when something was submitted since the last step.
+   */
   nextWakeUs(): number {
     return this.core.exports.schedulerNextWakeUs(this.pointer);
   }

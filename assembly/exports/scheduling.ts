@@ -99,7 +99,7 @@ export function schedulerRegionCreate(
  * Submits the first `promptTokens` ids of the cache's input region. Returns a request handle. `deadlineUs`: 0 for
  * none. `peakSlots`: 0, or for a
  * request whose lanes drop tokens the most slots that its longest lane holds once its prompt is computed. `lastChunk`: fewest tokens of the prompt's last chunk,
- * where the token budget allows it.
+ * where the token budget allows it. `chunkTokens`: most prompt tokens that a step gives it, 0: no limit of its own.
  */
 export function requestSubmit(
   scheduler: usize,
@@ -114,6 +114,7 @@ export function requestSubmit(
   deadlineUs: f64,
   peakSlots: u32,
   lastChunk: u32,
+  chunkTokens: u32,
 ): i32 {
   const s = changetype<Scheduler>(scheduler);
   const id = ((<u64>idHigh) << 32) | idLow;
@@ -131,6 +132,7 @@ export function requestSubmit(
     deadlineUs == 0 ? Infinity : deadlineUs,
     peakSlots,
     lastChunk,
+    chunkTokens,
   );
   return checked(s, handle);
 }
@@ -159,8 +161,8 @@ export function requestAbort(scheduler: usize, handle: u32): Status {
 }
 
 /**
- * Time of the next arrival or deadline of a waiting request, infinity if none: before it, an empty step stays empty
- * unless something is submitted.
+ * Time of the next arrival, deadline or queue time-out, infinity if none: before it, an empty step stays empty unless
+ * something is submitted.
  */
 export function schedulerNextWakeUs(scheduler: usize): f64 {
   const s = changetype<Scheduler>(scheduler);

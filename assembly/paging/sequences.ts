@@ -134,6 +134,12 @@ export function countLookup(kv: KvCache, handle: u32, count: u32): void {
     orderUse(orderOf(kv), load<u32>(table + ((<usize>i) << 2)));
 }
 
+/** The sequence goes before anything was computed for it: its lookup of `count` tokens counts for nothing. */
+export function uncountLookup(kv: KvCache, handle: u32, count: u32): void {
+  kv.queriedTokens -= count;
+  kv.hitTokens -= sequenceOf(kv, handle).length;
+}
+
 /**
  * Whether the block that holds token `length` is readable by others and must be copied before it is written.
  */

@@ -5,7 +5,15 @@
  * blocks is in flight ends with that step, never before it.
  */
 import { NONE, SLOT_MASK } from "../paging/layout";
-import { append, close, revertCopies, sequenceOf, settleCopies, unreserve } from "../paging/sequences";
+import {
+  append,
+  close,
+  revertCopies,
+  sequenceOf,
+  settleCopies,
+  uncountLookup,
+  unreserve,
+} from "../paging/sequences";
 import { INVALID_TIME, INVALID_TOKEN, OK, Status, UNKNOWN_REQUEST, UNKNOWN_STEP } from "../memory/status";
 import { removeArrival } from "./arrivals";
 import { recordOutcome } from "./emit";
@@ -99,11 +107,12 @@ export function abandon(s: Scheduler, stepId: u32): Status {
   return OK;
 }
 
-/** Undoes an admission; an aborted request is left for `endAborted`. */
+/** Undoes an admission and what was counted of it; an aborted request is left for `endAborted`. */
 function withdraw(s: Scheduler, slot: u32, r: Request): void {
   r.admittedNow = 0;
-  if (r.aborted != 0) return;
   countPrompt(s, r, -1);
+  uncountLookup(s.kv, r.sequence, knownTokens(r));
+  if (r.aborted != 0) return;
   close(s.kv, r.sequence);
   r.sequence = NONE;
   requeue(s, slot);

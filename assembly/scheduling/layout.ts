@@ -50,7 +50,7 @@ export const enum Policy {
   LongestPrefix = 3,
   /** The tenant that has been served least, then smaller priority number, then order of arrival (fairness.ts). */
   Fair = 4,
-  /** Earliest deadline, in units of 256 us, then order of arrival; those without one last. */
+  /** Earliest deadline, to the microsecond, then order of arrival; those without one last. */
   EarliestDeadline = 5,
 }
 
@@ -107,7 +107,7 @@ export class Scheduler {
   /** LongestPrefix: tokens of prefix that a later arrival needs more to overtake. */
   agingTokens: u32;
   queueTimeoutUs: f64;
-  /** No waiting request has an earlier deadline; infinity: none has one. */
+  /** No waiting request ends by its deadline or its time-out before; infinity: none ever does. */
   nextDeadlineUs: f64;
   /** Time of the last step. */
   nowUs: f64;
@@ -116,6 +116,8 @@ export class Scheduler {
   /** Where a seek in an ordered index leaves what it found. */
   foundKey: u64;
   foundValue: u64;
+  /** EarliestDeadline: whole microseconds that keys count deadlines from (queue.ts). */
+  deadlineBaseUs: f64;
 }
 
 
@@ -123,6 +125,7 @@ export class Scheduler {
 export class Request {
   /** Id given by the host; 0 = none. */
   id: u64;
+  /** 0: at once; then, if there is a time-out, the time of the first step that sees it. */
   arrivalUs: f64;
   /** It is not admitted from then on; infinity: always. */
   deadlineUs: f64;
@@ -159,6 +162,8 @@ export class Request {
   peakSlots: u32;
   /** Fewest tokens that its last chunk should have. */
   lastChunk: u32;
+  /** Most prompt tokens that a step gives it; 0: as many as the scheduler allows. */
+  chunkTokens: u32;
 }
 
 

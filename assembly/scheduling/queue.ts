@@ -4,11 +4,12 @@
  *   key   | 8 bits class | 20 bits metric | 36 bits order of arrival |       policies that use a metric
  *         | 8 bits class | 36 bits position | 20 bits cached tokens  |       LongestPrefix
  *         | 12 bits tenant | 8 bits class | 44 bits order of arrival |       Fair
- *         | 43 bits deadline | 20 bits order of arrival              |       EarliestDeadline
+ *         | 43 bits deadline - base, us | 20 bits order of arrival   |       EarliestDeadline
  *         | 8 bits class | 56 bits order of arrival                  |       the others
  *
  * A key is computed once, when the request arrives, and kept across preemption: a preempted request stands
- * before everything that arrived after it. LongestPrefix computes it again before requests are admitted. Enter, leave and next are one index operation each.
+ * before everything that arrived after it. LongestPrefix computes it again before requests are admitted, and
+ * EarliestDeadline whenever a request enters. Enter, leave and next are one index operation each.
  */
 import { indexDelete } from "../index/delete";
 import { indexPut } from "../index/put";
@@ -27,7 +28,7 @@ function queueKey(s: Scheduler, r: Request): u64 {
   const order = s.order;
   r.order = order;
   if (s.policy == Policy.Fcfs) return order;
-  if (s.policy == Policy.EarliestDeadline) return deadlineKey(r);
+  if (s.policy == Policy.EarliestDeadline) return 0; // computed on entering
   const rank = (<u64>r.priority) << 56;
   if (s.policy == Policy.Priority) return rank | order;
   if (s.policy == Policy.Fair) {
@@ -48,11 +49,23 @@ export function prefixKey(s: Scheduler, r: Request, cached: u32): u64 {
   return ((<u64>r.priority) << 56) | ((position & 0xfffffffff) << 20) | forward;
 }
 
-/** Deadlines in units of 256 us, so that 71 years fit beside the order of arrival. */
-function deadlineKey(r: Request): u64 {
+/**
+ * Exact for deadlines within 50 days of each other, whatever the clock counts from; of those beyond the order of arrival
+ * decides.
+ */
+function deadlineKey(s: Scheduler, r: Request): u64 {
   if (r.deadlineUs == Infinity) return ((<u64>1) << 63) | r.order;
-  const units = <u64>min(r.deadlineUs / 256, LAST_UNIT);
-  return ((units + 1) << 20) | (r.order & 0xfffff);
+  // Nobody waits whose key counts from the base. The clock is that of the last step, and may be far behind.
+  if (!seekWaiting(s, 1) || s.foundKey >> 63 != 0)
+    s.deadlineBaseUs = max(floor(s.nowUs), floor(r.deadlineUs) - LAST_UNIT / 2);
+  const ahead = <u64>min(max(floor(r.deadlineUs) - s.deadlineBaseUs, 0), LAST_UNIT);
+  return ((ahead + 1) << 20) | (r.order & 0xfffff);
+}
+
+/** When a waiting request ends unless it is admitted before: at its deadline, or, if it has never run, its time-out. */
+export function endsUs(s: Scheduler, r: Request): f64 {
+  if (s.queueTimeoutUs == 0 || r.preemptions != 0) return r.deadlineUs;
+  return min(r.deadlineUs, r.arrivalUs + s.queueTimeoutUs);
 }
 
 /** A request has arrived: gives it its place. */
@@ -67,9 +80,14 @@ export function enqueueArrived(s: Scheduler, slot: u32): void {
 export function requeue(s: Scheduler, slot: u32): void {
   const r = request(s, slot);
   r.state = State.Waiting;
-  if (r.deadlineUs < s.nextDeadlineUs) s.nextDeadlineUs = r.deadlineUs;
-  // Of a key of EarliestDeadline the order of arrival has 20 bits only.
-  if (s.policy == Policy.EarliestDeadline) while (indexFind(s.waiting, r.key) != 0) r.key += 1;
+  // One that came to run at once waits from the first step that sees it: that step looks at all of them.
+  const ends = s.queueTimeoutUs > 0 && r.arrivalUs == 0 ? 0 : endsUs(s, r);
+  if (ends < s.nextDeadlineUs) s.nextDeadlineUs = ends;
+  if (s.policy == Policy.EarliestDeadline) {
+    r.key = deadlineKey(s, r);
+    // Of the order of arrival the key has 20 bits only.
+    while (indexFind(s.waiting, r.key) != 0) r.key += 1;
+  }
   const entered = indexPut(s.waiting, r.key, slot);
   assert(entered == 1);
   s.waitingCount += 1;
@@ -80,6 +98,7 @@ export function dequeue(s: Scheduler, slot: u32): void {
   const r = request(s, slot);
   indexDelete(s.waiting, r.key);
   s.waitingCount -= 1;
+  if (s.waitingCount == 0) s.nextDeadlineUs = Infinity;
   tenantLeaves(s, r);
 }
 

@@ -117,6 +117,7 @@ export function submit(
   deadlineUs: f64,
   peakSlots: u32,
   lastChunk: u32,
+  chunkTokens: u32,
 ): i32 {
   const status = admissible(
     s,
@@ -154,6 +155,7 @@ export function submit(
   r.orderedIn = 0;
   r.peakSlots = min(peakSlots, promptTokens + maxNewTokens - 1);
   r.lastChunk = lastChunk;
+  r.chunkTokens = chunkTokens;
   takePages(s, slot, r, pagesFor(promptTokens + maxNewTokens));
   writeTokens(s, slot, 0, promptPtr, promptTokens);
   if (id != 0) indexPut(s.ids, id, slot);

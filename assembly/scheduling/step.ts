@@ -1,7 +1,7 @@
 /**
  * The step: decides what runs next.
  *
- *   1 requests whose time has come enter the queue; those that wait past their deadline end
+ *   1 requests whose time has come enter the queue; those that wait past their deadline or time-out end
  *   2 running requests in admission order: those that decode get a block for their next token, preempting if they must
  *   3 running requests that still prefill get a chunk of what the token budget leaves
  *   4 waiting requests are admitted while budget, rows and blocks (above the watermark) last
@@ -22,6 +22,7 @@ import { close, countLookup, open, reserve, sequenceOf } from "../paging/sequenc
 import {
   COMPACTION_PENDING,
   INVALID_TIME,
+  OK,
   OUT_OF_BLOCKS,
   QUEUE_TIMEOUT,
   Status,
@@ -33,7 +34,7 @@ import { countPrompt } from "./fairness";
 import { knownTokens, Policy, Request, request, runningAt, Scheduler, setRunning, State } from "./layout";
 import { OutcomeKind, setWord, StepPlan } from "./plan-layout";
 import { orderByPrefix } from "./prefix-order";
-import { dequeue, enqueueArrived, requeue, seekNext, seekWaiting } from "./queue";
+import { dequeue, endsUs, enqueueArrived, requeue, seekNext, seekWaiting } from "./queue";
 import { endRequest, handleOf, validTime } from "./requests";
 import { readTokens } from "./tokens";
 
@@ -54,7 +55,6 @@ export function step(s: Scheduler, nowUs: f64): i32 {
   if (s.nextDeadlineUs <= nowUs) expire(s, plan);
   planDecodes(s, plan);
   planChunks(s, plan);
-  if (s.queueTimeoutUs > 0) rejectTimedOut(s, plan);
   if (s.preemptedInStep == 0) planAdmissions(s, plan);
   emitPlan(s, plan);
   s.stepInFlight = 1;
@@ -110,18 +110,22 @@ function reserveOrPreempt(s: Scheduler, plan: StepPlan, slot: u32, r: Request): 
   return true;
 }
 
-/** Position in the running list of the request to preempt: the last admitted of the least urgent. */
+/**
+ * Position in the running list of the request to preempt: the last admitted of the least urgent, by deadline where the
+ * queue goes by deadline, else by priority.
+ */
 function lastServed(s: Scheduler): u32 {
   let last: u32 = NONE;
-  let worst: u32 = 0;
+  let worst: f64 = -1;
   for (let i = s.runningCount; i > 0; i--) {
     const slot = runningAt(s, i - 1);
     if (slot == NONE) continue;
     if (s.policy == Policy.Fcfs) return i - 1;
-    const priority = request(s, slot).priority;
-    if (last == NONE || priority > worst) {
+    const r = request(s, slot);
+    const urgency = s.policy == Policy.EarliestDeadline ? r.deadlineUs : <f64>r.priority;
+    if (urgency > worst) {
       last = i - 1;
-      worst = priority;
+      worst = urgency;
     }
   }
   return last;
@@ -158,10 +162,12 @@ export function compactRunning(s: Scheduler): void {
   s.runningCount = kept;
 }
 
+/** Most prompt tokens that a step may give a request: the least of its own limit, the scheduler's, and the budget. */
 // @ts-ignore: decorator
 @inline
-function chunkLimit(s: Scheduler): u32 {
-  return s.maxChunkTokens == 0 ? s.budgetLeft : min(s.budgetLeft, s.maxChunkTokens);
+function chunkLimit(s: Scheduler, r: Request): u32 {
+  const most = s.maxChunkTokens == 0 ? s.maxBatchTokens : min(s.maxChunkTokens, s.maxBatchTokens);
+  return r.chunkTokens == 0 ? most : min(most, r.chunkTokens);
 }
 
 /**
@@ -169,12 +175,12 @@ function chunkLimit(s: Scheduler): u32 {
  * last chunk, so that one is not cut short: the chunk before it is, or it waits for a step that has room for it.
  */
 function chunkOf(s: Scheduler, r: Request, left: u32): u32 {
-  const most = min(chunkLimit(s), left);
+  const limit = chunkLimit(s, r);
+  const most = min(min(limit, s.budgetLeft), left);
   if (most == left || left - most >= r.lastChunk) return most;
   if (left > r.lastChunk) return left - r.lastChunk;
   // Chunks are served in order of admission: one that fits beside all decodes has its turn.
-  const fits =
-    left + s.runningCount <= s.maxBatchTokens && (s.maxChunkTokens == 0 || left <= s.maxChunkTokens);
+  const fits = left + s.runningCount <= s.maxBatchTokens && left <= limit;
   return fits ? 0 : most;
 }
 
@@ -188,7 +194,7 @@ function planChunks(s: Scheduler, plan: StepPlan): void {
   }
 }
 
-/** Ends every waiting request whose deadline has come, and finds the next deadline. */
+/** Ends every waiting request whose deadline or time-out has come, and finds the next time at which one's will. */
 function expire(s: Scheduler, plan: StepPlan): void {
   let next: f64 = Infinity;
   let key: u64 = 1;
@@ -196,29 +202,24 @@ function expire(s: Scheduler, plan: StepPlan): void {
     const slot = <u32>s.foundValue;
     key = s.foundKey + 1;
     const r = request(s, slot);
-    if (r.deadlineUs > s.nowUs) {
-      next = min(next, r.deadlineUs);
+    if (r.arrivalUs == 0) r.arrivalUs = s.nowUs;
+    const ends = endsUs(s, r);
+    if (ends > s.nowUs) {
+      next = min(next, ends);
       continue;
     }
-    recordOutcome(s, plan, slot, OutcomeKind.Expired, 0);
+    const late = r.deadlineUs <= s.nowUs;
+    recordOutcome(
+      s,
+      plan,
+      slot,
+      late ? OutcomeKind.Expired : OutcomeKind.Rejected,
+      late ? OK : QUEUE_TIMEOUT,
+    );
     dequeue(s, slot);
     endRequest(s, slot);
   }
   s.nextDeadlineUs = next;
-}
-
-/** Rejects every waiting request that has never run and has waited longer than the queue timeout. */
-function rejectTimedOut(s: Scheduler, plan: StepPlan): void {
-  let key: u64 = 1;
-  while (seekWaiting(s, key)) {
-    const slot = <u32>s.foundValue;
-    key = s.foundKey + 1;
-    const r = request(s, slot);
-    if (r.preemptions != 0 || s.nowUs - r.arrivalUs <= s.queueTimeoutUs) continue;
-    recordOutcome(s, plan, slot, OutcomeKind.Rejected, QUEUE_TIMEOUT);
-    dequeue(s, slot);
-    endRequest(s, slot);
-  }
 }
 
 function planAdmissions(s: Scheduler, plan: StepPlan): void {

@@ -7,7 +7,7 @@ import { isOpen, sequenceOf } from "../paging/sequences";
 import { kvValidate } from "../paging/validate";
 import { validArrivals } from "./arrivals";
 import { knownTokens, Request, request, runningAt, Scheduler, State, tenantOf } from "./layout";
-import { seekWaiting } from "./queue";
+import { endsUs, seekWaiting } from "./queue";
 import { pagesFor } from "./tokens";
 
 /** OK, or CORRUPT when an invariant is broken. */
@@ -34,7 +34,7 @@ function validWaiting(s: Scheduler): bool {
   while (seekWaiting(s, key)) {
     const r = request(s, <u32>s.foundValue);
     if (r.state != State.Waiting || r.key != s.foundKey || r.sequence != NONE) return false;
-    if (r.deadlineUs < s.nextDeadlineUs) return false;
+    if (endsUs(s, r) < s.nextDeadlineUs) return false;
     key = s.foundKey + 1;
   }
   return true;

@@ -15,6 +15,10 @@ export interface MapRequest {
   readonly priority: number;
   readonly arrivalUs: number;
   readonly deadlineUs: number;
+  /** 0: as many as the scheduler allows. */
+  readonly maxChunkTokens: number;
+  /** Since when it counts as waiting; 0: from the first step that sees it. */
+  waitsSinceUs: number;
   order: number;
   rank: number;
   sequence: MapSequence | undefined;
@@ -40,6 +44,7 @@ export interface MapPlan {
   rows: MapRow[];
   preempted: MapRequest[];
   expired: MapRequest[];
+  rejected: MapRequest[];
 }
 
 export interface MapSchedulerOptions {
@@ -54,6 +59,8 @@ export interface MapSchedulerOptions {
   /** Policy "fair": what a prompt and a generated token count. */
   inputWeight?: number;
   outputWeight?: number;
+  /** 0: none. */
+  queueTimeoutUs?: number;
 }
 
 export class MapScheduler {
@@ -87,6 +94,7 @@ export class MapScheduler {
     priority?: number;
     arrivalUs?: number;
     deadlineUs?: number;
+    maxChunkTokens?: number;
   }): MapRequest {
     const request: MapRequest = {
       id: this.#submitted++,
@@ -98,6 +106,8 @@ export class MapScheduler {
       priority: init.priority ?? 0,
       arrivalUs: init.arrivalUs ?? 0,
       deadlineUs: init.deadlineUs ?? Infinity,
+      maxChunkTokens: init.maxChunkTokens ?? 0,
+      waitsSinceUs: init.arrivalUs ?? 0,
       order: 0,
       rank: 0,
       sequence: undefined,
@@ -117,13 +127,16 @@ export class MapScheduler {
 
   step(nowUs: number): MapPlan {
     this.#nowUs = nowUs;
-    const plan: MapPlan = { stepId: ++this.#stepId, rows: [], preempted: [], expired: [] };
+    const plan: MapPlan = { stepId: ++this.#stepId, rows: [], preempted: [], expired: [], rejected: [] };
     this.arriving.sort((a, b) => a.arrivalUs - b.arrivalUs || a.order - b.order);
     while (this.arriving.length > 0 && this.arriving[0].arrivalUs <= nowUs)
       this.#arrive(this.arriving.shift()!);
 
-    for (const request of this.waiting.filter(({ deadlineUs }) => deadlineUs <= nowUs)) {
-      plan.expired.push(request);
+    for (const request of this.waiting.slice()) {
+      request.waitsSinceUs ||= nowUs;
+      const late = request.deadlineUs <= nowUs;
+      if (!late && !this.#timedOut(request)) continue;
+      (late ? plan.expired : plan.rejected).push(request);
       this.#leave(request);
       this.#end(request);
     }
@@ -145,7 +158,7 @@ export class MapScheduler {
     for (const request of this.running) {
       if (budget === 0) break;
       if (staged.has(request) || this.#decodes(request)) continue;
-      const tokens = Math.min(this.#chunk(budget), this.#remaining(request));
+      const tokens = Math.min(this.#chunk(request, budget), this.#remaining(request));
       staged.set(request, { tokens, keepBlocks: request.sequence!.blocks.length });
       budget -= tokens;
     }
@@ -154,7 +167,7 @@ export class MapScheduler {
       while (budget > 0 && this.running.length < this.#options.maxRunning && this.#cache.available > 0) {
         const request = this.#next();
         if (request === undefined || !this.#admit(request)) break;
-        const tokens = Math.min(this.#chunk(budget), this.#remaining(request));
+        const tokens = Math.min(this.#chunk(request, budget), this.#remaining(request));
         staged.set(request, { tokens, keepBlocks: 0 });
         budget -= tokens;
       }
@@ -190,11 +203,14 @@ export class MapScheduler {
     for (const { request, keepBlocks } of this.plan!.rows.reverse()) {
       const admitted = request.admittedNow;
       request.admittedNow = false;
-      if (!admitted) this.#cache.unreserve(request.sequence!, keepBlocks);
-      else if (!request.aborted) {
-        if (request.preemptions === 0) this.#serve(request, -this.#inputWeight * request.promptTokens);
-        this.#requeue(request);
+      if (!admitted) {
+        this.#cache.unreserve(request.sequence!, keepBlocks);
+        continue;
       }
+      if (request.preemptions === 0) this.#serve(request, -this.#inputWeight * request.promptTokens);
+      this.queriedTokens -= request.tokens.length;
+      this.hitTokens -= request.sequence!.tokens.length;
+      if (!request.aborted) this.#requeue(request);
     }
     this.#sweep();
     this.plan = undefined;
@@ -218,7 +234,7 @@ export class MapScheduler {
     this.#lift(request.tenant);
     request.rank =
       this.#options.policy === "shortest-first" ? Math.min(request.tokens.length, 2 ** 20 - 1) : 0;
-    if (this.#options.policy === "earliest-deadline") request.rank = Math.floor(request.deadlineUs / 256);
+    if (this.#options.policy === "earliest-deadline") request.rank = Math.floor(request.deadlineUs);
     this.#enqueue(request);
   }
 
@@ -286,16 +302,25 @@ export class MapScheduler {
     return request.tokens.length > request.promptTokens && this.#remaining(request) === 1;
   }
 
-  #chunk(budget: number): number {
-    const { maxChunkTokens } = this.#options;
-    return maxChunkTokens === 0 ? budget : Math.min(budget, maxChunkTokens);
+  #timedOut(request: MapRequest): boolean {
+    const { queueTimeoutUs = 0 } = this.#options;
+    if (queueTimeoutUs === 0 || request.preemptions > 0) return false;
+    return request.waitsSinceUs + queueTimeoutUs <= this.#nowUs;
+  }
+
+  #chunk(request: MapRequest, budget: number): number {
+    const limits = [this.#options.maxChunkTokens, request.maxChunkTokens].filter((limit) => limit > 0);
+    return Math.min(budget, ...limits);
   }
 
   #lastServed(): MapRequest {
+    const { policy } = this.#options;
     let last = this.running[this.running.length - 1];
-    if (this.#options.policy === "fcfs") return last;
+    if (policy === "fcfs") return last;
+    const urgency = ({ deadlineUs, priority }: MapRequest): number =>
+      policy === "earliest-deadline" ? deadlineUs : priority;
     for (let i = this.running.length - 1; i >= 0; i--) {
-      if (this.running[i].priority > last.priority) last = this.running[i];
+      if (urgency(this.running[i]) > urgency(last)) last = this.running[i];
     }
     return last;
   }

@@ -70,7 +70,7 @@ test("a host that knows only docs/abi.md can read a plan", async () => {
   assert.equal(exports.schedulerRegionCreate(kv, 4, 2, 8, 0, 0, 50, 1, 256, 0, 1, 1, 1, 2), 0);
   const scheduler = exports.coreRegionPointer(exports.coreRegions() - 1);
   new Uint32Array(memory.buffer, exports.kvInput(kv), 5).set([10, 11, 12, 13, 14]);
-  const request = exports.requestSubmit(scheduler, 0, 0, 5, 3, 0, 0, 0, 0, 0, 0, 0);
+  const request = exports.requestSubmit(scheduler, 0, 0, 5, 3, 0, 0, 0, 0, 0, 0, 0, 0);
   assert.ok(request > 0);
   assert.equal(exports.schedulerStep(scheduler, 0), 1);
   const words = new Uint32Array(memory.buffer);

@@ -59,23 +59,57 @@ test("earliest deadline first meets deadlines that order of arrival misses", asy
   assert.equal(await met("fcfs"), 10);
 });
 
-test("deadlines of one unit, and requests without any, keep their order of arrival", async () => {
-  const scheduler = await oneAtATime("earliest-deadline");
-  const submit = (deadlineUs?: number): number =>
-    scheduler.submit({ tokens: [1, 2], maxNewTokens: 1, ...(deadlineUs && { deadlineUs }) });
-  const [none, later, soon, soonToo, noneToo] = [
-    submit(),
-    submit(1e15),
-    submit(2000),
-    submit(1999),
-    submit(),
-  ];
-  const served: number[] = [];
-  for (let i = 0; i < 5; i++) {
-    served.push(scheduler.step(i).requests[0]);
-    scheduler.commit(i + 1, i, { tokens: [0] });
-  }
-  assert.deepEqual(served, [soon, soonToo, later, none, noneToo]);
+for (const epochUs of [0, 1.8e15])
+  test(`deadlines are met in order to the microsecond, equal ones by arrival, none last; clock from ${epochUs}`, async () => {
+    const scheduler = await oneAtATime("earliest-deadline");
+    const submit = (inUs?: number): number =>
+      scheduler.submit({
+        tokens: [1, 2],
+        maxNewTokens: 1,
+        ...(inUs && { deadlineUs: epochUs + inUs }),
+      });
+    const [none, later, soon, sooner, soonToo, noneToo] = [
+      submit(),
+      submit(4e12),
+      submit(2000),
+      submit(1999),
+      submit(2000.25),
+      submit(),
+    ];
+    const served: number[] = [];
+    for (let i = 0; i < 6; i++) {
+      served.push(scheduler.step(epochUs + i).requests[0]);
+      scheduler.commit(i + 1, epochUs + i, { tokens: [0] });
+    }
+    assert.deepEqual(served, [sooner, soon, soonToo, later, none, noneToo]);
+  });
+
+test("the latest deadline is preempted first, whatever the priority and the order of admission", async () => {
+  const core = await Core.create();
+  const cache = core.kvCache({ blocks: 6, blockSize: 4, maxSequences: 3, maxSequenceTokens: 24 });
+  const preempted = async (policy: PolicyName): Promise<number> => {
+    const scheduler = core.scheduler({
+      cache,
+      vocabSize: 10,
+      maxBatchTokens: 64,
+      policy,
+      watermarkBlocks: 0,
+    });
+    // Eight tokens and their blocks each; the ninth needs a third block that nobody has.
+    const requests = [9000, 1000, 5000].map((deadlineUs, i) =>
+      scheduler.submit({ tokens: Array(8).fill(i), maxNewTokens: 4, deadlineUs, priority: i, arrivalUs: 1 }),
+    );
+    let first = -1;
+    for (let now = 1; first < 0; now++) {
+      serve(scheduler, now);
+      const outcome = scheduler.outcomes().find(({ kind }) => kind === "preempted");
+      if (outcome) first = requests.indexOf(outcome.request);
+    }
+    for (const request of requests) scheduler.abort(request);
+    return first;
+  };
+  assert.equal(await preempted("earliest-deadline"), 0);
+  assert.equal(await preempted("priority"), 2);
 });
 
 test("a deadline that is none is refused", async () => {

@@ -30,6 +30,7 @@ class Harness {
   finished = 0;
   aborted = 0;
   expired = 0;
+  rejected = 0;
 
   constructor(
     readonly scheduler: Scheduler,
@@ -43,6 +44,7 @@ class Harness {
       agingTokens: number;
       inputWeight: number;
       outputWeight: number;
+      queueTimeoutUs: number;
     },
     readonly random: Random,
   ) {
@@ -62,7 +64,8 @@ class Harness {
       tenant: random.below(3),
       priority: random.below(3),
       arrivalUs: random.below(3) === 0 ? this.nowUs + random.below(40) : 0,
-      ...(random.below(3) === 0 && { deadlineUs: this.nowUs + 1 + random.below(900) }),
+      ...(random.below(3) === 0 && { deadlineUs: this.nowUs + 1 + random.below(3600) / 4 }),
+      ...(random.below(4) === 0 && { maxChunkTokens: 1 + random.below(6) }),
     };
     let handle: RequestId;
     try {
@@ -138,7 +141,7 @@ class Harness {
       expected.preempted,
     );
     this.noBlockIsWrittenTwice(plan.slots);
-    this.expire(expected.expired);
+    this.drop(expected);
 
     for (let aborts = random.below(12) - 8; aborts > 0; aborts--) this.abortOne();
     if (random.below(8) === 0) this.submit();
@@ -150,13 +153,15 @@ class Harness {
     }
   }
 
-  /** What has waited past its deadline ends in both. */
-  expire(expected: MapRequest[]): void {
-    const expired = this.scheduler.outcomes().filter((outcome) => outcome.kind === "expired");
-    const requests = expired.map((outcome) => this.modelOf.get(outcome.request)!);
-    assert.deepEqual(new Set(requests), new Set(expected));
-    for (const request of requests) this.forget(request);
-    this.expired += requests.length;
+  /** What has waited past its deadline, or for too long, ends in both. */
+  drop(expected: { expired: MapRequest[]; rejected: MapRequest[] }): void {
+    for (const kind of ["expired", "rejected"] as const) {
+      const dropped = this.scheduler.outcomes().filter((outcome) => outcome.kind === kind);
+      const requests = dropped.map((outcome) => this.modelOf.get(outcome.request)!);
+      assert.deepEqual(new Set(requests), new Set(expected[kind]));
+      for (const request of requests) this.forget(request);
+      this[kind] += requests.length;
+    }
   }
 
   commit(stepId: number, samplingRows: number): void {
@@ -222,6 +227,7 @@ async function start(build: Build, seed: number, prefixCache = true): Promise<Ha
     tenants: 3,
     inputWeight: 1 + random.below(3),
     outputWeight: random.below(3),
+    queueTimeoutUs: random.below(3) === 0 ? 40 + random.below(400) : 0,
   };
   const core = await Core.create({ build, seed: seed >>> 0 });
   const cache = core.kvCache({ ...CACHE, prefixCache });
@@ -239,12 +245,12 @@ function drain(harness: Harness): void {
   harness.nowUs += 100;
   for (let i = 0; i < 4000 && harness.real.size > 0; i++) {
     const plan = harness.scheduler.step(harness.nowUs++);
-    harness.expire(harness.model.step(harness.nowUs - 1).expired);
+    harness.drop(harness.model.step(harness.nowUs - 1));
     harness.commit(plan.stepId, plan.samplingRows);
   }
   assert.equal(harness.real.size, 0, "every accepted request ends");
   assert.equal(harness.scheduler.cache.available, CACHE.blocks, "and gives every block back");
-  assert.equal(harness.finished + harness.aborted + harness.expired, harness.submitted);
+  assert.equal(harness.finished + harness.aborted + harness.expired + harness.rejected, harness.submitted);
 }
 
 async function run(build: Build, runs: number, prefixCache = true): Promise<void> {

@@ -172,7 +172,7 @@ typedef struct qm_scheduler_options {
   uint32_t watermark_blocks; /* kept available at admission */
   uint32_t token_capacity;   /* prompt and new tokens of all live requests; 0: max_requests times 1024 */
   qm_policy policy;
-  double queue_timeout_us; /* 0: none */
+  double queue_timeout_us; /* rejects what has waited so long without ever running; 0: none */
   uint32_t aging_tokens;   /* longest prefix first: tokens more that a later arrival needs a place; 0: 1, at most 256 */
   uint32_t tenants;        /* that requests name; 0: 1, at most 4096 */
   double input_weight;     /* fair: what a prompt token and a generated one count; both 0: 1 and 2 */
@@ -191,6 +191,7 @@ typedef struct qm_request {
   double arrival_us; /* on the clock of qm_step */
   double deadline_us; /* 0: none; if it still waits then, it expires */
   uint32_t tenant; /* below the scheduler's tenants */
+  uint32_t max_chunk_tokens; /* of the prompt in one step; 0: as many as the scheduler allows */
 } qm_request;
 
 /* Returns a handle > 0. */
@@ -230,7 +231,7 @@ QM_API int qm_abandon(qm_core* core, qm_scheduler scheduler, uint32_t step_id);
 /* Outcomes of the last step and its commit, 8 words each: request, kind (1 finished, 2 preempted, 3 rejected, 4 expired), code,
  * tokens generated, prompt tokens cached, preemptions, 0, 0. Returns their number. */
 QM_API int qm_outcomes(qm_core* core, qm_scheduler scheduler, const uint32_t** records);
-/* Time of the next arrival; infinity when there is none. */
+/* Time of the next arrival, deadline or queue time-out; infinity when there is none. */
 QM_API double qm_next_wake_us(qm_core* core, qm_scheduler scheduler);
 
 /* ---- ordered index -------------------------------------------------------------------------------------------- */

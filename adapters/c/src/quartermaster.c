@@ -435,7 +435,8 @@ int qm_submit(qm_core* core, qm_scheduler scheduler, const qm_request* request) 
   if (status != QM_OK) return status;
   RESULT(core, w2c_qm_requestSubmit(instance, scheduler, (uint32_t)request->id, (uint32_t)(request->id >> 32),
                                     request->token_count, request->max_new_tokens, request->name_space, request->tenant,
-                                    request->priority, request->arrival_us, request->deadline_us, 0, 0));
+                                    request->priority, request->arrival_us, request->deadline_us, 0, 0,
+                                    request->max_chunk_tokens));
 }
 
 int qm_abort(qm_core* core, qm_scheduler scheduler, uint32_t request) {
