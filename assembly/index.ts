@@ -3,6 +3,7 @@ export * from "./exports/memory";
 export * from "./exports/index";
 export * from "./exports/views";
 export * from "./exports/paging";
+export * from "./exports/isolation";
 export * from "./exports/pages";
 export * from "./exports/scheduling";
 export * from "./exports/selection";

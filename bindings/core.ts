@@ -13,6 +13,7 @@ import { Selection, type SelectionOptions } from "./eviction/select.js";
 import type { CoreExports } from "./exports.js";
 import { FreeExtents, type FreeExtentsOptions } from "./free-extents.js";
 import { KvCache } from "./kv-cache.js";
+import { addOnsOf } from "./kv-cache-add-ons.js";
 import { type KvCacheOptions } from "./kv-cache-options.js";
 import { MemoryViews } from "./memory-views.js";
 import {
@@ -353,10 +354,13 @@ export class Core {
       order.kind === "lru"
         ? 0
         : exports.kvOrderBytes(shape.blocks, ORDER_KINDS.indexOf(order.kind), order.history);
-    if (orderBytes > 0 && exports.coreRegions() > MAX_REGIONS - 2) {
-      throw statusError(-2, "kvCache with an eviction order needs two regions");
+    const addOns = addOnsOf(exports, shape);
+    const regions = 1 + Number(orderBytes > 0) + addOns.length;
+    if (exports.coreRegions() > MAX_REGIONS - regions) {
+      throw statusError(-2, `kvCache with its order and add-ons needs ${regions} regions`);
     }
-    this.#makeRoom(exports.coreCost(bytes) + orderBytes, "kvCache");
+    const addOnBytes = addOns.reduce((sum, addOn) => sum + exports.coreCost(addOn.bytes), 0);
+    this.#makeRoom(exports.coreCost(bytes) + addOnBytes + orderBytes, "kvCache");
     this.call(
       () =>
         exports.kvCacheCreate(
@@ -378,6 +382,7 @@ export class Core {
         "kvCache",
       );
     }
+    for (const addOn of addOns) this.call(() => addOn.create(pointer), "kvCache");
     if (shape.retainBlocks < shape.blocks)
       this.call(() => exports.kvRetain(pointer, shape.retainBlocks), "kvCache");
     const cache = new KvCache(this, pointer);

@@ -161,6 +161,12 @@ export interface PagingExports {
   kvValidateCache(kv: number): number;
 }
 
+export interface IsolationExports {
+  kvChildrenBytes(blocks: number): number;
+  kvChildrenCreate(kv: number, threshold: number): number;
+  kvCopiedTokens(kv: number): number;
+}
+
 export interface PageSetExports {
   pageSetBytes(kind: number, slots: number, pages: number, history: number): number;
   pageSetCreate(kind: number, slots: number, pages: number, history: number, eager: number): number;
@@ -405,6 +411,7 @@ export interface CoreExports
     OrderedIndexExports,
     ViewExports,
     PagingExports,
+    IsolationExports,
     PageSetExports,
     SchedulingExports,
     SelectionExports,

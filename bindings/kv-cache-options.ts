@@ -38,6 +38,13 @@ export interface KvCacheOptions {
    * so that a new block may be turned away in favour of older ones. Default: all.
    */
   retainBlocks?: number;
+  /**
+   * Reuse inside a block: a prompt that leaves the cached prefixes in the middle of a block gets a block of its own with
+   * what it has in common with a cached one copied, when that is at least so many tokens, 1 to `blockSize`. A copy to
+   * run before the sequence is written to, as after a fork (`copies`, the plan's transfers). 12 bytes a block. Default 0:
+   * whole blocks only.
+   */
+  partialReuse?: number;
 }
 
 /** Options with everything filled in. */
@@ -81,6 +88,8 @@ export interface KvCacheStats {
   /** Prompt tokens looked up, and found, since creation. */
   readonly queriedTokens: number;
   readonly hitTokens: number;
+  /** Those of them that were copied out of a block (`partialReuse`). */
+  readonly copiedTokens: number;
   readonly evictions: number;
   /** Blocks that were filled twice and merged into one. */
   readonly duplicates: number;

@@ -103,19 +103,22 @@ export class KvCache {
       keyBits: requireInteger("keyBits", options.keyBits ?? 64, 0, 64),
       sharedProbe: options.sharedProbe ?? false,
       evictionOrder: blockOrderShape(options.evictionOrder, blocks),
+      partialReuse: requireInteger("partialReuse", options.partialReuse ?? 0, 0, options.blockSize ?? 16),
       retainBlocks: requireInteger("retainBlocks", options.retainBlocks ?? blocks, 0, blocks),
     };
     if ((shape.blockSize & (shape.blockSize - 1)) !== 0) {
       throw invalidArgument("blockSize", shape.blockSize, "a power of two from 1 to 256");
     }
+    if (shape.partialReuse > 0 && !shape.prefixCache)
+      throw invalidArgument("partialReuse", shape.partialReuse, "0 when prefixCache is false");
     if (shape.sharedProbe && !shape.prefixCache)
       throw invalidArgument("sharedProbe", true, "false when prefixCache is false");
     return shape;
   }
 
   /**
-   * Opens a sequence on the longest cached prefix of `tokens` (whole blocks; the last token is always left to
-   * compute). Throws OUT_OF_SEQUENCES, TOO_LONG.
+   * Opens a sequence on the longest cached prefix of `tokens` (whole blocks, unless the cache has `partialReuse`; the
+   * last token is always left to compute). Throws OUT_OF_SEQUENCES, TOO_LONG.
    */
   open(options: OpenOptions): SequenceId {
     const namespace = requireInteger("namespace", options.namespace ?? 0, 0, MAX_NAMESPACE);
@@ -356,6 +359,7 @@ export class KvCache {
       openSequences: header[Header.openSequences],
       queriedTokens: wide(Header.queriedTokens),
       hitTokens: wide(Header.hitTokens),
+      copiedTokens: this.core.exports.kvCopiedTokens(this.pointer),
       evictions: wide(Header.evictions),
       duplicates: wide(Header.duplicates),
     };

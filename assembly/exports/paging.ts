@@ -48,6 +48,7 @@ import {
   fork,
   isOpen,
   open,
+  partBehind,
   reserve,
   revertCopies,
   sequenceOf,
@@ -250,13 +251,14 @@ export function kvOpen(cache: usize, namespace: u32, count: u32, flags: u32): i3
   return checked(kv, handle);
 }
 
-/** Cached tokens (whole blocks) that `count` tokens in the input region would hit now; changes nothing. */
+/** Cached tokens (whole blocks, unless parts are reused) that `count` tokens in the input region would hit now; changes nothing. */
 export function kvMatch(cache: usize, namespace: u32, count: u32): i32 {
   const kv = changetype<KvCache>(cache);
   if (count > kv.maxSequenceTokens) return INVALID_ARGUMENT;
   if (kv.prefixCache == 0 || count < 2) return 0;
   const limit = (count - 1) >> kv.blockShift;
-  return matchPrefix(kv, namespace, kv.input, limit, 0) << kv.blockShift;
+  const length = matchPrefix(kv, namespace, kv.input, limit, 0) << kv.blockShift;
+  return kv.children == 0 ? length : length + partBehind(kv, kv.input, count, length);
 }
 
 /** Bytes of the `work` area that one thread's probes need. */

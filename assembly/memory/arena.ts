@@ -54,6 +54,8 @@ export const enum RegionKind {
   EvictionOrder = 8,
   Lanes = 9,
   PageSet = 10,
+  /** What an add-on of a KV cache keeps. */
+  CacheAddOn = 11,
 }
 
 

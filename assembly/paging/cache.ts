@@ -42,6 +42,7 @@ export function kvCreate(
   kv.duplicates = 0;
   kv.cachedCount = 0;
   kv.order = 0;
+  kv.children = 0;
   kv.retained = blocks;
   poolCreate(kv);
   prefixCreate(kv, seed, keyBits);

@@ -111,6 +111,10 @@ export class KvCache {
   /** Entries of the new table, and how many of its blocks are fresh. */
   stagedCount: u32;
   stagedFresh: u32;
+  /** Last block of the prefix that the last match found, or ROOT | namespace. */
+  matchedParent: u32;
+  /** Address of the lists of children (children.ts), 0: none. */
+  children: u32;
 }
 
 

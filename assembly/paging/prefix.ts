@@ -16,6 +16,7 @@
 import { chainKey, digestTokens, rootKey } from "../memory/hash";
 import { orderEnter, orderLeave } from "../orders/order";
 import { Block, BlockId, block, KvCache, MATCH_GROUP, NONE, orderOf, ROOT, tokensOf } from "./layout";
+import { childrenEnter, childrenLeave } from "./children";
 import { evictableToFree, isCached, isFirst, loseChild, nextVictim, takeFree } from "./pool";
 import { announce, withdraw } from "./probe-index";
 
@@ -92,8 +93,8 @@ function find(kv: KvCache, key: u64, parent: u32, tokensPtr: usize): BlockId {
 }
 
 /**
- * Longest cached prefix: writes up to `limit` block ids to `out` (unless 0) and returns how many. Takes no
- * reference and changes nothing but the scratch keys.
+ * Longest cached prefix: writes up to `limit` block ids to `out` (unless 0) and returns how many; the last is the
+ * `matchedParent`. Takes no reference and changes nothing but that and the scratch keys.
  */
 export function matchPrefix(kv: KvCache, namespace: u32, tokensPtr: usize, limit: u32, out: usize): u32 {
   const keys = <usize>kv.keys;
@@ -118,13 +119,17 @@ export function matchPrefix(kv: KvCache, namespace: u32, tokensPtr: usize, limit
     for (let i: u32 = 0; i < group; i++) {
       const wanted = load<u64>(keys + ((<usize>i) << 3));
       const id = verified(kv, load<u32>(candidates + ((<usize>i) << 2)), wanted, parent, at);
-      if (id == NONE) return matched;
+      if (id == NONE) {
+        kv.matchedParent = parent;
+        return matched;
+      }
       if (out != 0) store<u32>(out + ((<usize>matched) << 2), id);
       parent = id;
       matched += 1;
       at += blockBytes;
     }
   }
+  kv.matchedParent = parent;
   return matched;
 }
 
@@ -149,6 +154,7 @@ export function publish(kv: KvCache, id: BlockId, parent: u32): BlockId {
   store<u32>(bucket, id);
   if (!isFirst(parent)) block(kv, parent).children += 1;
   kv.cachedCount += 1;
+  if (kv.children != 0) childrenEnter(kv, id, parent);
   if (kv.order != 0) orderEnter(orderOf(kv), id, isFirst(parent) ? NONE : parent, key);
   if (kv.probeIndex != 0) announce(kv, key, id);
   return id;
@@ -157,6 +163,7 @@ export function publish(kv: KvCache, id: BlockId, parent: u32): BlockId {
 /** Takes an unheld cached block out of the index. It must have no cached children. `evicted`: for room. */
 function forget(kv: KvCache, id: BlockId, record: Block, evicted: bool): void {
   assert(isCached(record) && record.children == 0);
+  if (kv.children != 0) childrenLeave(kv, id, record.parent);
   if (kv.order != 0) orderLeave(orderOf(kv), id, record.key, evicted);
   const bucket = bucketPtr(kv, record.key);
   let link = bucket;

@@ -50,6 +50,7 @@ import {
   tableOf,
   tokensOf,
 } from "./layout";
+import { childrenFind, childrenOf } from "./children";
 import { orderUse } from "../orders/order";
 import { availableBlocks, isShared, reference, release } from "./pool";
 import { matchPrefix, publish, takeBlock, trim } from "./prefix";
@@ -102,7 +103,8 @@ function takeSequence(kv: KvCache, namespace: u32, flags: u32): u32 {
 
 /**
  * Opens a sequence on the longest cached prefix of `count` tokens and references its blocks. The last token
- * is never taken from the cache: somebody has to compute it to get logits. Returns a handle.
+ * is never taken from the cache: somebody has to compute it to get logits. With lists of children the prefix may end
+ * inside a cached block, which `reserve` then replaces by a copy as any shared last block. Returns a handle.
  */
 export function open(kv: KvCache, namespace: u32, tokensPtr: usize, count: u32, flags: u32): i32 {
   if (namespace > MAX_NAMESPACE) return INVALID_ARGUMENT;
@@ -118,9 +120,24 @@ export function open(kv: KvCache, namespace: u32, tokensPtr: usize, count: u32, 
   sequence.length = matched << kv.blockShift;
   sequence.blockCount = matched;
   sequence.published = matched;
+  if (kv.children != 0 && (flags & LOSSY) == 0) {
+    const part = partBehind(kv, tokensPtr, count, sequence.length);
+    if (part != 0) {
+      store<u32>(table + ((<usize>matched) << 2), childrenOf(kv).found);
+      reference(kv, childrenOf(kv).found);
+      sequence.length += part;
+      sequence.blockCount += 1;
+    }
+  }
   sequence.slots = sequence.length;
   sequence.writeFrom = sequence.length;
   return handle;
+}
+
+/** Tokens that a prompt shares with a cached block behind the prefix of `length` tokens that has just been matched. */
+export function partBehind(kv: KvCache, tokensPtr: usize, count: u32, length: u32): u32 {
+  const at = tokensPtr + ((<usize>length) << 2);
+  return childrenFind(kv, kv.matchedParent, at, min(count - 1 - length, kv.blockSize));
 }
 
 /** Counts a look-up that led to something: `count` prompt tokens asked for, the sequence's length found. */
@@ -128,6 +145,7 @@ export function countLookup(kv: KvCache, handle: u32, count: u32): void {
   const sequence = sequenceOf(kv, handle);
   kv.queriedTokens += count;
   kv.hitTokens += sequence.length;
+  if (kv.children != 0) childrenOf(kv).copiedTokens += sequence.length & (kv.blockSize - 1);
   if (kv.order == 0) return;
   const table = tableOf(kv, handle & SLOT_MASK);
   for (let i: u32 = 0; i < sequence.published; i++)

@@ -19,6 +19,7 @@ import {
   tableOf,
   tokensOf,
 } from "./layout";
+import { childrenValid } from "./children";
 import { isCandidate, orderValid } from "../orders/validate";
 import { isCached, isFirst } from "./pool";
 import { bucketPtr, keyBehind, withKey } from "./prefix";
@@ -27,6 +28,7 @@ import { announced, probeIndexValidate } from "./probe-index";
 /** OK, or CORRUPT when an invariant of the pool, the index or a table is broken. */
 export function kvValidate(kv: KvCache): Status {
   if (!validLists(kv) || !validIndex(kv) || !validProbeIndex(kv) || !validSequences(kv)) return CORRUPT;
+  if (kv.children != 0 && !childrenValid(kv)) return CORRUPT;
   const counted = countsAgree(kv);
   return counted ? OK : CORRUPT;
 }

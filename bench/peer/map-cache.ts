@@ -14,6 +14,9 @@ export interface MapBlock {
   /** The block before it in its prefix, and how many cached blocks are behind it. */
   parent?: MapBlock;
   children: number;
+  /** With partial reuse, of a cached block. */
+  namespace?: number;
+  tokens?: number[];
 }
 
 /** An eviction order: told what happens to blocks, it names the victim. Without one: least recently used. */
@@ -42,6 +45,8 @@ export class MapCache {
   readonly prefixCache: boolean;
   readonly order?: MapOrder;
   readonly retainBlocks: number;
+  /** Fewest tokens of a block that are reused by copy; 0: none are. */
+  readonly partialReuse: number;
   free: number;
   open = 0;
   evictions = 0;
@@ -61,6 +66,7 @@ export class MapCache {
     prefixCache?: boolean;
     order?: MapOrder;
     retainBlocks?: number;
+    partialReuse?: number;
   }) {
     this.blocks = options.blocks;
     this.blockSize = options.blockSize;
@@ -69,6 +75,7 @@ export class MapCache {
     this.prefixCache = options.prefixCache ?? true;
     this.order = options.order;
     this.retainBlocks = options.retainBlocks ?? options.blocks;
+    this.partialReuse = options.partialReuse ?? 0;
     this.free = options.blocks;
   }
 
@@ -96,20 +103,51 @@ export class MapCache {
     return hits;
   }
 
+  /** The cached block that a prompt shares most tokens with behind these, of equals the youngest, and how many. */
+  part(
+    tokens: ArrayLike<number>,
+    namespace: number,
+    matched: readonly MapBlock[],
+  ): { block?: MapBlock; tokens: number } {
+    const from = matched.length * this.blockSize;
+    const best: { block?: MapBlock; tokens: number } = { tokens: 0 };
+    if (this.partialReuse === 0) return best;
+    for (const block of [...this.cached.values()].reverse()) {
+      if (block.parent !== matched.at(-1) || block.namespace !== namespace) continue;
+      let common = 0;
+      while (from + common < tokens.length - 1 && block.tokens![common] === tokens[from + common])
+        common += 1;
+      if (common >= this.partialReuse && common > best.tokens) Object.assign(best, { block, tokens: common });
+    }
+    return best;
+  }
+
+  /** Tokens of a prompt that a sequence on it would find cached. */
+  matchTokens(tokens: ArrayLike<number>, namespace: number): number {
+    const matched = this.match(tokens, namespace);
+    return matched.length * this.blockSize + this.part(tokens, namespace, matched).tokens;
+  }
+
   openSequence(tokens: ArrayLike<number>, namespace = 0, isPrivate = false): MapSequence | undefined {
     if (this.open === this.maxSequences) return undefined;
     this.open += 1;
     const blocks = isPrivate ? [] : this.match(tokens, namespace);
+    const part = isPrivate ? { tokens: 0 } : this.part(tokens, namespace, blocks);
     for (const block of blocks) this.#reference(block);
+    const length = blocks.length * this.blockSize + part.tokens;
     const sequence = {
       namespace,
       private: isPrivate,
-      tokens: Array.prototype.slice.call(tokens, 0, blocks.length * this.blockSize) as number[],
+      tokens: Array.prototype.slice.call(tokens, 0, length) as number[],
       blocks,
       published: blocks.length,
     };
     this.sequences.add(sequence);
     if (this.order) for (const block of blocks) this.order.use(block);
+    if (part.block) {
+      this.#reference(part.block);
+      blocks.push(part.block);
+    }
     return sequence;
   }
 
@@ -220,6 +258,10 @@ export class MapCache {
       } else {
         const block = sequence.blocks[i];
         block.name = name;
+        if (this.partialReuse > 0) {
+          block.namespace = sequence.namespace;
+          block.tokens = sequence.tokens.slice(i * this.blockSize, (i + 1) * this.blockSize);
+        }
         block.parent = sequence.blocks[i - 1];
         if (block.parent) block.parent.children += 1;
         this.cached.set(name, block);

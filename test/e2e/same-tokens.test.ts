@@ -48,6 +48,9 @@ describe("the same tokens", () => {
     assert.equal(served.stats.hitTokens, 0),
   );
   same("with the prefix cache on there are hits", {}, (served) => assert.ok(served.stats.hitTokens > 0));
+  same("with prompts that share part of a block, copied", { partialReuse: 2, blocks: 160 }, (served) =>
+    assert.ok(served.stats.copiedTokens > 1000, `${served.stats.copiedTokens} tokens copied`),
+  );
   same("with a token budget of 16", { maxBatchTokens: 16 });
   same("with a token budget without limit", { maxBatchTokens: 1 << 20 });
   same("one request at a time", { maxRunning: 1 });

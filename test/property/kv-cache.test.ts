@@ -12,7 +12,7 @@ import { Random } from "../support/random.js";
 async function run(
   build: Build,
   runs: number,
-  shape: { keyBits?: number; prefixCache?: boolean },
+  shape: { keyBits?: number; prefixCache?: boolean; partialReuse?: number },
 ): Promise<void> {
   const options = { blocks: 24, blockSize: 4, maxSequences: 9, maxSequenceTokens: 48, ...shape };
   await fc.assert(
@@ -36,6 +36,11 @@ test("with a 2-bit hash nearly everything collides and no wrong block is returne
   run("core", 40, { keyBits: 2 }));
 test("with a 0-bit hash everything collides and no wrong block is returned", () =>
   run("core", 20, { keyBits: 0 }));
+test("with reuse inside blocks, hits and copies equal the model's", async () => {
+  await run("core", 300, { partialReuse: 1 });
+  await run("core", 100, { partialReuse: 3 });
+  await run("debug", 10, { partialReuse: 2 });
+});
 test("without the prefix cache nothing is shared but forks", () => run("core", 20, { prefixCache: false }));
 
 test("snapshot in the middle, restore in another build: identical bytes after the same operations", async () => {

@@ -44,7 +44,7 @@ export class CacheHarness {
         const tokens = this.tokens(random.below(30));
         const namespace = random.below(2);
         const isPrivate = random.below(10) === 0;
-        assert.equal(cache.match(tokens, namespace), model.match(tokens, namespace).length * model.blockSize);
+        assert.equal(cache.match(tokens, namespace), model.matchTokens(tokens, namespace));
         const opened = model.openSequence(tokens, namespace, isPrivate);
         if (opened === undefined) {
           assert.ok(

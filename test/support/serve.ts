@@ -12,6 +12,7 @@ export interface Configuration {
   blocks?: number;
   blockSize?: number;
   prefixCache?: boolean;
+  partialReuse?: number;
   maxBatchTokens?: number;
   maxRunning?: number;
 }
@@ -47,6 +48,7 @@ export async function serveOnce(
     maxSequences: maxRunning,
     maxSequenceTokens: 1024,
     prefixCache,
+    partialReuse: configuration.partialReuse,
   });
   const scheduler = core.scheduler({
     cache,

@@ -139,6 +139,9 @@ QM_API int qm_block_references(qm_core* core, qm_cache cache, uint32_t block);
 /* Forgets every cached block that nobody holds. Returns their number. */
 QM_API int qm_cache_forget(qm_core* core, qm_cache cache);
 
+/* Lets a new cache reuse the beginning of a block by copy, from `threshold` tokens on, 1 to the block size. */
+QM_API int qm_cache_reuse_parts(qm_core* core, qm_cache cache, uint32_t threshold);
+
 /* Which unheld cached block goes first when room is needed (docs/abi.md, "Eviction orders"). */
 typedef enum qm_order {
   QM_LRU = 0, QM_FIFO = 1, QM_LFU = 2, QM_S3_FIFO = 3, QM_GDSF = 4, QM_SCORED = 5, QM_GITTINS = 6,

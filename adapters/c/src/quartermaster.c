@@ -353,6 +353,15 @@ int qm_cache_forget(qm_core* core, qm_cache cache) {
   RESULT(core, w2c_qm_kvForget(instance, cache));
 }
 
+int qm_cache_reuse_parts(qm_core* core, qm_cache cache, uint32_t threshold) {
+  REQUIRE(core, QM_KV_CACHE, cache);
+  double bytes = 0;
+  QM_CALL(core, bytes, w2c_qm_kvChildrenBytes(instance, word(core, cache + QM_CACHE_BLOCKS)));
+  const int status = make_room(core, bytes);
+  if (status != QM_OK) return status;
+  RESULT(core, w2c_qm_kvChildrenCreate(instance, cache, threshold));
+}
+
 int qm_cache_set_order(qm_core* core, qm_cache cache, qm_order order, uint32_t history, double base_cost,
                        double depth_cost) {
   REQUIRE(core, QM_KV_CACHE, cache);
