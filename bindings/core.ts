@@ -433,7 +433,12 @@ export class Core {
         ),
       "scheduler",
     );
-    const scheduler = new Scheduler(this, this.#lastPointer(), options.cache);
+    const pointer = this.#lastPointer();
+    if (shape.maxDraftTokens > 0) {
+      this.#makeRoom(exports.schedulerDraftsBytes(pointer, shape.maxDraftTokens), "maxDraftTokens");
+      this.call(() => exports.schedulerDraftsCreate(pointer, shape.maxDraftTokens), "maxDraftTokens");
+    }
+    const scheduler = new Scheduler(this, pointer, options.cache);
     this.schedulers.push(scheduler);
     return scheduler;
   }

@@ -1,4 +1,5 @@
 /** What an engine and its requests are asked for and what it reports: options, token events, step reports. */
+import type { Drafter } from "./drafting.js";
 import type { LaneArena } from "./eviction/lanes.js";
 import type { EvictionPolicy } from "./eviction/policy.js";
 import type { Executor, SamplingOptions } from "./executor.js";
@@ -22,6 +23,11 @@ export interface EngineOptions {
    * many sequences as the scheduler runs. Default none: such requests are refused.
    */
   lanes?: LaneArena;
+  /**
+   * Guesses what decoding requests will generate next; the executor verifies, and the answers stay what they are. Needs a
+   * scheduler with `maxDraftTokens` and an executor with `drafts`. Default none.
+   */
+  drafter?: Drafter;
 }
 
 export interface GenerateRequest extends RequestOptions {

@@ -70,6 +70,7 @@ export class Engine {
       throw invalidArgument("cache.blockSize", cache.blockSize, `the executor's ${blockSize}`);
     }
     if (options.lanes !== undefined) requireLanes(options.lanes, options);
+    if (options.drafter !== undefined) requireDrafts(options);
   }
 
   /** Microseconds on the engine's clock. */
@@ -189,14 +190,15 @@ export class Engine {
     try {
       const asked = this.#ask(plan);
       result = await this.executor.run(plan, (row) => this.#context(plan.requests[row]), asked);
-      requireTokens(result, plan.samplingRows, this.executor.describe().vocabSize);
+      requireTokens(result, plan, this.executor.describe().vocabSize);
     } catch (error) {
       this.#abandon(plan, error);
       return;
     }
     const endUs = this.#nowUs();
-    this.#commit(plan, result, endUs);
+    const answered = this.#commit(plan, result, endUs);
     await this.#evict(plan, result);
+    this.#draft(answered);
     this.#options.onStep?.({ ...summary, startUs, endUs, preempted });
   }
 
@@ -298,21 +300,48 @@ export class Engine {
     return { sampling: live.sampling, tokens: live.tokens.subarray(0, known), generated: live.generated };
   }
 
-  #commit(plan: StepPlan, result: StepResult, timeUs: number): void {
+  /** Enters a step's results; returns whose rows have sampled. */
+  #commit(plan: StepPlan, result: StepResult, timeUs: number): Live[] {
     const finished = new Uint8Array(plan.samplingRows);
+    const tokens = result.tokens.slice();
+    const accepted = Uint32Array.from(tokens, (_, sample) => result.accepted?.[sample] ?? 0);
+    const answered: Live[] = [];
     const deliveries: (() => void)[] = [];
     for (let row = 0, sample = 0; row < plan.rows; row++) {
       if (plan.phases[row] === Phase.PrefillChunk) continue;
       const live = this.#live.get(plan.requests[row]);
       if (live !== undefined) {
-        const event = this.#advance(live, result.tokens[sample], timeUs);
-        if (event.finishReason !== undefined) finished[sample] = 1;
-        deliveries.push(() => this.#deliver(live, event));
+        const drafts = plan.tokenStart[row] + 1;
+        const picked = [...plan.tokens.subarray(drafts, drafts + accepted[sample]), tokens[sample]];
+        for (const [right, token] of picked.entries()) {
+          const event = this.#advance(live, token, timeUs);
+          deliveries.push(() => this.#deliver(live, event));
+          if (event.finishReason === undefined) continue;
+          // What was picked behind the end is not entered.
+          finished[sample] = 1;
+          accepted[sample] = right;
+          tokens[sample] = token;
+          break;
+        }
+        answered.push(live);
       }
       sample += 1;
     }
-    this.scheduler.commit(plan.stepId, timeUs, { tokens: result.tokens, finished });
+    this.scheduler.commit(plan.stepId, timeUs, { tokens, finished, accepted });
     for (const deliver of deliveries) deliver();
+    return answered;
+  }
+
+  /** Lets the drafter guess for those who have just got a token. */
+  #draft(answered: readonly Live[]): void {
+    const { drafter } = this.#options;
+    if (drafter === undefined) return;
+    for (const live of answered) {
+      const most = Math.min(this.scheduler.maxDraftTokens, live.maxNewTokens - live.generated - 1);
+      if (live.done || live.lanes !== undefined || most <= 0) continue;
+      const guess = drafter.draft(live.tokens.subarray(0, live.promptTokens + live.generated), most);
+      if (guess.length > 0) this.scheduler.propose(live.request, Array.from(guess).slice(0, most));
+    }
   }
 
   /** Takes one sampled token into a request's text. */
@@ -383,21 +412,37 @@ function requireLanes(lanes: LaneArena, { scheduler, executor }: EngineOptions):
     throw invalidArgument("lanes.sequences", lanes.sequences, `at least maxRunning, ${scheduler.maxRunning}`);
 }
 
+function requireDrafts({ scheduler, executor, drafter }: EngineOptions): void {
+  if (scheduler.maxDraftTokens === 0)
+    throw invalidArgument("drafter", drafter, "none: the scheduler's maxDraftTokens is 0");
+  if (executor.describe().drafts !== true)
+    throw invalidArgument("drafter", drafter, "none: the executor verifies no drafts");
+}
+
 /** What an executor gives back is checked before any of it is entered. */
-function requireTokens(result: StepResult, samplingRows: number, vocabSize: number): void {
-  const { tokens } = result;
+function requireTokens(result: StepResult, plan: StepPlan, vocabSize: number): void {
+  const { tokens, accepted } = result;
+  const { samplingRows } = plan;
+  if (accepted !== undefined) requireRightDrafts(accepted, plan);
   if (tokens.length !== samplingRows)
     throw new Error(`${tokens.length} tokens for ${samplingRows} sampling rows`);
   const wrong = tokens.find((token) => !(token < vocabSize));
   if (wrong !== undefined) throw new Error(`token ${wrong} is not below the vocabulary size ${vocabSize}`);
 }
 
+function requireRightDrafts(accepted: Uint32Array, plan: StepPlan): void {
+  const fed = Array.from(plan.phases, (phase, row) => (phase === Phase.Decode ? plan.newTokens[row] - 1 : 0));
+  const drafts = fed.filter((_, row) => plan.phases[row] !== Phase.PrefillChunk);
+  if (accepted.length !== drafts.length || accepted.some((count, sample) => count > drafts[sample]))
+    throw new Error(`right drafts ${accepted.join(", ")} of rows with ${drafts.join(", ")}`);
+}
+
 function summarise(plan: StepPlan): Omit<StepReport, "startUs" | "endUs" | "preempted"> {
   return {
     stepId: plan.stepId,
     rows: plan.rows,
-    decodeTokens: plan.decodeRows,
-    prefillTokens: plan.totalTokens - plan.decodeRows,
+    decodeTokens: plan.tokenStart[plan.decodeRows],
+    prefillTokens: plan.totalTokens - plan.tokenStart[plan.decodeRows],
     running: plan.running,
     waiting: plan.waiting,
     freeBlocks: plan.freeBlocks,

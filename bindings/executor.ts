@@ -59,12 +59,19 @@ export interface ExecutorDescription {
   readonly maxSequenceTokens: number;
   /** StatMask bits that `run` can measure. Default 0: none. */
   readonly statMask?: number;
+  /** Whether `run` verifies drafts. Default false. */
+  readonly drafts?: boolean;
 }
 
 /** What running a plan gives back. */
 export interface StepResult {
-  /** One sampled token id per sampling row (phase decode or last chunk), in row order. */
+  /**
+   * One sampled token id per sampling row (phase decode or last chunk), in row order: in a row with drafts the one picked
+   * behind those that were right.
+   */
   readonly tokens: Uint32Array;
+  /** [samplingRows] drafts of a row that were right; without it none was. */
+  readonly accepted?: Uint32Array;
   /** Logits of the sampling rows, `[rows][vocabSize]`, when the executor was asked to return them. */
   readonly logits?: Float32Array;
   /** What was measured of a row in a layer, for rows with a StatisticsRequest. Valid until the next run. */
@@ -73,7 +80,8 @@ export interface StepResult {
 
 /**
  * Runs plans. `run` must finish the plan's transfers marked "before" first, then write K and V of every new
- * token to its slot, then sample one token for each sampling row. A rejected promise means nothing of the
+ * token to its slot, then sample one token for each sampling row. A decode row of 1 + k tokens carries k drafts: an executor
+ * that verifies them picks a token after each of the row's tokens, until one differs from the draft behind it. A rejected promise means nothing of the
  * plan may be relied on: the engine abandons the step.
  */
 export interface Executor {

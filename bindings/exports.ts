@@ -221,6 +221,10 @@ export interface SchedulingExports {
     lastChunk: number,
     chunkTokens: number,
   ): number;
+  schedulerDraftsBytes(scheduler: number, most: number): number;
+  schedulerDraftsCreate(scheduler: number, most: number): number;
+  schedulerDrafts(scheduler: number): number;
+  requestPropose(scheduler: number, request: number, count: number): number;
   schedulerStep(scheduler: number, nowUs: number): number;
   schedulerCommit(scheduler: number, stepId: number, nowUs: number): number;
   schedulerAbandon(scheduler: number, stepId: number): number;

@@ -3,6 +3,7 @@ export { type BlockOrderKind, type BlockOrderOptions } from "./block-order.js";
 export { type Advice, PageSet, type PageSetOptions } from "./page-set.js";
 export { ABI_VERSION, Core, type CoreOptions, type SharedCore } from "./core.js";
 export type { BatchRegion } from "./batch-region.js";
+export { type Drafter, promptLookup, type PromptLookupOptions } from "./drafting.js";
 export { Engine } from "./engine.js";
 export {
   type EngineOptions,

@@ -4,7 +4,8 @@
  *   {"record": 1, "seed", "cache", "scheduler"}      the first line: how the core was created
  *   {"submit": {tokens, maxNewTokens, ...}, "request"}
  *   {"step": nowUs, "id", "plan": digest}
- *   {"commit": id, "nowUs", "tokens", "finished"?: [sampling rows], "outcomes": digest}
+ *   {"propose": request, "tokens"}
+ *   {"commit": id, "nowUs", "tokens", "finished"?: [sampling rows], "accepted"?: counts, "outcomes": digest}
  *   {"abandon": id}   {"abort": request}
  *
  * The core is deterministic and these are all of its inputs, so `replay` (replay.ts) makes the same plans from them, in
@@ -46,7 +47,16 @@ export type RecordLine =
     }
   | { submit: RecordedRequest; request: RequestId; trapped?: true }
   | { step: number; id: number; plan: string; trapped?: true }
-  | { commit: number; nowUs: number; tokens: number[]; finished?: number[]; outcomes: string; trapped?: true }
+  | { propose: RequestId; tokens: number[]; trapped?: true }
+  | {
+      commit: number;
+      nowUs: number;
+      tokens: number[];
+      finished?: number[];
+      accepted?: number[];
+      outcomes: string;
+      trapped?: true;
+    }
   | { abandon: number; trapped?: true }
   | { abort: RequestId; trapped?: true };
 
@@ -111,6 +121,13 @@ class RecordingScheduler extends Scheduler {
     );
   }
 
+  override propose(request: RequestId, tokens: ArrayLike<number>): number {
+    return this.#record(
+      () => super.propose(request, tokens),
+      () => ({ propose: request, tokens: Array.from(tokens) }),
+    );
+  }
+
   override step(nowUs: number): StepPlan {
     return this.#record(
       () => super.step(nowUs),
@@ -127,11 +144,13 @@ class RecordingScheduler extends Scheduler {
       () => (super.commit(stepId, nowUs, results), true),
       (done) => {
         const finished = Array.from(results.finished ?? []).flatMap((flag, row) => (flag ? [row] : []));
+        const accepted = Array.from(results.accepted ?? []);
         return {
           commit: stepId,
           nowUs,
           tokens: Array.from(results.tokens),
           ...(finished.length > 0 && { finished }),
+          ...(accepted.some((count) => count > 0) && { accepted }),
           outcomes: done ? outcomesDigest(this.outcomes()) : "",
         };
       },

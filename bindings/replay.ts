@@ -74,10 +74,14 @@ function parseLine(text: string, number: number): RecordLine {
   }
   if (typeof line !== "object" || line === null)
     throw invalidArgument(`record, line ${number}`, text, "an object");
-  const { submit, finished } = line as {
+  const { submit, propose, tokens, finished } = line as {
     submit?: { tokens?: unknown; id?: unknown } | null;
+    propose?: unknown;
+    tokens?: unknown;
     finished?: unknown;
   };
+  if (propose !== undefined && !Array.isArray(tokens))
+    throw invalidArgument(`record, line ${number}: tokens`, tokens, "an array");
   if (submit !== undefined) {
     if (!Array.isArray(submit?.tokens))
       throw invalidArgument(`record, line ${number}: submit.tokens`, submit, "an array");
@@ -147,14 +151,18 @@ class Player {
       const { samplingRows } = scheduler.plan();
       const finished = new Uint8Array(samplingRows);
       for (const row of line.finished ?? []) finished[row] = 1;
-      scheduler.commit(line.commit, line.nowUs, { tokens: line.tokens, finished });
+      const { accepted } = line;
+      const results = { tokens: line.tokens, finished, ...(accepted && { accepted }) };
+      scheduler.commit(line.commit, line.nowUs, results);
       this.#compare("outcomes", line.outcomes, outcomesDigest(scheduler.outcomes()));
+    } else if ("propose" in line) {
+      scheduler.propose(line.propose, line.tokens);
     } else if ("abandon" in line) {
       scheduler.abandon(line.abandon);
     } else if ("abort" in line) {
       scheduler.abort(line.abort);
     } else {
-      const known = "submit, step, commit, abandon or abort";
+      const known = "submit, propose, step, commit, abandon or abort";
       throw new QuartermasterError("INVALID_ARGUMENT", `record, line ${this.#line}: allowed: ${known}`, {
         argument: LINE,
         value: line,

@@ -61,6 +61,11 @@ export interface SchedulerOptions {
   inputWeight?: number;
   outputWeight?: number;
   /**
+   * Most draft tokens of a request in one step, 0 to 256: for `propose`. Default 0: no request has drafts. 4 bytes
+   * each for every request that may be alive.
+   */
+  maxDraftTokens?: number;
+  /**
    * Reject requests that have waited so long without ever running, from `arrivalUs` on, or from the first step when they
    * came to run at once; 0 (default) = never.
    */
@@ -119,8 +124,13 @@ export interface Outcome {
 
 /** Result of a step for the sampling rows, in row order. */
 export interface CommitResults {
-  /** One token id a sampling row. */
+  /** One token id a sampling row: the one picked behind the drafts that were right. */
   tokens: ArrayLike<number>;
+  /**
+   * How many of a sampling row's drafts, its tokens behind the first, were right: every one that plain decoding would have
+   * generated up to the first that it would not. Default: none.
+   */
+  accepted?: ArrayLike<number>;
   /** Whether the request ends with this token (end of text, stop string); default: none does. */
   finished?: ArrayLike<number | boolean>;
 }

@@ -56,12 +56,19 @@ export const PlanHeader = {
 } as const;
 const PLAN_HEADER_WORDS = 32;
 
+/** u32 words of the drafts' header (docs/abi.md). */
+const DraftsHeader = { most: 0, accepted: 3, fed: 4, right: 6 } as const;
+const DRAFTS_HEADER_WORDS = 8;
+
 export class Scheduler {
   readonly core: Core;
   /** Address of the structure in core memory. */
   readonly pointer: number;
   readonly cache: KvCache;
   readonly maxRunning: number;
+  /** Most draft tokens of a request in one step; 0: it takes none. */
+  readonly maxDraftTokens: number;
+  readonly #drafts: number;
   readonly #plan: number;
   readonly #results: number;
 
@@ -73,6 +80,8 @@ export class Scheduler {
     this.maxRunning = core.exports.schedulerMaxRunning(pointer);
     this.#plan = core.exports.schedulerPlan(pointer) >>> 0;
     this.#results = core.exports.schedulerResults(pointer) >>> 0;
+    this.#drafts = core.exports.schedulerDrafts(pointer) >>> 0;
+    this.maxDraftTokens = this.#drafts === 0 ? 0 : this.#draftsHeader()[DraftsHeader.most];
   }
 
   /** Checks options and fills in defaults. */
@@ -115,6 +124,7 @@ export class Scheduler {
       tenants: requireInteger("tenants", options.tenants ?? 1, 1, 4096),
       inputWeight: requireWeight("inputWeight", options.inputWeight ?? 1),
       outputWeight: requireWeight("outputWeight", options.outputWeight ?? 2),
+      maxDraftTokens: requireInteger("maxDraftTokens", options.maxDraftTokens ?? 0, 0, 256),
     };
   }
 
@@ -160,6 +170,31 @@ export class Scheduler {
     } catch (error) {
       throw this.#explainRefusal(error, options, count);
     }
+  }
+
+  /**
+   * Proposes what a request will generate next, in place of what was proposed before: the next step that has budget and
+   * blocks left over feeds these tokens behind the request's last one, and `commit` says how many were right. Returns
+   * how many the request can make use of: none unless it decodes, and fewer than it may still generate. Throws
+   * INVALID_ARGUMENT without `maxDraftTokens`, UNKNOWN_REQUEST, INVALID_TOKEN, STEP_IN_FLIGHT.
+   */
+  propose(request: RequestId, tokens: ArrayLike<number>): number {
+    if (this.#drafts === 0)
+      throw invalidArgument("maxDraftTokens", 0, "at least 1 for a scheduler of drafts");
+    requireRequest(request);
+    const count = this.cache.writeInput("tokens", tokens);
+    return this.core.call(
+      () => this.core.exports.requestPropose(this.pointer, request, count),
+      `propose(request ${request})`,
+    );
+  }
+
+  /** Draft tokens since creation: fed to the executor, and found right. */
+  get drafted(): { readonly fed: number; readonly right: number } {
+    if (this.#drafts === 0) return { fed: 0, right: 0 };
+    const header = this.#draftsHeader();
+    const wide = (word: number): number => header[word] + header[word + 1] * 2 ** 32;
+    return { fed: wide(DraftsHeader.fed), right: wide(DraftsHeader.right) };
   }
 
   /**
@@ -210,19 +245,20 @@ export class Scheduler {
   }
 
   /**
-   * Enters the results of the step in flight. Throws UNKNOWN_STEP, INVALID_TIME, INVALID_TOKEN; then nothing
-   * has changed.
+   * Enters the results of the step in flight. Throws UNKNOWN_STEP, INVALID_TIME, INVALID_TOKEN, INVALID_ARGUMENT; then
+   * nothing has changed.
    */
   commit(stepId: number, nowUs: number, results: CommitResults): void {
     requireTime("nowUs", nowUs);
     const { samplingRows } = this.#counts();
-    const { tokens, finished } = results;
+    const { tokens, finished, accepted } = results;
     if (tokens?.length !== samplingRows) {
       throw invalidArgument("tokens", tokens, `one token for each of ${samplingRows} sampling rows`);
     }
     if (finished !== undefined && finished.length !== samplingRows) {
       throw invalidArgument("finished", finished, `one flag for each of ${samplingRows} sampling rows`);
     }
+    if (accepted !== undefined) requireAccepted(accepted, samplingRows, this.maxDraftTokens);
     const { memory, exports } = this.core;
     const region = new Uint32Array(memory.buffer, this.#results, 2 * this.maxRunning);
     if (!(tokens instanceof Uint32Array)) {
@@ -235,6 +271,11 @@ export class Scheduler {
     }
     region.set(tokens);
     for (let i = 0; i < samplingRows; i++) region[this.maxRunning + i] = finished?.[i] ? 1 : 0;
+    if (this.#drafts !== 0) {
+      const right = new Uint32Array(memory.buffer, this.#draftsHeader()[DraftsHeader.accepted], samplingRows);
+      if (accepted === undefined) right.fill(0);
+      else right.set(accepted);
+    }
     this.core.call(() => exports.schedulerCommit(this.pointer, stepId, nowUs), `commit(step ${stepId})`);
   }
 
@@ -251,9 +292,7 @@ export class Scheduler {
    * UNKNOWN_REQUEST.
    */
   abort(request: RequestId): void {
-    if (!Number.isInteger(request) || request < 0 || request > 0x7fffffff) {
-      throw invalidArgument("request", request, "a request from submit");
-    }
+    requireRequest(request);
     this.core.call(() => this.core.exports.requestAbort(this.pointer, request), `abort(request ${request})`);
   }
 
@@ -332,6 +371,10 @@ export class Scheduler {
     this.core.call(() => this.core.exports.schedulerValidateAll(this.pointer), "scheduler");
   }
 
+  #draftsHeader(): Uint32Array {
+    return new Uint32Array(this.core.memory.buffer, this.#drafts, DRAFTS_HEADER_WORDS);
+  }
+
   #counts(): { samplingRows: number } {
     const header = new Uint32Array(this.core.memory.buffer, this.#plan, PLAN_HEADER_WORDS);
     return { samplingRows: header[PlanHeader.samplingRows] };
@@ -373,6 +416,17 @@ function largest(tokens: ArrayLike<number>): number {
   let highest = 0;
   for (let i = 0; i < tokens.length; i++) highest = Math.max(highest, tokens[i]);
   return highest;
+}
+
+function requireRequest(request: RequestId): void {
+  if (!Number.isInteger(request) || request < 0 || request > 0x7fffffff)
+    throw invalidArgument("request", request, "a request from submit");
+}
+
+function requireAccepted(accepted: ArrayLike<number>, samplingRows: number, most: number): void {
+  if (accepted.length !== samplingRows)
+    throw invalidArgument("accepted", accepted, `one count for each of ${samplingRows} sampling rows`);
+  for (let i = 0; i < samplingRows; i++) requireInteger(`accepted[${i}]`, accepted[i], 0, most);
 }
 
 function requireWeight(argument: string, weight: unknown): number {

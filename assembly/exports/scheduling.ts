@@ -8,6 +8,7 @@ import { INVALID_ARGUMENT, OK, OUT_OF_MEMORY, Status, TOO_LONG } from "../memory
 import { KvCache } from "../paging/layout";
 import { nextArrivalUs } from "../scheduling/arrivals";
 import { abandon, abort, commit, computedTokens } from "../scheduling/commit";
+import { draftsBytes, draftsCreate, MAX_DRAFT_TOKENS, propose } from "../scheduling/drafts";
 import {
   MAX_AGING_TOKENS,
   MAX_WEIGHT,
@@ -135,6 +136,43 @@ export function requestSubmit(
     chunkTokens,
   );
   return checked(s, handle);
+}
+
+// @ts-ignore: decorator
+@inline
+function draftsShapeValid(s: Scheduler, most: u32): bool {
+  return most >= 1 && most <= MAX_DRAFT_TOKENS && s.drafts == 0;
+}
+
+/** Bytes that drafts of up to `most` tokens a request need, or INVALID_ARGUMENT. */
+export function schedulerDraftsBytes(scheduler: usize, most: u32): f64 {
+  const s = changetype<Scheduler>(scheduler);
+  return draftsShapeValid(s, most) ? <f64>draftsBytes(s, most) : INVALID_ARGUMENT;
+}
+
+/** Gives a scheduler room for drafts in a region of its own; afterwards it is the arena's last region. */
+export function schedulerDraftsCreate(scheduler: usize, most: u32): Status {
+  const s = changetype<Scheduler>(scheduler);
+  if (!draftsShapeValid(s, most)) return INVALID_ARGUMENT;
+  const at = arenaTake(ARENA, RegionKind.SchedulerAddOn, draftsBytes(s, most));
+  if (at == 0) return OUT_OF_MEMORY;
+  draftsCreate(s, at, most);
+  return checked(s, OK);
+}
+
+/** Address of a scheduler's drafts (docs/abi.md), or 0. */
+export function schedulerDrafts(scheduler: usize): usize {
+  return changetype<Scheduler>(scheduler).drafts;
+}
+
+/**
+ * Proposes the first `count` tokens of the cache's input region as what a request will generate next, in place of what
+ * was proposed before. Returns how many it can make use of.
+ */
+export function requestPropose(scheduler: usize, handle: u32, count: u32): i32 {
+  const s = changetype<Scheduler>(scheduler);
+  if (count > s.kv.maxSequenceTokens) return TOO_LONG;
+  return checked(s, propose(s, handle, s.kv.input, count));
 }
 
 /** Plans a step at `nowUs`; the plan is at `schedulerPlan`. Returns the step's id. */

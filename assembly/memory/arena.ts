@@ -56,6 +56,8 @@ export const enum RegionKind {
   PageSet = 10,
   /** What an add-on of a KV cache keeps. */
   CacheAddOn = 11,
+  /** What an add-on of a scheduler keeps. */
+  SchedulerAddOn = 12,
 }
 
 

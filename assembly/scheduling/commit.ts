@@ -4,7 +4,7 @@
  * Results are checked whole before the first one is entered. A request aborted while a step that reads its
  * blocks is in flight ends with that step, never before it.
  */
-import { NONE, SLOT_MASK } from "../paging/layout";
+import { blocksFor, NONE, SLOT_MASK } from "../paging/layout";
 import {
   append,
   close,
@@ -14,8 +14,17 @@ import {
   uncountLookup,
   unreserve,
 } from "../paging/sequences";
-import { INVALID_TIME, INVALID_TOKEN, OK, Status, UNKNOWN_REQUEST, UNKNOWN_STEP } from "../memory/status";
+import {
+  INVALID_ARGUMENT,
+  INVALID_TIME,
+  INVALID_TOKEN,
+  OK,
+  Status,
+  UNKNOWN_REQUEST,
+  UNKNOWN_STEP,
+} from "../memory/status";
 import { removeArrival } from "./arrivals";
+import { acceptedAt, acceptedValid, enterDrafts } from "./drafts";
 import { recordOutcome } from "./emit";
 import { countPrompt, countToken } from "./fairness";
 import { knownTokens, Request, request, runningAt, Scheduler, setRunning, State } from "./layout";
@@ -27,7 +36,7 @@ import { tokenPtr } from "./tokens";
 
 /**
  * Enters the results of the step in flight: for each sampling row one token and whether the request ends with
- * it (the results region). Requests also end when they have all the tokens they asked for.
+ * it (the results region), and how many drafts before it were right (drafts.ts). Requests also end when they have all the tokens they asked for.
  */
 export function commit(s: Scheduler, stepId: u32, nowUs: f64): Status {
   if (s.stepInFlight == 0 || stepId != s.stepId) return UNKNOWN_STEP;
@@ -36,17 +45,23 @@ export function commit(s: Scheduler, stepId: u32, nowUs: f64): Status {
   for (let i: u32 = 0; i < plan.samplingRows; i++) {
     if (word(s.results, i) >= s.vocabSize) return INVALID_TOKEN;
   }
+  if (s.drafts != 0 && !acceptedValid(s, plan)) return INVALID_ARGUMENT;
   settleCopies(s.kv);
   let sampled: u32 = 0;
   let ended: u32 = 0;
   for (let row: u32 = 0; row < plan.rows; row++) {
     const slot = word(plan.slotOf, row);
     const r = request(s, slot);
-    const tokens = word(plan.newTokens, row);
+    const phase = word(plan.phases, row);
+    const drafts: u32 = phase == Phase.Decode ? word(plan.newTokens, row) - 1 : 0;
+    const wrong = drafts == 0 ? 0 : drafts - acceptedAt(s, sampled);
+    const tokens = word(plan.newTokens, row) - wrong;
     r.planRow = 0;
     r.admittedNow = 0;
     append(s.kv, r.sequence, <usize>plan.tokens + ((<usize>word(plan.tokenStart, row)) << 2), tokens);
-    if (word(plan.phases, row) != Phase.PrefillChunk) {
+    if (wrong != 0) unreserve(s.kv, r.sequence, blocksFor(s.kv, sequenceOf(s.kv, r.sequence).length));
+    if (phase == Phase.Decode && s.drafts != 0) enterDrafts(s, slot, r, drafts, drafts - wrong);
+    if (phase != Phase.PrefillChunk) {
       ended += u32(
         enterToken(s, plan, slot, r, word(s.results, sampled), word(s.results, s.maxRunning + sampled)),
       );

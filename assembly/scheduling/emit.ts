@@ -1,6 +1,7 @@
 /** Writes the plan's rows out and records outcomes. */
 import { KvCache, NONE, SLOT_MASK, slotsOf, tableOf } from "../paging/layout";
 import { sequenceOf } from "../paging/sequences";
+import { draftPtr } from "./drafts";
 import { knownTokens, Request, request, Scheduler } from "./layout";
 import { OutcomeKind, outcomeAt, Phase, setWord, StepPlan, word } from "./plan-layout";
 import { handleOf } from "./requests";
@@ -32,11 +33,11 @@ function writeSlots(kv: KvCache, table: usize, position: u32, count: u32, out: u
 
 // @ts-ignore: decorator
 @inline
-function phaseOf(r: Request, computed: u32, tokens: u32): Phase {
-  if (computed + tokens < knownTokens(r)) return Phase.PrefillChunk;
+function phaseOf(r: Request, left: u32, tokens: u32): Phase {
+  if (tokens < left) return Phase.PrefillChunk;
   // A request admitted again with one token to compute comes behind the chunks: its row is a chunk like
   // theirs.
-  return r.generated > 0 && tokens == 1 && r.admittedNow == 0 ? Phase.Decode : Phase.LastChunk;
+  return r.generated > 0 && left == 1 && r.admittedNow == 0 ? Phase.Decode : Phase.LastChunk;
 }
 
 /** Drops the rows of preempted requests and fills every section from the rows that stay. */
@@ -54,7 +55,8 @@ export function emitPlan(s: Scheduler, plan: StepPlan): void {
     const sequence = sequenceOf(kv, r.sequence);
     const computed = sequence.length;
     const table = tableOf(kv, r.sequence & SLOT_MASK);
-    const phase = phaseOf(r, computed, tokens);
+    const left = knownTokens(r) - computed;
+    const phase = phaseOf(r, left, tokens);
     decodeRows += u32(phase == Phase.Decode);
     samplingRows += u32(phase != Phase.PrefillChunk);
     setWord(plan.slotOf, rows, slot);
@@ -67,7 +69,10 @@ export function emitPlan(s: Scheduler, plan: StepPlan): void {
     setWord(plan.tokenStart, rows, start);
     setWord(plan.tableStart, rows, <u32>((table - <usize>kv.tables) >> 2));
     setWord(plan.tableCount, rows, sequence.blockCount);
-    readTokens(s, slot, computed, tokens, <usize>plan.tokens + ((<usize>start) << 2));
+    const to = <usize>plan.tokens + ((<usize>start) << 2);
+    readTokens(s, slot, computed, min(tokens, left), to);
+    if (tokens > left)
+      memory.copy(to + ((<usize>left) << 2), draftPtr(s, slot), (<usize>(tokens - left)) << 2);
     // Lossy rows: places behind the longest lane; each lane's own places are the executor's to know.
     const slot0 = slotsOf(sequence) - sequence.reuse;
     writeSlots(kv, table, slot0, tokens, <usize>plan.slots + ((<usize>start) << 2));

@@ -118,6 +118,8 @@ export class Scheduler {
   foundValue: u64;
   /** EarliestDeadline: whole microseconds that keys count deadlines from (queue.ts). */
   deadlineBaseUs: f64;
+  /** Address of the drafts (drafts.ts), 0: requests have none. */
+  drafts: u32;
 }
 
 

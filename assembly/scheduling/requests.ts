@@ -26,6 +26,7 @@ import {
   TOO_LONG,
 } from "../memory/status";
 import { pushArrival } from "./arrivals";
+import { clearDrafts } from "./drafts";
 import { MAX_PRIORITY, request, Scheduler, State } from "./layout";
 import { enqueueArrived } from "./queue";
 import { givePages, pagesFor, takePages, writeTokens } from "./tokens";
@@ -63,7 +64,7 @@ export function validTime(us: f64): bool {
   return us >= 0 && us < Infinity;
 }
 
-function tokensBelow(ptr: usize, count: u32, limit: u32): bool {
+export function tokensBelow(ptr: usize, count: u32, limit: u32): bool {
   for (let i: u32 = 0; i < count; i++) if (load<u32>(ptr + ((<usize>i) << 2)) >= limit) return false;
   return true;
 }
@@ -175,6 +176,7 @@ export function endRequest(s: Scheduler, slot: u32): void {
   if (r.sequence != NONE) close(s.kv, r.sequence);
   r.sequence = NONE;
   givePages(s, slot, r);
+  clearDrafts(s, slot);
   if (r.id != 0) indexDelete(s.ids, r.id);
   r.state = State.Free;
   r.aborted = 0;

@@ -63,6 +63,7 @@ export function schedulerCreate(
   s.inputWeight = inputWeight;
   s.outputWeight = outputWeight;
   s.lastTenant = 0;
+  s.drafts = 0;
   s.nextDeadlineUs = Infinity;
   const nodes = indexNodesFor(maxRequests, 4);
   indexCreate(s.waiting, nodes, 4, seed);

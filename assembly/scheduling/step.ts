@@ -5,7 +5,8 @@
  *   2 running requests in admission order: those that decode get a block for their next token, preempting if they must
  *   3 running requests that still prefill get a chunk of what the token budget leaves
  *   4 waiting requests are admitted while budget, rows and blocks (above the watermark) last
- *   5 the rows are written out, decode rows first
+ *   5 drafts are added to decode rows, from what budget and blocks are left (drafts.ts)
+ *   6 the rows are written out, decode rows first
  *
  * One token budget over all rows: iteration-level batching as in "Orca" (OSDI 2022), chunked prefill beside
  * decodes as in "Taming Throughput-Latency Tradeoff in LLM Inference with Sarathi-Serve" (arXiv 2403.02310);
@@ -29,6 +30,7 @@ import {
   STEP_IN_FLIGHT,
 } from "../memory/status";
 import { nextArrivalUs, popArrival } from "./arrivals";
+import { clearDrafts, planDrafts } from "./drafts";
 import { emitPlan, recordOutcome } from "./emit";
 import { countPrompt } from "./fairness";
 import { knownTokens, Policy, Request, request, runningAt, Scheduler, setRunning, State } from "./layout";
@@ -56,6 +58,7 @@ export function step(s: Scheduler, nowUs: f64): i32 {
   planDecodes(s, plan);
   planChunks(s, plan);
   if (s.preemptedInStep == 0) planAdmissions(s, plan);
+  if (s.drafts != 0 && s.preemptedInStep == 0) planDrafts(s, plan);
   emitPlan(s, plan);
   s.stepInFlight = 1;
   return <i32>s.stepId;
@@ -146,6 +149,7 @@ function preempt(s: Scheduler, plan: StepPlan, index: u32): void {
   }
   close(s.kv, r.sequence);
   r.sequence = NONE;
+  clearDrafts(s, slot);
   r.preemptions += 1;
   s.preemptedInStep += 1;
   requeue(s, slot);

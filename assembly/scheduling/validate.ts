@@ -6,6 +6,7 @@ import { blocksFor, NONE } from "../paging/layout";
 import { isOpen, sequenceOf } from "../paging/sequences";
 import { kvValidate } from "../paging/validate";
 import { validArrivals } from "./arrivals";
+import { draftCount, validDrafts } from "./drafts";
 import { knownTokens, Request, request, runningAt, Scheduler, State, tenantOf } from "./layout";
 import { endsUs, seekWaiting } from "./queue";
 import { pagesFor } from "./tokens";
@@ -51,13 +52,15 @@ function validTenants(s: Scheduler): bool {
   return waiting == s.waitingCount && s.lastTenant < s.tenantCount;
 }
 
-function validRequest(s: Scheduler, r: Request): bool {
+function validRequest(s: Scheduler, slot: u32, r: Request): bool {
   if (r.tenant >= s.tenantCount || r.promptTokens == 0 || r.generated >= r.maxNewTokens) return false;
   if (r.pageCount != pagesFor(r.promptTokens + r.maxNewTokens)) return false;
+  if (!validDrafts(s, slot)) return false;
   if (r.state != State.Running) return r.sequence == NONE;
   if (!isOpen(s.kv, r.sequence)) return false;
   const sequence = sequenceOf(s.kv, r.sequence);
-  return sequence.length < knownTokens(r) && sequence.blockCount <= blocksFor(s.kv, knownTokens(r));
+  const most = knownTokens(r) + (s.stepInFlight != 0 ? draftCount(s, slot) : 0);
+  return sequence.length < knownTokens(r) && sequence.blockCount <= blocksFor(s.kv, most);
 }
 
 /** Every request is in one place, every page in one row or on the stack. */
@@ -70,7 +73,7 @@ function validTable(s: Scheduler): bool {
   for (let slot: u32 = 0; slot < s.maxRequests; slot++) {
     const r = request(s, slot);
     if (r.state == State.Free) continue;
-    if (!validRequest(s, r)) return false;
+    if (!validRequest(s, slot, r)) return false;
     arriving += u32(r.state == State.Arriving);
     waiting += u32(r.state == State.Waiting);
     running += u32(r.state == State.Running);

@@ -22,6 +22,8 @@ export interface MapRequest {
   order: number;
   rank: number;
   sequence: MapSequence | undefined;
+  /** Proposed for the next step. */
+  drafts: number[];
   preemptions: number;
   admittedNow: boolean;
   aborted: boolean;
@@ -61,6 +63,7 @@ export interface MapSchedulerOptions {
   outputWeight?: number;
   /** 0: none. */
   queueTimeoutUs?: number;
+  maxDraftTokens?: number;
 }
 
 export class MapScheduler {
@@ -111,6 +114,7 @@ export class MapScheduler {
       order: 0,
       rank: 0,
       sequence: undefined,
+      drafts: [],
       preemptions: 0,
       admittedNow: false,
       aborted: false,
@@ -123,6 +127,14 @@ export class MapScheduler {
       this.#arrive(request);
     }
     return request;
+  }
+
+  /** Returns how many of the tokens the request can make use of. */
+  propose(request: MapRequest, tokens: readonly number[]): number {
+    const decodes = this.running.includes(request) && this.#decodes(request);
+    const left = request.promptTokens + request.maxNewTokens - request.tokens.length - 1;
+    request.drafts = decodes ? tokens.slice(0, Math.min(this.#options.maxDraftTokens ?? 0, left)) : [];
+    return request.drafts.length;
   }
 
   step(nowUs: number): MapPlan {
@@ -172,23 +184,45 @@ export class MapScheduler {
         budget -= tokens;
       }
     }
+    if (plan.preempted.length === 0) {
+      for (const [request, row] of staged) {
+        let count = Math.min(request.drafts.length, budget);
+        while (count > 0 && !this.#cache.reserve(request.sequence!, 1 + count)) count -= 1;
+        row.tokens += count;
+        budget -= count;
+      }
+    }
     for (const [request, row] of staged) plan.rows.push(this.#row(request, row.tokens, row.keepBlocks));
     this.plan = plan;
     return plan;
   }
 
-  /** `sampled`: one token a sampling row; `finished`: whether the request ends with it. */
-  commit(sampled: ArrayLike<number>, finished: ArrayLike<number | boolean>): void {
+  /**
+   * `sampled`: one token a sampling row; `finished`: whether the request ends with it; `accepted`: how many of a row's
+   * drafts were right.
+   */
+  commit(
+    sampled: ArrayLike<number>,
+    finished: ArrayLike<number | boolean>,
+    accepted: ArrayLike<number> = [],
+  ): void {
     this.#cache.settleCopies();
     let sample = 0;
     for (const row of this.plan!.rows) {
       const { request } = row;
       request.admittedNow = false;
-      this.#cache.append(request.sequence!, row.tokens);
+      const wrong = row.phase === 1 ? row.tokens.length - 1 - (accepted[sample] ?? 0) : 0;
+      const right = row.tokens.slice(0, row.tokens.length - wrong);
+      this.#cache.append(request.sequence!, right);
+      if (wrong > 0)
+        this.#cache.unreserve(request.sequence!, this.#cache.blocksFor(request.sequence!.tokens.length));
       if (row.phase === 0) continue;
+      if (row.phase === 1) request.drafts = [];
       if (!request.aborted) {
+        if (row.phase === 1) request.tokens.push(...right.slice(1));
         request.tokens.push(sampled[sample]);
-        this.#serve(request, this.#options.outputWeight ?? 2);
+        const entered = row.phase === 1 ? right.length : 1;
+        this.#serve(request, (this.#options.outputWeight ?? 2) * entered);
         if (finished[sample] || request.tokens.length === request.promptTokens + request.maxNewTokens)
           this.#end(request);
       }
@@ -327,6 +361,7 @@ export class MapScheduler {
 
   #preempt(request: MapRequest, plan: MapPlan): void {
     request.preemptions += 1;
+    request.drafts = [];
     plan.preempted.push(request);
     this.#requeue(request);
   }
@@ -355,9 +390,13 @@ export class MapScheduler {
 
   #row(request: MapRequest, newTokens: number, keepBlocks: number): MapRow {
     const computedBefore = request.sequence!.tokens.length;
-    const last = computedBefore + newTokens === request.tokens.length;
+    const known = request.tokens.concat(request.drafts);
+    const last = computedBefore + newTokens >= request.tokens.length;
     const decode =
-      last && newTokens === 1 && request.tokens.length > request.promptTokens && !request.admittedNow;
+      last &&
+      computedBefore + 1 === request.tokens.length &&
+      request.tokens.length > request.promptTokens &&
+      !request.admittedNow;
     const positions: number[] = [];
     for (let i = computedBefore; i < computedBefore + newTokens; i++) positions.push(i);
     return {
@@ -366,7 +405,7 @@ export class MapScheduler {
       newTokens,
       computedBefore,
       keepBlocks,
-      tokens: request.tokens.slice(computedBefore, computedBefore + newTokens),
+      tokens: known.slice(computedBefore, computedBefore + newTokens),
       positions,
     };
   }

@@ -7,6 +7,7 @@ import type { Executor, ExecutorDescription, RowContext, StepResult } from "../.
 import { Phase, type StepPlan } from "../../bindings/plan.js";
 import type { RunOptions } from "../../bindings/statistics.js";
 import { type Addon, type NativeModel, type NativeTensor, SAMPLING_WORDS } from "./addon.js";
+import { DraftRows } from "./draft-rows.js";
 import { ALL_STATISTICS, readSpecialRows } from "./lane-rows.js";
 import { kvElementsPerToken, type ModelConfig } from "./model-config.js";
 import { modelFileError, type ModelSource } from "./model-source.js";
@@ -33,6 +34,7 @@ export class NativeExecutor implements Executor {
   readonly #shape: Required<ExecutorOptions>;
   readonly #kvType: "f32" | "f16" | "bf16";
   readonly #statistics: NativeStatistics;
+  readonly #draftRows = new DraftRows();
   #attached: ArrayBufferLike | undefined;
   #attachedBytes = 0;
 
@@ -106,10 +108,19 @@ export class NativeExecutor implements Executor {
       vocabSize: vocab,
       maxSequenceTokens,
       statMask: ALL_STATISTICS,
+      drafts: true,
     };
   }
 
-  async run(plan: StepPlan, context: (row: number) => RowContext, options?: RunOptions): Promise<StepResult> {
+  run(plan: StepPlan, context: (row: number) => RowContext, options?: RunOptions): Promise<StepResult> {
+    return this.#draftRows.run(plan, context, options, this.#run.bind(this));
+  }
+
+  async #run(
+    plan: StepPlan,
+    context: (row: number) => RowContext,
+    options?: RunOptions,
+  ): Promise<StepResult> {
     const special = readSpecialRows(plan, options, this.#config, this.#shape.blockSize);
     const statistics = this.#statistics.begin(special);
     const lanes = special.rows.length > 0 ? packLanes(special.rows) : undefined;

@@ -3,6 +3,7 @@ import { invalidArgument, requireInteger } from "../../bindings/errors.js";
 import type { Executor, ExecutorDescription, RowContext, StepResult } from "../../bindings/executor.js";
 import { Phase, type StepPlan, TRANSFER_WORDS } from "../../bindings/plan.js";
 import type { RunOptions } from "../../bindings/statistics.js";
+import { DraftRows } from "./draft-rows.js";
 import { ALL_STATISTICS, readSpecialRows, type SpecialRow } from "./lane-rows.js";
 import type { ModelConfig } from "./model-config.js";
 import type { ModelSource } from "./model-source.js";
@@ -50,6 +51,7 @@ async function loadKernels(): Promise<WebAssembly.Module> {
 export class WasmExecutor implements Executor {
   readonly #model: WasmModel;
   readonly #returnLogits: boolean;
+  readonly #draftRows = new DraftRows();
 
   private constructor(model: WasmModel, returnLogits: boolean) {
     this.#model = model;
@@ -84,10 +86,19 @@ export class WasmExecutor implements Executor {
       vocabSize: vocab,
       maxSequenceTokens,
       statMask: ALL_STATISTICS,
+      drafts: true,
     };
   }
 
-  async run(plan: StepPlan, context: (row: number) => RowContext, options?: RunOptions): Promise<StepResult> {
+  run(plan: StepPlan, context: (row: number) => RowContext, options?: RunOptions): Promise<StepResult> {
+    return this.#draftRows.run(plan, context, options, this.#run.bind(this));
+  }
+
+  async #run(
+    plan: StepPlan,
+    context: (row: number) => RowContext,
+    options?: RunOptions,
+  ): Promise<StepResult> {
     const model = this.#model;
     const special = readSpecialRows(plan, options, model.config, model.blockSize);
     model.lanes.begin(special);

@@ -16,7 +16,13 @@ const VOCAB = 9;
 const SETUP = {
   seed: 7,
   cache: { blocks: 24, blockSize: 4, maxSequences: 8, maxSequenceTokens: 64 },
-  scheduler: { vocabSize: VOCAB, maxRequests: 32, maxBatchTokens: 24, tokenCapacity: 32 * 256 },
+  scheduler: {
+    vocabSize: VOCAB,
+    maxRequests: 32,
+    maxBatchTokens: 24,
+    tokenCapacity: 32 * 256,
+    maxDraftTokens: 3,
+  },
 } as const;
 
 type Line = Record<string, unknown> & { submit?: { tokens: number[] }; tokens?: number[]; plan?: string };
@@ -54,6 +60,9 @@ function operate(scheduler: Scheduler, seed: number, operations: number): void {
   for (let i = 0; i < operations; i++) {
     if (random.below(3) === 0) live.push(...submitOne(scheduler, random, nowUs));
     nowUs += random.below(100) / 7;
+    for (const request of live)
+      if (scheduler.maxDraftTokens > 0 && scheduler.state(request) === "running" && random.below(2) === 0)
+        scheduler.propose(request, [random.below(VOCAB), random.below(VOCAB)]);
     const plan = scheduler.step(nowUs);
     if (random.below(8) === 0 && live.length > 0) {
       const request = random.pick(live);
@@ -65,7 +74,9 @@ function operate(scheduler: Scheduler, seed: number, operations: number): void {
     }
     const tokens = Array.from({ length: plan.samplingRows }, () => random.below(VOCAB));
     const finished = tokens.map(() => random.below(9) === 0);
-    scheduler.commit(plan.stepId, nowUs, { tokens, finished });
+    const sampling = Array.from(plan.phases).flatMap((phase, row) => (phase === 0 ? [] : [row]));
+    const accepted = sampling.map((row) => (plan.phases[row] === 1 ? random.below(plan.newTokens[row]) : 0));
+    scheduler.commit(plan.stepId, nowUs, { tokens, finished, accepted });
   }
 }
 
@@ -196,7 +207,7 @@ test("what is no record is refused with the line", async () => {
   await refused(["{"], /line 1/);
   await refused(lines.slice(1), /line 1/);
   await refused([lines[0].replace('"record":1', '"record":2')], /version is 2; allowed: 1/);
-  await refused([lines[0], "{}"], /line 2: allowed: submit, step/);
+  await refused([lines[0], "{}"], /line 2: allowed: submit, propose, step/);
   await refused([lines[0], "null"], /line 2/);
   await refused([lines[0], '{"submit":{"tokens":5},"request":1}'], /line 2: submit\.tokens/);
   await refused([lines[0], '{"submit":{"tokens":[1],"id":"x"},"request":1}'], /line 2: submit\.id/);

@@ -31,6 +31,8 @@ class Harness {
   aborted = 0;
   expired = 0;
   rejected = 0;
+  proposed = 0;
+  fed = 0;
 
   constructor(
     readonly scheduler: Scheduler,
@@ -45,6 +47,7 @@ class Harness {
       inputWeight: number;
       outputWeight: number;
       queueTimeoutUs: number;
+      maxDraftTokens: number;
     },
     readonly random: Random,
   ) {
@@ -101,10 +104,22 @@ class Harness {
     this.real.delete(request);
   }
 
+  /** Proposes what decoding requests may generate next; others can make no use of it. */
+  propose(): void {
+    const { random, scheduler, model } = this;
+    for (const [request, handle] of this.real) {
+      if (random.below(2) === 0) continue;
+      const drafts = Array.from({ length: random.below(7) }, () => random.below(VOCAB));
+      assert.equal(scheduler.propose(handle, drafts), model.propose(request, drafts));
+      this.proposed += request.drafts.length;
+    }
+  }
+
   /** One step, with something happening between step and commit now and then. */
   step(): void {
     const { scheduler, model, random, cache } = this;
     this.nowUs += random.below(12);
+    if (scheduler.maxDraftTokens > 0) this.propose();
     const plan = scheduler.step(this.nowUs);
     const expected = model.step(this.nowUs);
     assert.equal(plan.rows, expected.rows.length);
@@ -151,6 +166,7 @@ class Harness {
     } else {
       this.commit(plan.stepId, plan.samplingRows);
     }
+    assert.equal(scheduler.drafted.fed, this.fed);
   }
 
   /** What has waited past its deadline, or for too long, ends in both. */
@@ -175,8 +191,19 @@ class Harness {
       const wrong = tokens.map(() => VOCAB);
       assert.throws(() => scheduler.commit(stepId, this.nowUs, { tokens: wrong }), { code: "INVALID_TOKEN" });
     }
-    scheduler.commit(stepId, this.nowUs, { tokens, finished });
-    model.commit(tokens, finished);
+    const fed = model.plan!.rows.flatMap(({ phase, newTokens }) =>
+      phase === 0 ? [] : [phase === 1 ? newTokens - 1 : 0],
+    );
+    const accepted = fed.map((drafts) => random.below(drafts + 1));
+    this.fed += fed.reduce((sum, drafts) => sum + drafts, 0);
+    if (samplingRows > 0) {
+      const wrong = fed.map((drafts) => drafts + 1);
+      assert.throws(() => scheduler.commit(stepId, this.nowUs, { tokens, accepted: wrong }), {
+        code: "INVALID_ARGUMENT",
+      });
+    }
+    scheduler.commit(stepId, this.nowUs, { tokens, finished, accepted });
+    model.commit(tokens, finished, accepted);
     for (const outcome of scheduler.outcomes()) {
       if (outcome.kind !== "finished") continue;
       const request = this.modelOf.get(outcome.request)!;
@@ -207,7 +234,7 @@ class Harness {
   }
 }
 
-async function start(build: Build, seed: number, prefixCache = true): Promise<Harness> {
+async function start(build: Build, seed: number, prefixCache = true, maxDraftTokens = 0): Promise<Harness> {
   const random = new Random(seed);
   const maxRunning = 1 + random.below(8);
   const options = {
@@ -228,6 +255,7 @@ async function start(build: Build, seed: number, prefixCache = true): Promise<Ha
     inputWeight: 1 + random.below(3),
     outputWeight: random.below(3),
     queueTimeoutUs: random.below(3) === 0 ? 40 + random.below(400) : 0,
+    maxDraftTokens,
   };
   const core = await Core.create({ build, seed: seed >>> 0 });
   const cache = core.kvCache({ ...CACHE, prefixCache });
@@ -253,10 +281,11 @@ function drain(harness: Harness): void {
   assert.equal(harness.finished + harness.aborted + harness.expired + harness.rejected, harness.submitted);
 }
 
-async function run(build: Build, runs: number, prefixCache = true): Promise<void> {
+async function run(build: Build, runs: number, prefixCache = true, maxDraftTokens = 0): Promise<void> {
+  let fed = 0;
   await fc.assert(
     fc.asyncProperty(fc.integer(), fc.integer({ min: 1, max: 600 }), async (seed, operations) => {
-      const harness = await start(build, seed, prefixCache);
+      const harness = await start(build, seed, prefixCache, maxDraftTokens);
       for (let i = 0; i < operations; i++) {
         const choice = harness.random.below(10);
         if (choice < 3) harness.submit();
@@ -265,9 +294,11 @@ async function run(build: Build, runs: number, prefixCache = true): Promise<void
         harness.compare();
       }
       drain(harness);
+      fed += harness.fed;
     }),
     { numRuns: runs },
   );
+  assert.equal(fed > 0, maxDraftTokens > 0, "drafts are fed where there are some");
 }
 
 test("100,000 random submits, steps, commits, abandons and aborts equal the model, validated after each", () =>
@@ -275,6 +306,10 @@ test("100,000 random submits, steps, commits, abandons and aborts equal the mode
 test("the scalar build plans the same", () => run("core-scalar", 30));
 test("the threads build plans the same", () => run("core-threads", 30));
 test("the debug build checks itself after each call and finds nothing", () => run("debug", 10));
+test("with drafts, right and wrong, plans and pool equal the model: the wrong ones leave nothing behind", async () => {
+  await run("core", 100, true, 5);
+  await run("debug", 8, true, 3);
+});
 test("without the prefix cache", () => run("core", 30, false));
 
 test("snapshot at a step boundary, restore in another build: identical bytes after the same steps", async () => {

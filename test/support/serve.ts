@@ -1,7 +1,14 @@
 /** Serves the embedded workload once under a configuration and gives every request's tokens. */
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
-import { type Build, Core, Engine, type KvCacheStats } from "../../bindings/main.js";
+import {
+  type Build,
+  Core,
+  Engine,
+  type KvCacheStats,
+  promptLookup,
+  type SamplingOptions,
+} from "../../bindings/main.js";
 import { type Backend, openModel } from "../../native-host/executor/main.js";
 import { buildWorkload, type WorkloadRequest } from "../../sim/workload.js";
 import { TINY_RETRIEVAL } from "./package-root.js";
@@ -15,6 +22,9 @@ export interface Configuration {
   partialReuse?: number;
   maxBatchTokens?: number;
   maxRunning?: number;
+  /** Most drafts a step, guessed by prompt lookup. */
+  maxDraftTokens?: number;
+  sampling?: SamplingOptions;
 }
 
 export interface Served {
@@ -22,6 +32,8 @@ export interface Served {
   readonly tokens: string[];
   readonly texts: string[];
   readonly preemptions: number;
+  readonly steps: number;
+  readonly drafted: { readonly fed: number; readonly right: number };
   readonly stats: KvCacheStats;
 }
 
@@ -57,20 +69,28 @@ export async function serveOnce(
     maxRunning,
     maxBatchTokens,
     tokenCapacity: workload.length * 1024,
+    maxDraftTokens: configuration.maxDraftTokens ?? 0,
   });
   let preemptions = 0;
+  let steps = 0;
   const engine = new Engine({
     scheduler,
     executor: model.executor,
     detokenizer: () => model.tokenizer.detokenizer(),
-    onStep: (report) => (preemptions += report.preempted),
+    ...(configuration.maxDraftTokens && { drafter: promptLookup() }),
+    onStep: (report) => {
+      preemptions += report.preempted;
+      steps += 1;
+    },
   });
   const results = await Promise.all(
     workload.map(async (request) => {
       const tokens: number[] = [];
       let text = "";
       const prompt = model.tokenizer.encode(request.text);
-      for await (const event of engine.generate({ tokens: prompt, maxNewTokens: request.maxNewTokens })) {
+      const { maxNewTokens } = request;
+      const { sampling } = configuration;
+      for await (const event of engine.generate({ tokens: prompt, maxNewTokens, sampling })) {
         tokens.push(event.token);
         text += event.text;
       }
@@ -79,11 +99,14 @@ export async function serveOnce(
   );
   core.validate();
   const stats = cache.stats();
+  const { drafted } = scheduler;
   await engine.close();
   return {
     tokens: results.map(({ tokens }) => tokens),
     texts: results.map(({ text }) => text),
     preemptions,
+    steps,
+    drafted,
     stats,
   };
 }
