@@ -8,3 +8,4 @@ export * from "./exports/pages";
 export * from "./exports/scheduling";
 export * from "./exports/selection";
 export * from "./exports/lanes";
+export * from "./exports/outside";

@@ -10,6 +10,7 @@ interface Bench {
 
 const BENCHES: Readonly<Record<string, () => Promise<Bench>>> = {
   "prefix-match": () => import("./prefix-match.js"),
+  "content-keys": () => import("./content-keys.js"),
   "allocate-free": () => import("./allocate-free.js"),
   "decode-step": () => import("./decode-step.js"),
   admit: () => import("./admit.js"),

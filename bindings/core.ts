@@ -354,7 +354,7 @@ export class Core {
       order.kind === "lru"
         ? 0
         : exports.kvOrderBytes(shape.blocks, ORDER_KINDS.indexOf(order.kind), order.history);
-    const addOns = addOnsOf(exports, shape);
+    const addOns = addOnsOf(this, shape);
     const regions = 1 + Number(orderBytes > 0) + addOns.length;
     if (exports.coreRegions() > MAX_REGIONS - regions) {
       throw statusError(-2, `kvCache with its order and add-ons needs ${regions} regions`);

@@ -409,6 +409,27 @@ export interface LaneExports {
   lanesValidateAll(arena: number): number;
 }
 
+export interface OutsideExports {
+  hasherBytes(): number;
+  hasherStart(hasher: number, key: number): void;
+  hasherUpdate(hasher: number, from: number, bytes: number): void;
+  hasherEnd(hasher: number, out: number): void;
+  kvContentBytes(blocks: number, scopes: number): number;
+  kvContentCreate(kv: number, scopes: number, domainKey: number, fingerprint: number): number;
+  kvContent(kv: number): number;
+  kvContentScope(kv: number, namespace: number, list: number, bytes: number, root: number): number;
+  kvContentKeys(kv: number, sequence: number, from: number, count: number, out: number): number;
+  kvContentKey(kv: number, block: number, out: number): number;
+  kvContentChunk(
+    kv: number,
+    tokens: number,
+    count: number,
+    extras: number,
+    bytes: number,
+    out: number,
+  ): number;
+}
+
 export interface CoreExports
   extends
     MemoryExports,
@@ -419,4 +440,5 @@ export interface CoreExports
     PageSetExports,
     SchedulingExports,
     SelectionExports,
-    LaneExports {}
+    LaneExports,
+    OutsideExports {}

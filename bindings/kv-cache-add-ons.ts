@@ -1,5 +1,6 @@
 /** Parts of a KV cache that only those pay for who ask for them: a region of memory each. */
-import type { CoreExports } from "./exports.js";
+import { createContentKeys } from "./content-keys.js";
+import type { Core } from "./core.js";
 import type { KvCacheShape } from "./kv-cache-options.js";
 
 export interface AddOn {
@@ -10,12 +11,19 @@ export interface AddOn {
 }
 
 /** The add-ons that options ask for, in the order in which they are to be made. */
-export function addOnsOf(exports: CoreExports, shape: KvCacheShape): AddOn[] {
+export function addOnsOf(core: Core, shape: KvCacheShape): AddOn[] {
+  const { exports } = core;
   const addOns: AddOn[] = [];
   if (shape.partialReuse > 0)
     addOns.push({
       bytes: exports.kvChildrenBytes(shape.blocks),
       create: (kv) => exports.kvChildrenCreate(kv, shape.partialReuse),
+    });
+  const { contentKeys } = shape;
+  if (contentKeys)
+    addOns.push({
+      bytes: exports.kvContentBytes(shape.blocks, contentKeys.scopes),
+      create: (kv) => createContentKeys(core, kv, contentKeys),
     });
   return addOns;
 }

@@ -1,5 +1,6 @@
 /** What a KV cache is made with and what it says of itself: ids, options, figures. */
 import type { BlockOrderKind, BlockOrderOptions } from "./block-order.js";
+import type { ContentKeyOptions, ContentKeyShape } from "./content-keys.js";
 
 /** A physical block, 0 <= id < blocks. */
 export type BlockId = number & { readonly brand?: "BlockId" };
@@ -45,11 +46,14 @@ export interface KvCacheOptions {
    * whole blocks only.
    */
   partialReuse?: number;
+  /** What the names of cached blocks for the outside depend on; 40 bytes a block. Default: there are none. */
+  contentKeys?: ContentKeyOptions;
 }
 
 /** Options with everything filled in. */
-export type KvCacheShape = Required<Omit<KvCacheOptions, "evictionOrder">> & {
+export type KvCacheShape = Required<Omit<KvCacheOptions, "evictionOrder" | "contentKeys">> & {
   evictionOrder: Required<BlockOrderOptions>;
+  contentKeys: ContentKeyShape | undefined;
 };
 
 export interface OpenOptions {

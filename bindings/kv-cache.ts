@@ -11,6 +11,7 @@
  * (arXiv 2309.06180).
  */
 import { type BlockOrderKind, blockOrderShape, ORDER_KINDS, ADVICE_KINDS } from "./block-order.js";
+import { ContentKeys, contentKeyShape } from "./content-keys.js";
 import type { Core } from "./core.js";
 import { invalidArgument, QuartermasterError, requireInteger, statusError } from "./errors.js";
 import { TRANSFER_WORDS } from "./plan.js";
@@ -75,6 +76,8 @@ export class KvCache {
   readonly sharedProbe: boolean;
   /** What its eviction order goes by. */
   readonly evictionOrder: BlockOrderKind;
+  /** Its content keys, if it was made with `contentKeys`. */
+  readonly content: ContentKeys | undefined;
 
   /** Made by `core.kvCache(...)`. */
   constructor(core: Core, pointer: number) {
@@ -87,6 +90,7 @@ export class KvCache {
     this.maxSequenceTokens = header[Header.maxSequenceTokens];
     this.sharedProbe = core.exports.kvCacheProbeIndex(pointer) !== 0;
     this.evictionOrder = ORDER_KINDS[core.exports.kvOrderKind(pointer)];
+    this.content = core.exports.kvContent(pointer) === 0 ? undefined : new ContentKeys(this);
   }
 
   /** Checks options and fills in defaults. */
@@ -105,6 +109,7 @@ export class KvCache {
       evictionOrder: blockOrderShape(options.evictionOrder, blocks),
       partialReuse: requireInteger("partialReuse", options.partialReuse ?? 0, 0, options.blockSize ?? 16),
       retainBlocks: requireInteger("retainBlocks", options.retainBlocks ?? blocks, 0, blocks),
+      contentKeys: contentKeyShape(options.contentKeys),
     };
     if ((shape.blockSize & (shape.blockSize - 1)) !== 0) {
       throw invalidArgument("blockSize", shape.blockSize, "a power of two from 1 to 256");
@@ -330,6 +335,16 @@ export class KvCache {
       );
     this.core.call(() => this.core.exports.kvAdvance(this.pointer, nowUs), "advance");
     return this.core.exports.kvNextDeadlineUs(this.pointer);
+  }
+
+  /**
+   * Names of the sequence's cached blocks for the outside, [n][32] bytes, from table entry `from` on. Throws
+   * UNKNOWN_SEQUENCE, UNSUPPORTED for a cache without `contentKeys`.
+   */
+  contentKeys(sequence: SequenceId, from = 0): Uint8Array {
+    if (!this.content)
+      throw new QuartermasterError("UNSUPPORTED", "contentKeys: the cache was created without contentKeys");
+    return this.content.ofSequence(sequence, from);
   }
 
   /** Forgets every cached block that no sequence holds; returns how many. */

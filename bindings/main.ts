@@ -1,6 +1,15 @@
 /** quartermaster: what stays in memory and what runs next, for LLM inference engines. */
 export { type BlockOrderKind, type BlockOrderOptions } from "./block-order.js";
 export { type Advice, PageSet, type PageSetOptions } from "./page-set.js";
+export {
+  type ChunkExtras,
+  type ContentItem,
+  type ContentKeyOptions,
+  ContentKeys,
+  type ContentScope,
+  modelFingerprint,
+  type ModelFingerprint,
+} from "./content-keys.js";
 export { ABI_VERSION, Core, type CoreOptions, type SharedCore } from "./core.js";
 export type { BatchRegion } from "./batch-region.js";
 export { type Drafter, promptLookup, type PromptLookupOptions } from "./drafting.js";
@@ -68,6 +77,7 @@ export {
 export type { Executor, ExecutorDescription, RowContext, SamplingOptions, StepResult } from "./executor.js";
 export type { CoreExports } from "./exports.js";
 export { FreeExtents, type Extent, type Fit, type FreeExtentsOptions } from "./free-extents.js";
+export { keyedHash } from "./keyed-hash.js";
 export { KvCache } from "./kv-cache.js";
 export {
   type BlockId,

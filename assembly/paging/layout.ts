@@ -115,6 +115,8 @@ export class KvCache {
   matchedParent: u32;
   /** Address of the lists of children (children.ts), 0: none. */
   children: u32;
+  /** Address of the content keys, 0: none (content-keys.ts). */
+  content: u32;
 }
 
 
@@ -326,4 +328,5 @@ export function kvLayOut(
   kv.input = <u32>at;
   kv.probeIndex = 0;
   kv.stagedSequence = 0;
+  kv.content = 0;
 }

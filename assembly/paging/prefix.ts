@@ -15,6 +15,7 @@
  */
 import { chainKey, digestTokens, rootKey } from "../memory/hash";
 import { orderEnter, orderLeave } from "../orders/order";
+import { contentEnter } from "./content-keys";
 import { Block, BlockId, block, KvCache, MATCH_GROUP, NONE, orderOf, ROOT, tokensOf } from "./layout";
 import { childrenEnter, childrenLeave } from "./children";
 import { evictableToFree, isCached, isFirst, loseChild, nextVictim, takeFree } from "./pool";
@@ -157,6 +158,7 @@ export function publish(kv: KvCache, id: BlockId, parent: u32): BlockId {
   if (kv.children != 0) childrenEnter(kv, id, parent);
   if (kv.order != 0) orderEnter(orderOf(kv), id, isFirst(parent) ? NONE : parent, key);
   if (kv.probeIndex != 0) announce(kv, key, id);
+  if (kv.content != 0) contentEnter(kv, id);
   return id;
 }
 

@@ -1,0 +1,106 @@
+/**
+ * What the outside knows of a KV cache: content keys, and the keyed hash behind them. Keys and digests are 32 bytes.
+ */
+import { ARENA, arenaTake, RegionKind } from "../memory/arena";
+import { copyDigest, HASHER_BYTES, hashEnd, hashStart, hashUpdate } from "../memory/blake3";
+import { INVALID_ARGUMENT, NOT_FOUND, OK, OUT_OF_MEMORY, Status, UNKNOWN_SEQUENCE } from "../memory/status";
+import {
+  contentBytes,
+  contentChunk,
+  contentCreate,
+  contentKey,
+  contentScope,
+  MAX_SCOPES,
+} from "../paging/content-keys";
+import { block, KvCache, MAX_BLOCKS, MAX_NAMESPACE, SLOT_MASK, tableOf } from "../paging/layout";
+import { isCached } from "../paging/pool";
+import { isOpen, sequenceOf } from "../paging/sequences";
+
+/** Bytes of a hasher, 8-byte aligned: BLAKE3, keyed mode, fed in pieces. */
+export function hasherBytes(): u32 {
+  return <u32>HASHER_BYTES;
+}
+
+export function hasherStart(hasher: usize, key: usize): void {
+  hashStart(hasher, key);
+}
+
+export function hasherUpdate(hasher: usize, from: usize, bytes: u32): void {
+  hashUpdate(hasher, from, bytes);
+}
+
+export function hasherEnd(hasher: usize, out: usize): void {
+  hashEnd(hasher, out);
+}
+
+/** Bytes of content keys for so many blocks, and namespaces that are given a scope; or INVALID_ARGUMENT. */
+export function kvContentBytes(blocks: u32, scopes: u32): f64 {
+  if (blocks > MAX_BLOCKS || scopes > MAX_SCOPES) return INVALID_ARGUMENT;
+  return <f64>contentBytes(blocks, scopes);
+}
+
+/** Gives a cache content keys, in a region of their own. `domainKey` and `fingerprint`: addresses of 32 bytes each. */
+export function kvContentCreate(cache: usize, scopes: u32, domainKey: usize, fingerprint: usize): Status {
+  const kv = changetype<KvCache>(cache);
+  if (kv.content != 0 || scopes > MAX_SCOPES) return INVALID_ARGUMENT;
+  const at = arenaTake(ARENA, RegionKind.CacheAddOn, contentBytes(kv.blockCount, scopes));
+  if (at == 0) return OUT_OF_MEMORY;
+  contentCreate(kv, at, scopes, domainKey, fingerprint);
+  return OK;
+}
+
+/** Address of the cache's content keys, or 0. */
+export function kvContent(cache: usize): usize {
+  return changetype<KvCache>(cache).content;
+}
+
+/**
+ * Says what a namespace is called outside: a scope of `bytes` bytes at `list` (docs/abi.md). Once for each namespace,
+ * before it is used. INVALID_ARGUMENT when it has another scope, OUT_OF_MEMORY when there is no room for one more.
+ * `root`: 32 bytes of scratch, which get the namespace's root key.
+ */
+export function kvContentScope(cache: usize, namespace: u32, list: usize, bytes: u32, root: usize): Status {
+  const kv = changetype<KvCache>(cache);
+  if (kv.content == 0 || namespace > MAX_NAMESPACE) return INVALID_ARGUMENT;
+  return contentScope(kv, namespace, list, bytes, root);
+}
+
+/**
+ * Writes the keys of the cached blocks among `count` entries of a sequence's table from `from` on to `out`. Returns how
+ * many there are.
+ */
+export function kvContentKeys(cache: usize, handle: u32, from: u32, count: u32, out: usize): i32 {
+  const kv = changetype<KvCache>(cache);
+  if (kv.content == 0) return INVALID_ARGUMENT;
+  if (!isOpen(kv, handle)) return UNKNOWN_SEQUENCE;
+  const published = sequenceOf(kv, handle).published;
+  const cached: u32 = from >= published ? 0 : min(count, published - from);
+  const entries = tableOf(kv, handle & SLOT_MASK) + ((<usize>from) << 2);
+  for (let i: u32 = 0; i < cached; i++)
+    copyDigest(out + ((<usize>i) << 5), contentKey(kv, load<u32>(entries + ((<usize>i) << 2))));
+  return <i32>cached;
+}
+
+/** Writes the key of a cached block to `out`; NOT_FOUND when it is not cached. */
+export function kvContentKey(cache: usize, id: u32, out: usize): Status {
+  const kv = changetype<KvCache>(cache);
+  if (kv.content == 0) return INVALID_ARGUMENT;
+  if (id >= kv.blockCount || !isCached(block(kv, id))) return NOT_FOUND;
+  copyDigest(out, contentKey(kv, id));
+  return OK;
+}
+
+/** Writes the key of `count` tokens by themselves, with extras of `bytes` bytes, to `out`. */
+export function kvContentChunk(
+  cache: usize,
+  tokens: usize,
+  count: u32,
+  extras: usize,
+  bytes: u32,
+  out: usize,
+): Status {
+  const kv = changetype<KvCache>(cache);
+  if (kv.content == 0) return INVALID_ARGUMENT;
+  contentChunk(kv, tokens, count, extras, bytes, out);
+  return OK;
+}
