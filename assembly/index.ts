@@ -5,6 +5,7 @@ export * from "./exports/views";
 export * from "./exports/paging";
 export * from "./exports/isolation";
 export * from "./exports/pages";
+export * from "./exports/keyed-pools";
 export * from "./exports/scheduling";
 export * from "./exports/selection";
 export * from "./exports/lanes";

@@ -12,6 +12,7 @@ import { LaneArena, type LaneArenaOptions } from "./eviction/lanes.js";
 import { Selection, type SelectionOptions } from "./eviction/select.js";
 import type { CoreExports } from "./exports.js";
 import { FreeExtents, type FreeExtentsOptions } from "./free-extents.js";
+import { KeyedPool, type KeyedPoolOptions } from "./keyed-pool.js";
 import { KvCache } from "./kv-cache.js";
 import { addOnsOf } from "./kv-cache-add-ons.js";
 import { type KvCacheOptions } from "./kv-cache-options.js";
@@ -54,6 +55,7 @@ const RegionKind = {
   Selection: 7,
   Lanes: 9,
   PageSet: 10,
+  KeyedPool: 13,
 } as const;
 
 export interface CoreOptions {
@@ -105,6 +107,7 @@ export class Core {
   readonly schedulers: Scheduler[] = [];
   readonly selections: Selection[] = [];
   readonly pageSets: PageSet[] = [];
+  readonly keyedPools: KeyedPool[] = [];
   readonly laneArenas: LaneArena[] = [];
   #poison: unknown = undefined;
   #closed = false;
@@ -400,6 +403,16 @@ export class Core {
     return set;
   }
 
+  /** A block pool whose keys come from outside. */
+  keyedPool(options: KeyedPoolOptions): KeyedPool {
+    const { blocks, keyBytes, batch } = KeyedPool.shape(options);
+    this.#makeRoom(this.exports.keyedPoolBytes(blocks, keyBytes, batch), "keyedPool");
+    this.call(() => this.exports.keyedPoolCreate(blocks, keyBytes, batch), "keyedPool");
+    const pool = new KeyedPool(this, this.#lastPointer());
+    this.keyedPools.push(pool);
+    return pool;
+  }
+
   /** A scheduler over a cache of this core. */
   scheduler(options: SchedulerOptions): Scheduler {
     const { exports } = this;
@@ -451,6 +464,7 @@ export class Core {
     for (const extents of this.freeExtentSets) extents.validate();
     for (const cache of this.kvCaches) cache.validate();
     for (const set of this.pageSets) set.validate();
+    for (const pool of this.keyedPools) pool.validate();
     for (const scheduler of this.schedulers) scheduler.validate();
     for (const arena of this.laneArenas) arena.validate();
   }
@@ -588,6 +602,7 @@ export class Core {
         this.schedulers,
         this.selections,
         this.pageSets,
+        this.keyedPools,
         this.laneArenas,
       ].flatMap((structures) => structures.map(({ pointer }) => pointer)),
     );
@@ -615,6 +630,8 @@ export class Core {
         this.selections.push(new Selection(this, pointer));
       } else if (kind === RegionKind.PageSet) {
         this.pageSets.push(new PageSet(this, pointer));
+      } else if (kind === RegionKind.KeyedPool) {
+        this.keyedPools.push(new KeyedPool(this, pointer));
       } else if (kind === RegionKind.Lanes) {
         const kv = new Uint32Array(this.memory.buffer, pointer, 1)[0];
         const cache = this.kvCaches.find((candidate) => candidate.pointer === kv);

@@ -181,6 +181,19 @@ export interface PageSetExports {
   pageSetValidate(set: number): number;
 }
 
+export interface KeyedPoolExports {
+  keyedPoolBytes(blocks: number, keyBytes: number, batch: number): number;
+  keyedPoolCreate(blocks: number, keyBytes: number, batch: number): number;
+  keyedPoolFits(pool: number, touched: number, needed: number): number;
+  keyedPoolAllocate(pool: number, touched: number, taken: number): number;
+  keyedPoolRelease(pool: number, count: number): number;
+  keyedPoolEnterKeys(pool: number, group: number, length: number, count: number): number;
+  keyedPoolFindKeys(pool: number, group: number, length: number, count: number, all: number): number;
+  keyedPoolDropKeys(pool: number, count: number): number;
+  keyedPoolSetAside(pool: number, id: number, aside: number): number;
+  keyedPoolValidate(pool: number): number;
+}
+
 export interface SchedulingExports {
   schedulerRegionBytes(
     kv: number,
@@ -438,6 +451,7 @@ export interface CoreExports
     PagingExports,
     IsolationExports,
     PageSetExports,
+    KeyedPoolExports,
     SchedulingExports,
     SelectionExports,
     LaneExports,

@@ -1,5 +1,6 @@
 /** quartermaster: what stays in memory and what runs next, for LLM inference engines. */
 export { type BlockOrderKind, type BlockOrderOptions } from "./block-order.js";
+export { type KeyedAllocation, KeyedPool, type KeyedPoolOptions } from "./keyed-pool.js";
 export { type Advice, PageSet, type PageSetOptions } from "./page-set.js";
 export {
   type ChunkExtras,

@@ -58,6 +58,7 @@ export const enum RegionKind {
   CacheAddOn = 11,
   /** What an add-on of a scheduler keeps. */
   SchedulerAddOn = 12,
+  KeyedPool = 13,
 }
 
 

@@ -252,6 +252,46 @@ QM_API int qm_index_range(qm_core* core, qm_index index, uint64_t lowest, uint64
                           uint64_t* keys, uint64_t* values);
 QM_API int qm_index_size(qm_core* core, qm_index index);
 
+/* ---- keyed pool ------------------------------------------------------------------------------------------------ */
+
+/* A block pool for engines that hash blocks themselves and keep their own block tables: blocks go out in id order, then
+ * the one released longest ago; a block keeps its key until it is taken; of several blocks with one key the oldest is
+ * found; keys are compared whole. */
+typedef uint32_t qm_keyed_pool;
+/* blocks: 1 to 2^27, all free. key_bytes: of the longest key, 8 to 1024, a multiple of 8. batch: keys of one call, 1 to
+ * blocks. */
+QM_API int qm_keyed_pool_create(qm_core* core, uint32_t blocks, uint32_t key_bytes, uint32_t batch,
+                                qm_keyed_pool* pool);
+QM_API qm_keyed_pool qm_keyed_pool_at(qm_core* core, uint32_t position);
+
+/* Where a pool lies; valid as long as the core. Words of header and blocks: docs/abi.md, "Keyed pool". */
+typedef struct qm_keyed_view {
+  const uint32_t* header;
+  const uint8_t* blocks; /* [header[0]] of `stride` bytes each */
+  uint32_t stride;
+  uint32_t* ids;  /* [header[0]] block ids in, and out; bit 31: the block has lost a key by the call */
+  uint8_t* input; /* [batch][key_bytes] keys in */
+} qm_keyed_view;
+QM_API int qm_keyed_pool_view(qm_core* core, qm_keyed_pool pool, qm_keyed_view* view);
+
+/* QM_OK when `needed` blocks would be free beside the first `touched` ids, else QM_OUT_OF_BLOCKS. */
+QM_API int qm_keyed_pool_fits(qm_core* core, qm_keyed_pool pool, uint32_t touched, uint32_t needed);
+/* References the first `touched` ids, and takes `taken` blocks into ids; or neither. Returns how many lost a key. */
+QM_API int qm_keyed_pool_allocate(qm_core* core, qm_keyed_pool pool, uint32_t touched, uint32_t taken);
+/* One reference less for each of `count` ids, in order of eviction. */
+QM_API int qm_keyed_pool_release(qm_core* core, qm_keyed_pool pool, uint32_t count);
+/* Gives `count` ids the keys at input, `length` bytes each. */
+QM_API int qm_keyed_pool_enter_keys(qm_core* core, qm_keyed_pool pool, uint32_t group, uint32_t length,
+                                    uint32_t count);
+/* The oldest block of each of `count` keys at input, into ids: up to the first that none has, or, with `all`, 2^32 - 1
+ * for it. Returns how many were found. */
+QM_API int qm_keyed_pool_find_keys(qm_core* core, qm_keyed_pool pool, uint32_t group, uint32_t length,
+                                   uint32_t count, int all);
+/* Takes the keys of `count` ids away; returns how many had one, and marks them. */
+QM_API int qm_keyed_pool_drop_keys(qm_core* core, qm_keyed_pool pool, uint32_t count);
+/* Takes a free block out of circulation (aside not 0), or puts such a block back. */
+QM_API int qm_keyed_pool_set_aside(qm_core* core, qm_keyed_pool pool, uint32_t block, int aside);
+
 #ifdef __cplusplus
 }
 #endif
