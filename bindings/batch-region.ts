@@ -158,16 +158,15 @@ export class BatchRegion {
     let entries = 0;
     for (let from = 0; from < source.length;) {
       const { records, entryKeys, entryValues } = this.#live();
-      const count = Math.min(REGION_OPERATIONS, source.length - from);
+      const count = source.countFitting(from, REGION_OPERATIONS, REGION_ENTRIES);
       const words = source.words.subarray(from * RECORD_WORDS, (from + count) * RECORD_WORDS);
       records.set(words);
-      // Fewer are run when the entries of a scan might not fit what the others have left.
-      const done = this.#run(count);
-      words.set(records.subarray(0, done * RECORD_WORDS));
-      const found = source.markScans(from, from + done, entries);
+      this.#run(count);
+      words.set(records.subarray(0, count * RECORD_WORDS));
+      const found = source.markScans(from, from + count, entries);
       source.appendEntries(entryKeys, entryValues, entries, found);
       entries += found;
-      from += done;
+      from += count;
     }
   }
 

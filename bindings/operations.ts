@@ -14,6 +14,8 @@ const enum Kind {
   Scan = 5,
 }
 
+/** Operations whose places the core finds together (assembly/index/probe.ts). */
+const PROBES = 8;
 /** u32 words of a record: operation, status, key, value, expected (assembly/index/batch.ts). */
 export const RECORD_WORDS = 8;
 const [OPERATION, STATUS, KEY, VALUE, EXPECTED] = [0, 1, 2, 4, 6];
@@ -151,6 +153,22 @@ export class Operations {
     const { scanKeys, scanValues } = this;
     const start = this.scanStarts[i];
     return Array.from({ length: this.status(i) }, (_, k) => [scanKeys[start + k], scanValues[start + k]]);
+  }
+
+  /**
+   * How many operations from `from` on, `most` at most, ask for no more than `entries` entries together, in whole
+   * groups of eight, which the core probes together, if that leaves any. One scan always fits.
+   */
+  countFitting(from: number, most: number, entries: number): number {
+    const end = Math.min(this.#length, from + most);
+    const { words } = this;
+    let room = entries;
+    for (let i = from; i < end; i++) {
+      if (words[i * RECORD_WORDS + OPERATION] !== Kind.Scan) continue;
+      room -= words[i * RECORD_WORDS + VALUE];
+      if (room < 0) return i - from < PROBES ? i - from : (i - from) & -PROBES;
+    }
+    return end - from;
   }
 
   /** Notes where the entries of the scans among operations `from` to `to` start; returns how many they are. */

@@ -22,39 +22,14 @@ import {
   stripe,
   valuePtr,
 } from "./layout";
+import { askPlaces, askScans } from "./ahead";
+import { Operation, OPERATION_BYTES, OperationRecord } from "./operation";
 import { hintedLeaf, hintedSlot, hintsOf, PROBES, probeLeaves } from "./probe";
 import { indexPut } from "./put";
 import { heightOf, rankNear } from "./rank";
 import { indexGet, provenLeaf, readLeaf } from "./read";
 import { indexRange, rangeFrom, rangeOptimistic } from "./scan";
 import { indexCompareExchange, indexFetchAdd } from "./update";
-
-/** What an operation record asks for. */
-export const enum Operation {
-  Get = 0,
-  Put = 1,
-  Delete = 2,
-  FetchAdd = 3,
-  CompareExchange = 4,
-  Scan = 5,
-}
-
-/** One operation of `indexApply`, 32 bytes. */
-
-@unmanaged
-export class OperationRecord {
-  operation: u32;
-  /** Result as of the single call: 1 or 0, a refusal, or the entries of a scan. */
-  status: i32;
-  key: u64;
-  /** In: value, summand or most entries. Out: value read (Get), value before (FetchAdd). */
-  value: u64;
-  /** Expected value of CompareExchange. */
-  expected: u64;
-}
-
-// @ts-ignore: decorator
-@inline export const OPERATION_BYTES: usize = 32;
 
 /** In the paper's protocol readers lock their way down; there is nothing to find ahead. */
 // @ts-ignore: decorator
@@ -173,7 +148,10 @@ export function indexSetMany(ptr: usize, keys: usize, values: usize, count: u32)
     const lane = i & (PROBES - 1);
     const key = load<u64>(keys + ((<usize>i) << 3));
     const value = load<u64>(values + ((<usize>i) << 3));
-    if (i < grouped && lane == 0) probeLeaves(index, keys + ((<usize>i) << 3), 8, hints);
+    if (i < grouped && lane == 0) {
+      probeLeaves(index, keys + ((<usize>i) << 3), 8, hints);
+      askPlaces(index, own, hints);
+    }
     const status =
       i < grouped
         ? putFrom(index, own, hintedLeaf(hints, lane), hintedSlot(hints, lane), key, value)
@@ -223,8 +201,10 @@ export function indexApply(
   for (let i: u32 = 0; i < count; i++) {
     const at = records + <usize>i * OPERATION_BYTES;
     const lane = i & (PROBES - 1);
-    if (i < grouped && lane == 0)
+    if (i < grouped && lane == 0) {
       probeLeaves(index, at + offsetof<OperationRecord>("key"), OPERATION_BYTES, hints);
+      askScans(index, own, hints, at);
+    }
     const record = changetype<OperationRecord>(at);
     const leaf = i < grouped ? hintedLeaf(hints, lane) : 0;
     const near = i < grouped ? hintedSlot(hints, lane) : 0;

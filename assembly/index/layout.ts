@@ -1,7 +1,7 @@
 /**
  * OrderedIndex: records and geometry of the B-skiplist.
  *
- *   header (Index, 128 B) | stripes [1 or MAX_WORKERS], 128 B each
+ *   header (Index, 128 B) | stripes [1 or MAX_WORKERS], 192 B each
  *   nodes [nodeCapacity], nodeBytes each, 64-byte aligned:
  *
  *     0  lock u64        reader-writer lock and version (memory/locks.ts); unused in a private index
@@ -32,7 +32,7 @@ import { MAX_WORKERS } from "../memory/workers";
 // @ts-ignore: decorator
 @inline const HEADER_BYTES: usize = 128;
 // @ts-ignore: decorator
-@inline const STRIPE_BYTES: usize = 128;
+@inline const STRIPE_BYTES: usize = 192;
 
 /** Who may use an index at the same time. */
 export const enum Mode {
@@ -84,7 +84,9 @@ export class Stripe {
   /** Where a shared index hands a value out. */
   result: u64;
   result2: u64;
-  /** Leaves and slots found ahead for a group of keys (probe.ts), 48 B. */
+  /** Sum of what has been asked for ahead (ahead.ts); nobody reads it. */
+  asked: u64;
+  /** Leaves and slots found ahead for a group of keys (probe.ts), 48 B, and where their scans go on (ahead.ts), 64 B. */
   hintedLeaves: u32;
 }
 

@@ -109,11 +109,38 @@ function copyRun(
     if (keyAt(at, from) > highest) return 0;
     length = rankAmong(<u32>(keyPtr(at, from) - keyPtr(0, 0)), highest, length) + 1;
   }
-  copyWords(keysPtr, keyPtr(at, from), length);
   const values = valuePtr(index, at, from);
-  if (index.valueBytes == 8) copyWords(valuesPtr, values, length);
-  else widen(valuesPtr, values, length);
+  if (index.valueBytes == 8) {
+    copyEntries(keysPtr, keyPtr(at, from), valuesPtr, values, length);
+  } else {
+    copyWords(keysPtr, keyPtr(at, from), length);
+    widen(valuesPtr, values, length);
+  }
   return length;
+}
+
+/** Copies `count` keys and as many values of 8 bytes, in one loop: its end is mispredicted once, not twice. */
+// @ts-ignore: decorator
+@inline
+function copyEntries(keysTo: usize, keysFrom: usize, valuesTo: usize, valuesFrom: usize, count: u32): void {
+  if (ASC_FEATURE_SIMD) {
+    for (let left = count >> 2; left > 0; left--) {
+      v128.store(keysTo, v128.load(keysFrom));
+      v128.store(keysTo, v128.load(keysFrom, 16), 16);
+      v128.store(valuesTo, v128.load(valuesFrom));
+      v128.store(valuesTo, v128.load(valuesFrom, 16), 16);
+      keysTo += 32;
+      keysFrom += 32;
+      valuesTo += 32;
+      valuesFrom += 32;
+    }
+    count &= 3;
+  }
+  const end = keysTo + ((<usize>count) << 3);
+  for (; keysTo < end; keysTo += 8, keysFrom += 8, valuesTo += 8, valuesFrom += 8) {
+    store<u64>(keysTo, load<u64>(keysFrom));
+    store<u64>(valuesTo, load<u64>(valuesFrom));
+  }
 }
 
 /** Copies u64 words: runs this short are copied faster here than by a call of memory.copy. */
@@ -121,13 +148,6 @@ function copyRun(
 @inline
 function copyWords(to: usize, from: usize, count: u32): void {
   const end = to + ((<usize>count) << 3);
-  if (ASC_FEATURE_SIMD) {
-    while (to + 16 <= end) {
-      v128.store(to, v128.load(from));
-      to += 16;
-      from += 16;
-    }
-  }
   for (; to < end; to += 8, from += 8) store<u64>(to, load<u64>(from));
 }
 

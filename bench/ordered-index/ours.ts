@@ -1,5 +1,5 @@
 /** Our index under a workload: through batches, and through single calls. */
-import { Core, type IndexMode, Operations, type OrderedIndex } from "../../bindings/main.js";
+import { Core, type IndexMode, type Operations, type OrderedIndex } from "../../bindings/main.js";
 import type { MakeReplayer, Replayer } from "./replay.js";
 import { Kind, type Phase, type Workload } from "./workload.js";
 
@@ -66,21 +66,28 @@ abstract class OurReplayer implements Replayer {
   }
 }
 
+/** Signed, so that summing them stays within 32-bit integers. */
+function signedHalvesOf(keys: BigUint64Array): Int32Array {
+  return new Int32Array(keys.buffer, keys.byteOffset, keys.length * 2);
+}
+
 function halvesOf(keys: BigUint64Array): Uint32Array {
   return new Uint32Array(keys.buffer, keys.byteOffset, keys.length * 2);
 }
 
 /** Sums the low halves of `count` entries. */
 function sumEntries(keys: BigUint64Array, values: BigUint64Array, count: number): number {
-  const [keyHalves, valueHalves] = [halvesOf(keys), halvesOf(values)];
+  const [keyHalves, valueHalves] = [signedHalvesOf(keys), signedHalvesOf(values)];
   let sum = 0;
   for (let i = 0; i < count * 2; i += 2) sum = (sum + keyHalves[i] + valueHalves[i]) | 0;
   return sum;
 }
 
-/** `setMany` to load, `getMany` where there are only reads, recorded operations for the rest. */
+/**
+ * `setMany` to load, `getMany` where there are only reads, for the rest operations recorded straight into core memory,
+ * where their results are read as well.
+ */
 export class BatchReplayer extends OurReplayer {
-  readonly #operations = new Operations(BATCH);
   #onlyReads = false;
 
   override loadRange(from: number, to: number): void {
@@ -95,11 +102,22 @@ export class BatchReplayer extends OurReplayer {
 
   override run(from: number, to: number): number {
     let sum = 0;
-    for (let at = from; at < to; at += BATCH) {
-      const end = Math.min(to, at + BATCH);
+    for (let at = from, end: number; at < to; at = end) {
+      end = this.#onlyReads ? Math.min(to, at + BATCH) : this.#endOfBatch(at, Math.min(to, at + BATCH));
       sum = (sum + (this.#onlyReads ? this.#getMany(at, end) : this.#apply(at, end))) | 0;
     }
     return sum;
+  }
+
+  /** As many operations as the region has room for what their scans may find, in whole groups of eight. */
+  #endOfBatch(from: number, to: number): number {
+    let room = this.index.region.operations.scanKeys.length;
+    for (let i = from; i < to; i++) {
+      const code = this.codes[i];
+      if ((code & 0xff) === Kind.Scan) room -= code >> 8;
+      if (room < 0) return from + ((i - from) & -8);
+    }
+    return to;
   }
 
   #getMany(from: number, to: number): number {
@@ -112,7 +130,8 @@ export class BatchReplayer extends OurReplayer {
 
   #apply(from: number, to: number): number {
     const { halves, codes } = this;
-    const operations = this.#operations;
+    const { region } = this.index;
+    const { operations } = region;
     operations.clear();
     for (let i = from; i < to; i++) {
       const [low, high] = [halves[i * 2], halves[i * 2 + 1]];
@@ -131,12 +150,11 @@ export class BatchReplayer extends OurReplayer {
           operations.putHalves(low, high, (low + 1) >>> 0, low === 0xffffffff ? high + 1 : high);
       }
     }
-    this.index.apply(operations);
-    return this.#sumResults(from, to);
+    region.apply();
+    return this.#sumResults(from, to, operations);
   }
 
-  #sumResults(from: number, to: number): number {
-    const operations = this.#operations;
+  #sumResults(from: number, to: number, operations: Operations): number {
     let sum = 0;
     let scanned = 0;
     for (let i = from; i < to; i++) {

@@ -2,13 +2,12 @@
 import { barPlot } from "../../sim/plot.js";
 import type { Report } from "../measure.js";
 import type { PhaseMedians, SubjectMedians } from "./rounds.js";
-import { JAVA, type Subject } from "./subjects.js";
+import { AUTHORS, JAVA, type Subject } from "./subjects.js";
 
 /**
  * Throughput of the B-skiplist authors' own C++ over that of Java's list, both run beside each other (uniform
- * keys, 1 M, one thread). Theirs is not run here: ours is compared by way of Java.
+ * keys, 1 M, one thread). Where theirs is not at hand, ours is compared by way of Java.
  */
-const AUTHORS = "B-skiplist, authors' C++";
 const AUTHORS_OVER_JAVA: Readonly<Record<string, number>> = { load: 6.7, c: 7.0, b: 5.2, e: 15.7, a: 5.0 };
 
 type PhaseName = PhaseMedians["phase"];
@@ -82,7 +81,7 @@ function compare(
   }
 }
 
-/** What the authors' code would do here if it kept its lead over Java's list. */
+/** What the authors' code would do here if it kept its lead over Java's list; nothing where it has run. */
 function authorsThroughput(
   results: readonly SubjectMedians[],
   suffix: string,
@@ -90,7 +89,8 @@ function authorsThroughput(
 ): number | undefined {
   const java = phaseOf(ofThreads(results, JAVA, 1), phase);
   const factor = AUTHORS_OVER_JAVA[phase];
-  return java === undefined || factor === undefined || !suffix.startsWith("uniform")
+  const run = ofThreads(results, AUTHORS, 1) !== undefined;
+  return run || java === undefined || factor === undefined || !suffix.startsWith("uniform")
     ? undefined
     : java.throughput * factor;
 }

@@ -55,6 +55,9 @@ export function shaped(nodeBytes: number, keysPerPromotion: number): Subject {
 
 export const JAVA = "java ConcurrentSkipListMap";
 export const ABSEIL = "absl::btree_map";
+export const AUTHORS = "authors' B-skiplist (C++)";
+/** Where a checkout of the authors' code lies; its folder bskiplist. */
+const AUTHORS_SOURCE = "QUARTERMASTER_BSKIPLIST";
 
 function works(command: string, ...flags: string[]): boolean {
   const { status, error, stderr } = spawnSync(command, flags, { encoding: "utf8" });
@@ -87,9 +90,9 @@ function javaPeer(folder: string): Subject[] {
 }
 
 function cppPeers(folder: string): Subject[] {
-  if (!works("g++", "--version")) return skipped(`${ABSEIL} and std::map`, "g++");
+  if (!works("g++", "--version")) return skipped(`${AUTHORS}, ${ABSEIL} and std::map`, "g++");
   const source = join(peers, "trees", "tree-replay.cpp");
-  const flags = ["-O3", "-march=native", "-std=c++17", source];
+  const flags = ["-O3", "-march=native", "-std=c++20", "-w", "-DNDEBUG", source];
   const subjects: Subject[] = [];
   const add = (name: string, program: string, ...more: string[]): boolean => {
     const path = join(folder, program);
@@ -101,6 +104,23 @@ function cppPeers(folder: string): Subject[] {
     skipped(ABSEIL, "the headers of Abseil (Debian: libabsl-dev)");
   else if (!add(ABSEIL, "absl-replay", "-DABSEIL", "-labsl_throw_delegate"))
     skipped(ABSEIL, "a linkable Abseil");
-  if (!add("std::map", "std-replay")) skipped("std::map", "a C++17 compiler");
+  if (!add("std::map", "std-replay")) skipped("std::map", "a C++20 compiler");
+  const authors = process.env[AUTHORS_SOURCE];
+  if (authors === undefined)
+    skipped(AUTHORS, `${AUTHORS_SOURCE}, the folder bskiplist of github.com/Ratbuyer/bskip_artifact`);
+  else if (!add(AUTHORS, "bskiplist-replay", ...authorsFlags(authors)))
+    skipped(AUTHORS, `a folder bskiplist that compiles at ${AUTHORS_SOURCE}`);
   return subjects;
+}
+
+function authorsFlags(folder: string): string[] {
+  const off = ["DEBUG", "CILK", "ENABLE_TRACE_TIMER", "CYCLE_TIMER", "CORRECTNESS"].map(
+    (name) => `-D${name}=0`,
+  );
+  const sources = ["constructor", "destructor", "insert", "value"].map((name) =>
+    join(folder, "src", `${name}.cpp`),
+  );
+  const external = join(folder, "external");
+  const include = [`-I${folder}`, "-isystem", join(external, "ParallelTools"), "-isystem", external];
+  return ["-DBSKIPLIST", ...off, ...include, ...sources, "-latomic", "-lpthread"];
 }

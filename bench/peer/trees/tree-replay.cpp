@@ -1,5 +1,6 @@
 // Replays a workload file (bench/ordered-index/workload.ts) against a C++ ordered map; prints its figures as one JSON
-// line. Usage: tree-replay FILE. Built with -DABSEIL for absl::btree_map, else it is std::map.
+// line. Usage: tree-replay FILE. Built with -DABSEIL for absl::btree_map, with -DBSKIPLIST beside a checkout of the
+// B-skiplist authors' code (github.com/Ratbuyer/bskip_artifact, folder bskiplist), else it is std::map.
 #include <malloc.h>
 #include <time.h>
 
@@ -9,12 +10,12 @@
 #include <cstdlib>
 #include <vector>
 
-#ifdef ABSEIL
+#if defined(BSKIPLIST)
+#include "include/BSkipList.hpp"
+#elif defined(ABSEIL)
 #include "absl/container/btree_map.h"
-using OrderedMap = absl::btree_map<uint64_t, uint64_t>;
 #else
 #include <map>
-using OrderedMap = std::map<uint64_t, uint64_t>;
 #endif
 
 namespace {
@@ -47,28 +48,69 @@ double Seconds(clockid_t clock) {
   return static_cast<double>(now.tv_sec) + static_cast<double>(now.tv_nsec) / 1e9;
 }
 
+#if defined(BSKIPLIST)
+/** As the authors' own driver sets it up: locks, 128 keys a node, one key promoted in 64. */
+class OrderedMap {
+ public:
+  void Put(uint64_t key, uint64_t value) { list_.insert({key, value}); }
+  uint32_t Find(uint64_t key) { return static_cast<uint32_t>(std::get<0>(list_.value(key))); }
+  uint32_t Scan(uint64_t key, uint32_t length) {
+    uint32_t sum = 0;
+    list_.map_range_length(key, length,
+                           [&sum](auto k, auto v) { sum += static_cast<uint32_t>(k) + static_cast<uint32_t>(std::get<0>(v)); });
+    return sum;
+  }
+  size_t Size() {
+    size_t size = 0;
+    list_.map_range_length(1, SIZE_MAX, [&size](auto, auto) { size++; });
+    return size;
+  }
+
+ private:
+  BSkip<BSkip_traits<true, 128, 64, uint64_t, uint64_t>> list_;
+};
+#else
+class OrderedMap {
+ public:
+  void Put(uint64_t key, uint64_t value) { map_.insert_or_assign(key, value); }
+  uint32_t Find(uint64_t key) {
+    const auto found = map_.find(key);
+    return found == map_.end() ? 0 : static_cast<uint32_t>(found->second);
+  }
+  uint32_t Scan(uint64_t key, uint32_t length) {
+    uint32_t sum = 0;
+    for (auto at = map_.lower_bound(key); length > 0 && at != map_.end(); ++at, --length)
+      sum += static_cast<uint32_t>(at->first) + static_cast<uint32_t>(at->second);
+    return sum;
+  }
+  size_t Size() { return map_.size(); }
+
+ private:
+#ifdef ABSEIL
+  absl::btree_map<uint64_t, uint64_t> map_;
+#else
+  std::map<uint64_t, uint64_t> map_;
+#endif
+};
+#endif
+
 uint32_t Run(OrderedMap& map, const Phase& phase, size_t from, size_t to) {
   uint32_t sum = 0;
   for (size_t i = from; i < to; i++) {
     const uint64_t key = phase.keys[i];
     const uint32_t code = phase.codes[i];
     switch (code & 0xff) {
-      case kRead: {
-        const auto found = map.find(key);
-        if (found != map.end()) sum += static_cast<uint32_t>(found->second);
+      case kRead:
+        sum += map.Find(key);
         break;
-      }
-      case kScan: {
-        uint32_t left = code >> 8;
-        for (auto at = map.lower_bound(key); left > 0 && at != map.end(); ++at, --left)
-          sum += static_cast<uint32_t>(at->first) + static_cast<uint32_t>(at->second);
+      case kScan:
+        sum += map.Scan(key, code >> 8);
         break;
-      }
       case kInsert:
-        map.insert_or_assign(key, key);
+        map.Put(key, key);
         break;
       default:
-        map.insert_or_assign(key, key + 1);
+        map.Put(key, key + 1);
     }
   }
   return sum;
@@ -100,7 +142,7 @@ int main(int argc, char** argv) {
   const size_t before = mallinfo2().uordblks;
   double cpu = Seconds(CLOCK_PROCESS_CPUTIME_ID);
   double wall = Seconds(CLOCK_MONOTONIC);
-  for (const uint64_t key : loaded) map.insert_or_assign(key, key);
+  for (const uint64_t key : loaded) map.Put(key, key);
   printf("{\"phases\":[{\"phase\":\"load\",\"operations\":%zu,\"cpuSeconds\":%.9f,\"wallSeconds\":%.9f,\"checksum\":0}",
          loaded.size(), Seconds(CLOCK_PROCESS_CPUTIME_ID) - cpu, Seconds(CLOCK_MONOTONIC) - wall);
   const double bytes = static_cast<double>(mallinfo2().uordblks - before);
@@ -120,6 +162,6 @@ int main(int argc, char** argv) {
     printf(",{\"phase\":\"%c\",\"operations\":%zu,\"cpuSeconds\":%.9f,\"wallSeconds\":%.9f,\"checksum\":%u,\"p50\":%.1f,\"p99\":%.1f}",
            phase.letter, phase.operations, cpuSeconds, wallSeconds, sum, Quantile(times, 0.5), Quantile(times, 0.99));
   }
-  printf("],\"bytesPerKey\":%.2f,\"size\":%zu}\n", bytes / static_cast<double>(loaded.size()), map.size());
+  printf("],\"bytesPerKey\":%.2f,\"size\":%zu}\n", bytes / static_cast<double>(loaded.size()), map.Size());
   return 0;
 }
