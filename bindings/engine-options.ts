@@ -1,5 +1,6 @@
 /** What an engine and its requests are asked for and what it reports: options, token events, step reports. */
 import type { Drafter } from "./drafting.js";
+import type { KeptCache } from "./eviction/kept-cache.js";
 import type { LaneArena } from "./eviction/lanes.js";
 import type { EvictionPolicy } from "./eviction/policy.js";
 import type { Executor, SamplingOptions } from "./executor.js";
@@ -20,7 +21,7 @@ export interface EngineOptions {
   onStep?: (report: StepReport) => void;
   /**
    * Room for the lanes of requests with `evict`: of the scheduler's cache, the executor's layers and KV heads, and as
-   * many sequences as the scheduler runs. Default none: such requests are refused.
+   * many sequences as the scheduler runs; one more for each kept cache. Default none: such requests are refused.
    */
   lanes?: LaneArena;
   /**
@@ -41,9 +42,21 @@ export interface GenerateRequest extends RequestOptions {
   ignoreEos?: boolean;
   /**
    * Decides which of its tokens stay cached; an object of this request's own. The request then neither reuses nor
-   * publishes cached blocks. Default none: every token stays.
+   * publishes cached blocks, unless `sharePrefix` is set. Default none: every token stays.
    */
   evict?: EvictionPolicy;
+  /**
+   * With `evict`: start from the longest cached prefix and publish the prompt's full blocks; what the policy keeps of them
+   * is copied to blocks of its own when it drops. Statistics of the last queries are measured as without; what a policy
+   * sums over all queries (StatMask.COLSUM) it gets of the computed ones alone. Default false.
+   */
+  sharePrefix?: boolean;
+  /** With `evict` or `from`: the last event carries what is left of the cache. Default false. */
+  keep?: boolean;
+  /**
+   * Go on from a kept cache, which is used up: `tokens` are what follows its tokens, and its policy drops on. Default none.
+   */
+  from?: KeptCache;
   /** Ends the request early; the stream then throws ABORTED. */
   signal?: AbortSignal;
 }
@@ -65,6 +78,8 @@ export interface TokenEvent {
   readonly finishReason: FinishReason | undefined;
   /** When the step that sampled it was committed, in microseconds of the engine's clock. */
   readonly timeUs: number;
+  /** The last event of a request with `keep`: the caller goes on from it, or closes it. */
+  readonly kept?: KeptCache;
 }
 
 export interface StepReport {

@@ -13,7 +13,9 @@ import type {
   TokenEvent,
 } from "./engine-options.js";
 import { invalidArgument, QuartermasterError } from "./errors.js";
+import { KeptCache } from "./eviction/kept-cache.js";
 import type { LaneArena } from "./eviction/lanes.js";
+import type { EvictionPolicy } from "./eviction/policy.js";
 import { ServedLanes } from "./eviction/serving.js";
 import type { Executor, RowContext, SamplingOptions, StepResult } from "./executor.js";
 import { Phase, type StepPlan } from "./plan.js";
@@ -34,6 +36,9 @@ interface Live {
   readonly text: TextStream;
   readonly events: TokenEvent[];
   readonly lanes: ServedLanes | undefined;
+  readonly keep: boolean;
+  /** Its last event, held back until its cache can be kept. */
+  finishing: TokenEvent | undefined;
   generated: number;
   done: boolean;
   error: unknown;
@@ -56,6 +61,8 @@ export class Engine {
   #loop: Promise<void> | undefined;
   #closed = false;
   #interrupt: (() => void) | undefined;
+  /** What waits for the end of the step in flight. */
+  readonly #between: (() => Promise<void>)[] = [];
 
   constructor(options: EngineOptions) {
     this.scheduler = options.scheduler;
@@ -86,6 +93,20 @@ export class Engine {
     return this.#stream(this.#submit(request));
   }
 
+  /**
+   * A copy of a kept cache: requests go on from either as if from both. Blocks are shared until they are written. Throws
+   * OUT_OF_SEQUENCES, OUT_OF_BLOCKS, CLOSED.
+   * @param policy of the same kind and options as the cache's
+   */
+  fork(kept: KeptCache, policy: EvictionPolicy): Promise<KeptCache> {
+    if (this.#closed) return Promise.reject(closedError());
+    return new Promise((resolve, reject) => {
+      this.#between.push(() => kept.fork(policy, this.executor).then(resolve, reject));
+      this.#interrupt?.();
+      this.#loop ??= this.#run();
+    });
+  }
+
   /** Ends every request with CLOSED, waits for the step in flight, and closes the executor. Idempotent. */
   async close(): Promise<void> {
     if (!this.#closed) {
@@ -109,13 +130,13 @@ export class Engine {
     }
     if (request.signal?.aborted) throw abortedError(request.signal);
     const sampling = resolveSampling(request.sampling);
-    const lanes = this.#lanesFor(request);
-    const id = this.scheduler.submit(
-      lanes === undefined ? request : { ...request, peakSlots: lanes.peakSlots, lastChunk: lanes.lastChunk },
-    );
-    const promptTokens = request.tokens.length;
+    const prompt =
+      request.from === undefined ? request.tokens : [...request.from.tokens, ...Array.from(request.tokens)];
+    const lanes = this.#lanesFor(request, prompt.length);
+    const id = this.#enter(request, prompt, lanes);
+    const promptTokens = prompt.length;
     const tokens = new Uint32Array(promptTokens + request.maxNewTokens);
-    tokens.set(request.tokens);
+    tokens.set(prompt);
     const eos = request.ignoreEos ? [] : (this.#options.eosTokenIds ?? []);
     const live: Live = {
       request: id,
@@ -128,6 +149,8 @@ export class Engine {
       text: new TextStream(stop),
       events: [],
       lanes,
+      keep: request.keep ?? false,
+      finishing: undefined,
       generated: 0,
       done: false,
       error: undefined,
@@ -140,6 +163,19 @@ export class Engine {
     this.#interrupt?.();
     this.#loop ??= this.#run();
     return live;
+  }
+
+  /** Submits to the scheduler, and says what the sequence of a request that drops tokens begins with. */
+  #enter(request: GenerateRequest, tokens: ArrayLike<number>, lanes: ServedLanes | undefined): RequestId {
+    const { from, keep = false, sharePrefix: share = false } = request;
+    if (lanes === undefined) return this.scheduler.submit(request);
+    const { peakSlots, lastChunk } = lanes;
+    const id = this.scheduler.submit({ ...request, tokens, peakSlots, lastChunk });
+    if (from === undefined && !keep && !share) return id;
+    const held = from?.take();
+    this.scheduler.lanes(id, { share, keep, ...(held && { sequence: held.sequence }) });
+    if (held) lanes.adopt(held);
+    return id;
   }
 
   async *#stream(live: Live): AsyncGenerator<TokenEvent> {
@@ -162,8 +198,9 @@ export class Engine {
     // The first step waits for the caller's other submissions of this turn.
     await Promise.resolve();
     try {
-      while (this.#live.size > 0) {
-        await this.#step();
+      while (this.#live.size > 0 || this.#between.length > 0) {
+        for (const job of this.#between.splice(0)) await job();
+        if (this.#live.size > 0) await this.#step();
         if (this.#nowUs() - yieldedUs > YIELD_AFTER_US) {
           await yieldToHost();
           yieldedUs = this.#nowUs();
@@ -171,6 +208,7 @@ export class Engine {
       }
     } catch (error) {
       for (const live of [...this.#live.values()]) this.#end(live, error);
+      for (const job of this.#between.splice(0)) await job();
     } finally {
       // At once, not a turn later: a request submitted in between would find a loop that has stopped looking.
       this.#loop = undefined;
@@ -255,17 +293,26 @@ export class Engine {
   }
 
   /** Lanes of a request that drops tokens. Throws UNSUPPORTED, TOO_LONG, INVALID_ARGUMENT. */
-  #lanesFor({ evict, tokens, maxNewTokens }: GenerateRequest): ServedLanes | undefined {
+  #lanesFor(request: GenerateRequest, promptTokens: number): ServedLanes | undefined {
     const { lanes } = this.#options;
-    if (evict === undefined) return undefined;
+    const { from, maxNewTokens, keep = false, sharePrefix = false } = request;
+    const evict = from?.policy ?? request.evict;
+    if (evict === undefined) {
+      if (keep || sharePrefix) throw invalidArgument("evict", evict, "a policy, with keep or sharePrefix");
+      return undefined;
+    }
     if (lanes === undefined) throw invalidArgument("evict", evict, "nothing: this engine has no lanes");
-    const most = tokens.length + maxNewTokens;
+    if (from !== undefined && (request.evict !== undefined || sharePrefix || !from.isOpen))
+      throw invalidArgument("from", from, "a kept cache that is not used up, without evict and sharePrefix");
+    if (from !== undefined && request.tokens.length === 0)
+      throw invalidArgument("tokens", request.tokens, "at least one token behind the kept ones");
+    const most = promptTokens + maxNewTokens;
     if (most > lanes.capacity)
       throw new QuartermasterError("TOO_LONG", `${most} tokens, and lanes of ${lanes.capacity} slots`, {
         argument: "tokens",
         value: most,
       });
-    return new ServedLanes(evict, lanes, this.executor, tokens.length, maxNewTokens);
+    return new ServedLanes(evict, lanes, this.executor, promptTokens, maxNewTokens, from);
   }
 
   /** What the executor is asked beside the plan; undefined when no row's request drops tokens. */
@@ -286,11 +333,21 @@ export class Engine {
       const measured = asked === 0 ? undefined : (layer: number) => result.statistics!(row, layer);
       try {
         await live.lanes.follow(phase, plan.newTokens[row], measured);
+        if (live.finishing !== undefined && !live.done) await this.#keep(live, live.lanes, live.finishing);
       } catch (cause) {
         const message = `dropping tokens failed: ${cause instanceof Error ? cause.message : String(cause)}`;
-        this.#fail(live, new QuartermasterError("EXECUTOR_FAILED", message, { cause }));
+        const full = cause instanceof QuartermasterError && cause.code === "OUT_OF_BLOCKS";
+        const code = full ? "OUT_OF_BLOCKS" : "EXECUTOR_FAILED";
+        this.#fail(live, new QuartermasterError(code, message, { cause }));
       }
     }
+  }
+
+  /** Hands out the cache of a request that has finished, with its last event. */
+  async #keep(live: Live, lanes: ServedLanes, event: TokenEvent): Promise<void> {
+    const held = await lanes.keep();
+    const known = live.tokens.slice(0, live.promptTokens + live.generated);
+    this.#deliver(live, { ...event, kept: new KeptCache(held, lanes.policy, known, lanes.budgetTokens) });
   }
 
   #context(request: RequestId): RowContext {
@@ -315,7 +372,8 @@ export class Engine {
         const picked = [...plan.tokens.subarray(drafts, drafts + accepted[sample]), tokens[sample]];
         for (const [right, token] of picked.entries()) {
           const event = this.#advance(live, token, timeUs);
-          deliveries.push(() => this.#deliver(live, event));
+          if (live.keep && event.finishReason !== undefined) live.finishing = event;
+          else deliveries.push(() => this.#deliver(live, event));
           if (event.finishReason === undefined) continue;
           // What was picked behind the end is not entered.
           finished[sample] = 1;
@@ -382,7 +440,9 @@ export class Engine {
   /** Ends a request that the scheduler still has. */
   #fail(live: Live, error: unknown): void {
     if (live.done) return;
-    this.scheduler.abort(live.request);
+    // The scheduler has seen the end of a request whose cache is about to be kept.
+    if (live.finishing !== undefined) live.lanes?.discard();
+    else this.scheduler.abort(live.request);
     this.#end(live, error);
   }
 

@@ -241,6 +241,7 @@ export interface SchedulingExports {
   schedulerStep(scheduler: number, nowUs: number): number;
   schedulerCommit(scheduler: number, stepId: number, nowUs: number): number;
   schedulerAbandon(scheduler: number, stepId: number): number;
+  requestLanes(scheduler: number, request: number, flags: number, sequence: number): number;
   requestAbort(scheduler: number, request: number): number;
   schedulerNextWakeUs(scheduler: number): number;
   schedulerPlan(scheduler: number): number;

@@ -3,6 +3,7 @@
  *
  *   {"record": 1, "seed", "cache", "scheduler"}      the first line: how the core was created
  *   {"submit": {tokens, maxNewTokens, ...}, "request"}
+ *   {"lanes": request, "share"?, "keep"?, "sequence"?}
  *   {"step": nowUs, "id", "plan": digest}
  *   {"propose": request, "tokens"}
  *   {"commit": id, "nowUs", "tokens", "finished"?: [sampling rows], "accepted"?: counts, "outcomes": digest}
@@ -19,6 +20,7 @@ import { outcomesDigest, planDigest } from "./plan-digest.js";
 import { Scheduler } from "./scheduler.js";
 import {
   type CommitResults,
+  type LaneStart,
   type RequestId,
   type RequestOptions,
   type SchedulerOptions,
@@ -46,6 +48,7 @@ export type RecordLine =
       scheduler: Omit<SchedulerOptions, "cache">;
     }
   | { submit: RecordedRequest; request: RequestId; trapped?: true }
+  | ({ lanes: RequestId; trapped?: true } & LaneStart)
   | { step: number; id: number; plan: string; trapped?: true }
   | { propose: RequestId; tokens: number[]; trapped?: true }
   | {
@@ -127,6 +130,13 @@ class RecordingScheduler extends Scheduler {
     return this.#record(
       () => super.propose(request, tokens),
       () => ({ propose: request, tokens: Array.from(tokens) }),
+    );
+  }
+
+  override lanes(request: RequestId, start: LaneStart): void {
+    this.#record(
+      () => super.lanes(request, start),
+      () => ({ lanes: request, ...start }),
     );
   }
 

@@ -145,6 +145,13 @@ class Player {
       const request = scheduler.submit(id === undefined ? options : { ...options, id: BigInt(id) });
       this.#requests += 1;
       this.#compare("request", String(line.request), String(request));
+    } else if ("lanes" in line) {
+      const { lanes, share, keep, sequence } = line;
+      scheduler.lanes(lanes, {
+        ...(share && { share }),
+        ...(keep && { keep }),
+        ...(sequence && { sequence }),
+      });
     } else if ("step" in line) {
       this.#step(line);
     } else if ("commit" in line) {
@@ -162,7 +169,7 @@ class Player {
     } else if ("abort" in line) {
       scheduler.abort(line.abort);
     } else {
-      const known = "submit, propose, step, commit, abandon or abort";
+      const known = "submit, propose, lanes, step, commit, abandon or abort";
       throw new QuartermasterError("INVALID_ARGUMENT", `record, line ${this.#line}: allowed: ${known}`, {
         argument: LINE,
         value: line,

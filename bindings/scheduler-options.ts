@@ -1,5 +1,6 @@
 /** What a scheduler and its requests are asked for and what they answer: options, outcomes, results. */
 import type { KvCache } from "./kv-cache.js";
+import type { SequenceId } from "./kv-cache-options.js";
 
 /** A live request; dead once it has finished, or was aborted or rejected. */
 export type RequestId = number & { readonly brand?: "RequestId" };
@@ -94,8 +95,8 @@ export interface RequestOptions {
   deadlineUs?: number;
   /**
    * For a request whose lanes drop tokens: the most slots that its longest lane holds once its prompt is computed.
-   * Admissions leave room for as many; its sequence is lossy, and neither reuses nor publishes blocks. Default 0: it
-   * keeps every token.
+   * Admissions leave room for as many; its sequence is lossy, and neither reuses nor publishes blocks unless
+   * `Scheduler.lanes` says so. Default 0: it keeps every token.
    */
   peakSlots?: number;
   /**
@@ -108,6 +109,22 @@ export interface RequestOptions {
    * others, 0 to 2^22. Default 0: as many as the scheduler's `maxChunkTokens` and budget allow.
    */
   maxChunkTokens?: number;
+}
+
+/** What the sequence of a request that drops tokens begins with, and what becomes of it. */
+export interface LaneStart {
+  /**
+   * Start from the longest cached prefix and publish full blocks until the first drop. Survivors of blocks that others
+   * can read get blocks of their own. Default false.
+   */
+  share?: boolean;
+  /** The sequence outlives a request that finishes: it is the host's then. Default false. */
+  keep?: boolean;
+  /**
+   * A sequence of the host's, shorter than the prompt, to go on with: the request owns it from here on. After a preemption
+   * the request begins anew from its tokens. Default: none.
+   */
+  sequence?: SequenceId;
 }
 
 /** What happened to a request since the step began. */

@@ -13,6 +13,7 @@ import {
   type RequestId,
   POLICIES,
   type SchedulerOptions,
+  type LaneStart,
   type RequestOptions,
   type Outcome,
   type CommitResults,
@@ -195,6 +196,18 @@ export class Scheduler {
     const header = this.#draftsHeader();
     const wide = (word: number): number => header[word] + header[word + 1] * 2 ** 32;
     return { fed: wide(DraftsHeader.fed), right: wide(DraftsHeader.right) };
+  }
+
+  /**
+   * Says what the sequence of a request with `peakSlots` begins with, before it is admitted. Throws UNKNOWN_REQUEST,
+   * UNKNOWN_SEQUENCE, SEQUENCE_OWNED, INVALID_ARGUMENT (no lanes, admitted already, or nothing left to compute).
+   */
+  lanes(request: RequestId, { share = false, keep = false, sequence = 0 }: LaneStart): void {
+    requireInteger("request", request, 0, 0x7fffffff);
+    requireInteger("sequence", sequence, 0, 0x7fffffff);
+    const flags = Number(share) + 2 * Number(keep);
+    const { exports } = this.core;
+    this.core.call(() => exports.requestLanes(this.pointer, request, flags, sequence), "lanes");
   }
 
   /**

@@ -42,8 +42,8 @@ function validAnswer(arena: LaneArena, head: LaneHead, lane: u32): bool {
   const count = wordAt(arena.counts, lane);
   const victim = wordAt(arena.victims, lane);
   const successor = wordAt(arena.successors, lane);
-  // A place that has been given away already: the lane can be made private, not changed again.
-  if (head.hole != NONE) return count == ALL && victim == NONE && successor == NONE;
+  // A place that has been given away already stays the next token's, or the list closes it.
+  if (head.hole != NONE && (victim != NONE || successor != NONE)) return false;
   if (victim != NONE) {
     if (count != ALL || victim >= head.length) return false;
     return successor == NONE || (successor < head.length && successor != victim);
@@ -55,7 +55,7 @@ function validAnswer(arena: LaneArena, head: LaneHead, lane: u32): bool {
   let least: u32 = 0;
   for (let i: u32 = 0; i < count; i++) {
     const slot = wordAt(keep, i);
-    if (slot < least || slot >= head.length) return false;
+    if (slot < least || slot >= head.length || slot == head.hole) return false;
     least = slot + 1;
   }
   return true;
@@ -141,7 +141,8 @@ export function lanesPlan(arena: LaneArena, handle: u32, privateFrom: u32): Stat
     const victim = wordAt(arena.victims, lane);
     const length = count == ALL ? head.length : count;
     const successor = wordAt(arena.successors, lane);
-    const hole = head.hole != NONE ? head.hole : successor == NONE ? victim : successor;
+    const left = successor == NONE ? victim : successor;
+    const hole = head.hole == NONE ? left : count == ALL ? head.hole : NONE;
     head.planned = length;
     longest = max(longest, length);
     room = max(room, length - u32(hole != NONE));
@@ -267,9 +268,11 @@ function settle(arena: LaneArena, slab: Slab, lane: u32): void {
       const values = planeOf(arena, slab, plane, lane);
       for (let i = first; i < count; i++) setWordAt(values, i, wordAt(values, wordAt(keep, i)));
     }
-    head.evicted += head.length - count;
-    arena.evicted += head.length - count;
+    const gone = head.length - count - u32(head.hole != NONE); // who left the hole has been counted
+    head.evicted += gone;
+    arena.evicted += gone;
     head.length = count;
+    head.hole = NONE;
     return;
   }
   const victim = wordAt(arena.victims, lane);

@@ -19,6 +19,7 @@ import {
   schedulerBytes,
   tenantOf,
 } from "../scheduling/layout";
+import { requestLanes as lanes } from "../scheduling/lossy";
 import { isLive, submit } from "../scheduling/requests";
 import { schedulerCreate, schedulerShapeValid } from "../scheduling/scheduler";
 import { step } from "../scheduling/step";
@@ -173,6 +174,15 @@ export function requestPropose(scheduler: usize, handle: u32, count: u32): i32 {
   const s = changetype<Scheduler>(scheduler);
   if (count > s.kv.maxSequenceTokens) return TOO_LONG;
   return checked(s, propose(s, handle, s.kv.input, count));
+}
+
+/**
+ * What the sequence of a request with `peakSlots` begins with, before it is admitted. `flags`: 1 the cached prefix, 2 it
+ * outlives a request that finishes and is the host's; `sequence`: a host's to go on with, or 0.
+ */
+export function requestLanes(scheduler: usize, handle: u32, flags: u32, sequence: u32): Status {
+  const s = changetype<Scheduler>(scheduler);
+  return checked(s, lanes(s, handle, flags, sequence));
 }
 
 /** Plans a step at `nowUs`; the plan is at `schedulerPlan`. Returns the step's id. */

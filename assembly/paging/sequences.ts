@@ -179,7 +179,7 @@ function lanesAreShared(kv: KvCache, sequence: Sequence, table: usize): bool {
 /** Slots that the longest lane has once `count` tokens more have theirs. */
 // @ts-ignore: decorator
 @inline
-function slotsAfter(sequence: Sequence, count: u32): u32 {
+export function slotsAfter(sequence: Sequence, count: u32): u32 {
   return slotsOf(sequence) + count - (count > 0 ? sequence.reuse : 0);
 }
 

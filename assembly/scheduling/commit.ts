@@ -28,6 +28,7 @@ import { acceptedAt, acceptedValid, enterDrafts } from "./drafts";
 import { recordOutcome } from "./emit";
 import { countPrompt, countToken } from "./fairness";
 import { knownTokens, Request, request, runningAt, Scheduler, setRunning, State } from "./layout";
+import { keepSequence } from "./lossy";
 import { OutcomeKind, Phase, StepPlan, word } from "./plan-layout";
 import { dequeue, requeue } from "./queue";
 import { endRequest, isLive, validTime } from "./requests";
@@ -83,6 +84,7 @@ function enterToken(s: Scheduler, plan: StepPlan, slot: u32, r: Request, token: 
   countToken(s, r);
   if (finish == 0 && r.generated < r.maxNewTokens) return false;
   recordOutcome(s, plan, slot, OutcomeKind.Finished, 0);
+  if (r.laneFlags != 0) keepSequence(s, r);
   endRequest(s, slot);
   return true;
 }

@@ -166,6 +166,10 @@ export class Request {
   lastChunk: u32;
   /** Most prompt tokens that a step gives it; 0: as many as the scheduler allows. */
   chunkTokens: u32;
+  /** SHARE, KEEP (lossy.ts). */
+  laneFlags: u32;
+  /** Handle of a host's sequence that it goes on with, or 0. */
+  adopted: u32;
 }
 
 

@@ -157,6 +157,8 @@ export function submit(
   r.peakSlots = min(peakSlots, promptTokens + maxNewTokens - 1);
   r.lastChunk = lastChunk;
   r.chunkTokens = chunkTokens;
+  r.laneFlags = 0;
+  r.adopted = 0;
   takePages(s, slot, r, pagesFor(promptTokens + maxNewTokens));
   writeTokens(s, slot, 0, promptPtr, promptTokens);
   if (id != 0) indexPut(s.ids, id, slot);
@@ -174,7 +176,9 @@ export function submit(
 export function endRequest(s: Scheduler, slot: u32): void {
   const r = request(s, slot);
   if (r.sequence != NONE) close(s.kv, r.sequence);
+  if (r.adopted != 0) close(s.kv, r.adopted);
   r.sequence = NONE;
+  r.adopted = 0;
   givePages(s, slot, r);
   clearDrafts(s, slot);
   if (r.id != 0) indexDelete(s.ids, r.id);

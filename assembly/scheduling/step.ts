@@ -18,8 +18,8 @@
  * tokens written.
  */
 import { availableBlocks } from "../paging/pool";
-import { blocksFor, LOSSY, NONE, OWNED, PRIVATE } from "../paging/layout";
-import { close, countLookup, open, reserve, sequenceOf } from "../paging/sequences";
+import { NONE } from "../paging/layout";
+import { close, countLookup, reserve, sequenceOf } from "../paging/sequences";
 import {
   COMPACTION_PENDING,
   INVALID_TIME,
@@ -34,6 +34,7 @@ import { clearDrafts, planDrafts } from "./drafts";
 import { emitPlan, recordOutcome } from "./emit";
 import { countPrompt } from "./fairness";
 import { knownTokens, Policy, Request, request, runningAt, Scheduler, setRunning, State } from "./layout";
+import { growthOf, neededFor, openFor } from "./lossy";
 import { OutcomeKind, setWord, StepPlan } from "./plan-layout";
 import { orderByPrefix } from "./prefix-order";
 import { dequeue, endsUs, enqueueArrived, requeue, seekNext, seekWaiting } from "./queue";
@@ -248,21 +249,12 @@ function planAdmissions(s: Scheduler, plan: StepPlan): void {
   }
 }
 
-/** Blocks that a request with so many now may still ask for, if it drops tokens. */
-// @ts-ignore: decorator
-@inline
-function growthOf(s: Scheduler, r: Request, blocks: u32): u32 {
-  if (r.peakSlots == 0) return 0;
-  const peak = blocksFor(s.kv, r.peakSlots);
-  return peak > blocks ? peak - blocks : 0;
-}
-
 /** Blocks that the running requests which drop tokens may still ask for: an admission leaves them room. */
 function lossyGrowth(s: Scheduler): u32 {
   let growth: u32 = 0;
   for (let i: u32 = 0; i < s.runningCount; i++) {
     const r = request(s, runningAt(s, i));
-    if (r.peakSlots != 0) growth += growthOf(s, r, sequenceOf(s.kv, r.sequence).blockCount);
+    if (r.peakSlots != 0) growth += growthOf(s, r, r.sequence, sequenceOf(s.kv, r.sequence).blockCount);
   }
   return growth;
 }
@@ -277,22 +269,23 @@ function admit(s: Scheduler, slot: u32, r: Request): bool {
   const kv = s.kv;
   const target = knownTokens(r);
   readTokens(s, slot, 0, target, kv.input);
-  const handle = open(kv, r.namespace, kv.input, target, r.peakSlots == 0 ? OWNED : OWNED | LOSSY | PRIVATE);
+  const handle = openFor(s, r, target);
   if (handle < 0) return false;
   const cached = sequenceOf(kv, handle).length;
-  const needed = blocksFor(kv, target) - (cached >> kv.blockShift);
+  const needed = neededFor(s, handle, target);
   // With nothing running nobody would ever give blocks back: the watermark must not keep the only request
   // out.
   const margin = s.runningCount == 0 ? 0 : s.watermarkBlocks;
-  const promised = lossyGrowth(s) + growthOf(s, r, blocksFor(kv, target));
+  const promised = lossyGrowth(s) + growthOf(s, r, handle, sequenceOf(kv, handle).blockCount + needed);
   if (needed + margin + promised > availableBlocks(kv) || reserve(kv, handle, target - cached) < 0) {
-    close(kv, handle);
+    if (r.adopted == 0) close(kv, handle);
     return false;
   }
   countLookup(kv, handle, target);
   dequeue(s, slot);
   r.state = State.Running;
   r.sequence = handle;
+  r.adopted = 0;
   r.admittedNow = 1;
   countPrompt(s, r, 1);
   if (r.preemptions == 0) r.cachedTokens = cached;

@@ -56,6 +56,7 @@ function validRequest(s: Scheduler, slot: u32, r: Request): bool {
   if (r.tenant >= s.tenantCount || r.promptTokens == 0 || r.generated >= r.maxNewTokens) return false;
   if (r.pageCount != pagesFor(r.promptTokens + r.maxNewTokens)) return false;
   if (!validDrafts(s, slot)) return false;
+  if (r.adopted != 0 && !isOpen(s.kv, r.adopted)) return false;
   if (r.state != State.Running) return r.sequence == NONE;
   if (!isOpen(s.kv, r.sequence)) return false;
   const sequence = sequenceOf(s.kv, r.sequence);

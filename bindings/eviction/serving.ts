@@ -11,6 +11,7 @@ import type { Executor } from "../executor.js";
 import { Phase, type StepPlan } from "../plan.js";
 import type { LaneRow, StatisticsRequest, StatView } from "../statistics.js";
 import { evict } from "./evict.js";
+import { closeHoles, type KeptCache } from "./kept-cache.js";
 import type { CoreLanes, LaneArena } from "./lanes.js";
 import type { EvictionPolicy, KeepPlan, LaneShape } from "./policy.js";
 
@@ -23,6 +24,8 @@ export class ServedLanes {
   readonly #executor: Executor;
   readonly #shape: LaneShape;
   readonly #promptTokens: number;
+  /** Prompt tokens that the budget was set for. */
+  readonly budgetTokens: number;
   readonly #most: number;
   #lanes: CoreLanes | undefined;
   #closed = false;
@@ -34,6 +37,7 @@ export class ServedLanes {
     executor: Executor,
     promptTokens: number,
     maxNewTokens: number,
+    from?: KeptCache,
   ) {
     const { layers, kvHeads, heads = kvHeads, statMask = 0 } = executor.describe();
     const { needs } = policy;
@@ -47,13 +51,14 @@ export class ServedLanes {
     this.#executor = executor;
     this.#shape = { layers, heads, kvHeads };
     this.#promptTokens = promptTokens;
+    this.budgetTokens = from?.promptTokens ?? promptTokens;
     this.#most = promptTokens + maxNewTokens;
   }
 
   /** What the scheduler must leave room for: at least 1, at most every token. */
   get peakSlots(): number {
     const { policy } = this;
-    const peak = policy.peakSlots(policy.budgetFor(this.#shape, this.#promptTokens));
+    const peak = policy.peakSlots(policy.budgetFor(this.#shape, this.budgetTokens));
     return Math.max(1, Math.min(peak, this.#most));
   }
 
@@ -66,6 +71,26 @@ export class ServedLanes {
   /** Slots of the lanes, summed; 0 before the first step. */
   get slots(): number {
     return this.#lanes?.lengths().reduce((sum, length) => sum + length, 0) ?? 0;
+  }
+
+  /** Goes on with lanes that an earlier request has left. */
+  adopt(lanes: CoreLanes): void {
+    this.#lanes = lanes;
+  }
+
+  /** The request has finished and its sequence has not: the lanes for those that come after it. */
+  async keep(): Promise<CoreLanes> {
+    const lanes = this.#lanes!;
+    await closeHoles(lanes, this.#executor);
+    this.#lanes = undefined;
+    return lanes;
+  }
+
+  /** As `close`, for a request whose sequence has outlived it. */
+  discard(): void {
+    this.#closed = true;
+    if (this.#lanes !== undefined) this.#arena.cache.close(this.#lanes.sequence);
+    this.preempted();
   }
 
   /** What the executor is asked for a row of the plan. Throws OUT_OF_SEQUENCES when the arena is full. */

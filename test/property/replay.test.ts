@@ -207,7 +207,7 @@ test("what is no record is refused with the line", async () => {
   await refused(["{"], /line 1/);
   await refused(lines.slice(1), /line 1/);
   await refused([lines[0].replace('"record":1', '"record":2')], /version is 2; allowed: 1/);
-  await refused([lines[0], "{}"], /line 2: allowed: submit, propose, step/);
+  await refused([lines[0], "{}"], /line 2: allowed: submit, propose, lanes, step/);
   await refused([lines[0], "null"], /line 2/);
   await refused([lines[0], '{"submit":{"tokens":5},"request":1}'], /line 2: submit\.tokens/);
   await refused([lines[0], '{"submit":{"tokens":[1],"id":"x"},"request":1}'], /line 2: submit\.id/);

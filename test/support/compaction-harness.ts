@@ -186,7 +186,8 @@ export class CompactionHarness {
     const touched = one.slots.some(
       (lane, i) =>
         lane.includes(undefined) &&
-        (answer.keep[i] !== null || (answer.inPlace?.victim[i] ?? APPEND_SLOT) !== APPEND_SLOT),
+        (answer.keep[i]?.includes(lane.indexOf(undefined)) ||
+          (answer.inPlace?.victim[i] ?? APPEND_SLOT) !== APPEND_SLOT),
     );
     if (touched) {
       assert.equal(

@@ -1,0 +1,88 @@
+/**
+ * Requests whose lanes drop tokens: what their sequences begin with and what becomes of them.
+ *
+ *   plain     an empty lossy sequence of its own; it ends with the request
+ *   share     the longest cached prefix, as any request; lossy from the first drop on, and published until then
+ *   adopted   a sequence of the host's, which holds what an earlier request kept; the rest of the prompt is computed
+ *   keep      the sequence outlives a request that finishes, and is the host's
+ *
+ * A request that is preempted begins anew from its tokens, as plain or share: what it adopted is gone.
+ */
+import {
+  INVALID_ARGUMENT,
+  OK,
+  SEQUENCE_OWNED,
+  Status,
+  UNKNOWN_REQUEST,
+  UNKNOWN_SEQUENCE,
+} from "../memory/status";
+import { blocksFor, LOSSY, NONE, OWNED, PRIVATE, SLOT_MASK } from "../paging/layout";
+import { isOpen, open, sequenceOf, slotsAfter } from "../paging/sequences";
+import { Request, request, Scheduler, State } from "./layout";
+import { isLive } from "./requests";
+
+// @ts-ignore: decorator
+@inline export const SHARE: u32 = 1;
+// @ts-ignore: decorator
+@inline export const KEEP: u32 = 2;
+
+/**
+ * Says what the sequence of a request that has not been admitted yet begins with. `sequence`: a host's to adopt, or 0; it
+ * belongs to the request from here on. Refused, with nothing changed: UNKNOWN_REQUEST; INVALID_ARGUMENT for a request
+ * without lanes, one that has been admitted, or a sequence that is not shorter than the prompt; UNKNOWN_SEQUENCE,
+ * SEQUENCE_OWNED.
+ */
+export function requestLanes(s: Scheduler, handle: u32, flags: u32, sequence: u32): Status {
+  if (!isLive(s, handle)) return UNKNOWN_REQUEST;
+  const r = request(s, handle & SLOT_MASK);
+  if (r.peakSlots == 0 || r.state == State.Running || r.preemptions != 0 || r.adopted != 0)
+    return INVALID_ARGUMENT;
+  if (flags > (SHARE | KEEP)) return INVALID_ARGUMENT;
+  if (sequence != 0) {
+    if (!isOpen(s.kv, sequence)) return UNKNOWN_SEQUENCE;
+    const own = sequenceOf(s.kv, sequence);
+    if ((own.flags & OWNED) != 0) return SEQUENCE_OWNED;
+    if (own.length >= r.promptTokens) return INVALID_ARGUMENT;
+    own.flags |= OWNED;
+  }
+  r.laneFlags = flags;
+  r.adopted = sequence;
+  return OK;
+}
+
+/** Opens or adopts the sequence of a request with `target` known tokens, which lie in the cache's input. */
+export function openFor(s: Scheduler, r: Request, target: u32): i32 {
+  const kv = s.kv;
+  if (r.peakSlots == 0) return open(kv, r.namespace, kv.input, target, OWNED);
+  if (r.adopted != 0) return <i32>r.adopted;
+  // Room for the survivors beside the prompt may be more than there ever is.
+  const share =
+    (r.laneFlags & SHARE) != 0 && blocksFor(kv, target) + blocksFor(kv, r.peakSlots) <= kv.blockCount;
+  if (!share) return open(kv, r.namespace, kv.input, 0, OWNED | LOSSY | PRIVATE);
+  // What is measured of the last queries needs them computed.
+  const measured = max(r.lastChunk, 1);
+  return open(kv, r.namespace, kv.input, target >= measured ? target - measured + 1 : 0, OWNED);
+}
+
+/** Blocks that its sequence takes for the rest of its tokens. */
+export function neededFor(s: Scheduler, handle: u32, target: u32): u32 {
+  const sequence = sequenceOf(s.kv, handle);
+  const after = blocksFor(s.kv, slotsAfter(sequence, target - sequence.length));
+  return after > sequence.blockCount ? after - sequence.blockCount : 0;
+}
+
+/** Blocks that a request with so many now may still ask for, if it drops tokens. */
+export function growthOf(s: Scheduler, r: Request, handle: u32, blocks: u32): u32 {
+  if (r.peakSlots == 0) return 0;
+  const peak = blocksFor(s.kv, r.peakSlots);
+  // What others can read is not packed in place: survivors get blocks of their own beside it.
+  if ((sequenceOf(s.kv, handle).flags & LOSSY) == 0) return peak;
+  return peak > blocks ? peak - blocks : 0;
+}
+
+/** A request has finished: hands its sequence to the host, where that was asked for. */
+export function keepSequence(s: Scheduler, r: Request): void {
+  if ((r.laneFlags & KEEP) == 0) return;
+  sequenceOf(s.kv, r.sequence).flags &= ~OWNED;
+  r.sequence = NONE;
+}
