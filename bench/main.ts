@@ -11,6 +11,7 @@ interface Bench {
 const BENCHES: Readonly<Record<string, () => Promise<Bench>>> = {
   "prefix-match": () => import("./prefix-match.js"),
   "content-keys": () => import("./content-keys.js"),
+  "kv-events": () => import("./kv-events.js"),
   "allocate-free": () => import("./allocate-free.js"),
   "decode-step": () => import("./decode-step.js"),
   admit: () => import("./admit.js"),

@@ -179,6 +179,8 @@ export function createContentKeys(core: Core, cache: number, shape: ContentKeySh
 /** The content keys of one cache. Keys are copied out, 32 bytes each. */
 export class ContentKeys {
   readonly cache: KvCache;
+  /** Scopes that were said through this object; the core keeps only their hashes. */
+  readonly scopes = new Map<number, ContentScope>();
 
   /** Made by the cache: `cache.content`. */
   constructor(cache: KvCache) {
@@ -200,6 +202,7 @@ export class ContentKeys {
       () => core.exports.kvContentScope(pointer, namespace, at + DIGEST_BYTES, list.length, at),
       `scope of namespace ${namespace}`,
     );
+    this.scopes.set(namespace, { ...scope });
   }
 
   /** Keys of a sequence's cached blocks from table entry `from` on, [n][32]. Throws UNKNOWN_SEQUENCE. */

@@ -442,6 +442,13 @@ export interface OutsideExports {
     bytes: number,
     out: number,
   ): number;
+  kvEventsBytes(blocks: number, capacity: number): number;
+  kvEventsCreate(kv: number, capacity: number, tier: number, group: number): number;
+  kvEvents(kv: number): number;
+  kvEventsRead(kv: number, out: number, limit: number, others: number): number;
+  kvEventsBatches(kv: number): number;
+  kvEventsLose(kv: number): number;
+  kvEventsSnapshot(kv: number, out: number, limit: number, begin: number): number;
 }
 
 export interface CoreExports

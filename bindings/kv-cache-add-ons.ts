@@ -25,5 +25,11 @@ export function addOnsOf(core: Core, shape: KvCacheShape): AddOn[] {
       bytes: exports.kvContentBytes(shape.blocks, contentKeys.scopes),
       create: (kv) => createContentKeys(core, kv, contentKeys),
     });
+  const { events } = shape;
+  if (events)
+    addOns.push({
+      bytes: exports.kvEventsBytes(shape.blocks, events.ring),
+      create: (kv) => exports.kvEventsCreate(kv, events.ring, 0, events.group),
+    });
   return addOns;
 }

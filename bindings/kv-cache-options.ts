@@ -1,5 +1,6 @@
 /** What a KV cache is made with and what it says of itself: ids, options, figures. */
 import type { BlockOrderKind, BlockOrderOptions } from "./block-order.js";
+import type { KvEventOptions } from "./kv-events.js";
 import type { ContentKeyOptions, ContentKeyShape } from "./content-keys.js";
 
 /** A physical block, 0 <= id < blocks. */
@@ -48,12 +49,15 @@ export interface KvCacheOptions {
   partialReuse?: number;
   /** What the names of cached blocks for the outside depend on; 40 bytes a block. Default: there are none. */
   contentKeys?: ContentKeyOptions;
+  /** Whether `events` can be read; needs `contentKeys`. Default: not. */
+  events?: KvEventOptions | true;
 }
 
 /** Options with everything filled in. */
-export type KvCacheShape = Required<Omit<KvCacheOptions, "evictionOrder" | "contentKeys">> & {
+export type KvCacheShape = Required<Omit<KvCacheOptions, "evictionOrder" | "contentKeys" | "events">> & {
   evictionOrder: Required<BlockOrderOptions>;
   contentKeys: ContentKeyShape | undefined;
+  events: Required<KvEventOptions> | undefined;
 };
 
 export interface OpenOptions {

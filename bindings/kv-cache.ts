@@ -14,6 +14,7 @@ import { type BlockOrderKind, blockOrderShape, ORDER_KINDS, ADVICE_KINDS } from 
 import { ContentKeys, contentKeyShape } from "./content-keys.js";
 import type { Core } from "./core.js";
 import { invalidArgument, QuartermasterError, requireInteger, statusError } from "./errors.js";
+import { KvEvents, kvEventShape, type KvReaderOptions } from "./kv-events.js";
 import { TRANSFER_WORDS } from "./plan.js";
 import { type PrefixProbe, probePrefix } from "./prefix-probe.js";
 import { requireTokenIds } from "./token-ids.js";
@@ -110,6 +111,7 @@ export class KvCache {
       partialReuse: requireInteger("partialReuse", options.partialReuse ?? 0, 0, options.blockSize ?? 16),
       retainBlocks: requireInteger("retainBlocks", options.retainBlocks ?? blocks, 0, blocks),
       contentKeys: contentKeyShape(options.contentKeys),
+      events: kvEventShape(options.events, options.contentKeys !== undefined),
     };
     if ((shape.blockSize & (shape.blockSize - 1)) !== 0) {
       throw invalidArgument("blockSize", shape.blockSize, "a power of two from 1 to 256");
@@ -345,6 +347,14 @@ export class KvCache {
     if (!this.content)
       throw new QuartermasterError("UNSUPPORTED", "contentKeys: the cache was created without contentKeys");
     return this.content.ofSequence(sequence, from);
+  }
+
+  /**
+   * A reader of what enters and leaves the cache, beginning a new epoch; the one before it has had its day. Throws
+   * UNSUPPORTED for a cache without `events`.
+   */
+  events(options: KvReaderOptions = {}): KvEvents {
+    return new KvEvents(this, options);
   }
 
   /** Forgets every cached block that no sequence holds; returns how many. */

@@ -79,6 +79,19 @@ export {
 export type { Executor, ExecutorDescription, RowContext, SamplingOptions, StepResult } from "./executor.js";
 export type { CoreExports } from "./exports.js";
 export { FreeExtents, type Extent, type Fit, type FreeExtentsOptions } from "./free-extents.js";
+export { encodeKvEvents, type KvEventEncoding } from "./kv-events-msgpack.js";
+export { KvEventLog } from "./kv-event-log.js";
+export {
+  type KvEvent,
+  type KvEventBatch,
+  type KvEventOptions,
+  KvEvents,
+  type KvMedium,
+  type KvReaderOptions,
+  type KvRemoved,
+  type KvStored,
+  type TierEvent,
+} from "./kv-events.js";
 export { keyedHash } from "./keyed-hash.js";
 export { KvCache } from "./kv-cache.js";
 export {

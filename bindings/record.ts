@@ -99,7 +99,7 @@ export async function recordScheduler(
 ): Promise<Scheduler> {
   const scheduler = new RecordingScheduler(await createScheduler(setup, options), write);
   // What the outside is told of the cache changes no decision, and its domain key may be a secret.
-  const { contentKeys: _, ...cache } = setup.cache;
+  const { contentKeys: _, events: __, ...cache } = setup.cache;
   const first: RecordLine = {
     record: RECORD_VERSION,
     seed: String(setup.seed ?? 0),

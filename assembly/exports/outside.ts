@@ -1,5 +1,6 @@
 /**
- * What the outside knows of a KV cache: content keys, and the keyed hash behind them. Keys and digests are 32 bytes.
+ * What the outside knows of a KV cache: content keys, the keyed hash behind them, and events. Keys and digests are 32
+ * bytes.
  */
 import { ARENA, arenaTake, RegionKind } from "../memory/arena";
 import { copyDigest, HASHER_BYTES, hashEnd, hashStart, hashUpdate } from "../memory/blake3";
@@ -12,6 +13,16 @@ import {
   contentScope,
   MAX_SCOPES,
 } from "../paging/content-keys";
+import {
+  eventsBytes,
+  eventsCreate,
+  eventsLose,
+  eventsOf,
+  eventsRead,
+  MAX_RING,
+  snapshotBegin,
+  snapshotNext,
+} from "../paging/events";
 import { block, KvCache, MAX_BLOCKS, MAX_NAMESPACE, SLOT_MASK, tableOf } from "../paging/layout";
 import { isCached } from "../paging/pool";
 import { isOpen, sequenceOf } from "../paging/sequences";
@@ -103,4 +114,67 @@ export function kvContentChunk(
   if (kv.content == 0) return INVALID_ARGUMENT;
   contentChunk(kv, tokens, count, extras, bytes, out);
   return OK;
+}
+
+/** Bytes of events of so many blocks, with a ring of `capacity` entries, 1 to 2^26; or INVALID_ARGUMENT. */
+export function kvEventsBytes(blocks: u32, capacity: u32): f64 {
+  if (blocks > MAX_BLOCKS || capacity == 0 || capacity > MAX_RING) return INVALID_ARGUMENT;
+  return <f64>eventsBytes(blocks, capacity);
+}
+
+/**
+ * Gives a cache that has content keys and nothing cached events, in a region of their own. `tier` and `group` stand in
+ * every record.
+ */
+export function kvEventsCreate(cache: usize, capacity: u32, tier: u32, group: u32): Status {
+  const kv = changetype<KvCache>(cache);
+  if (kv.content == 0 || kv.events != 0 || kv.cachedCount != 0) return INVALID_ARGUMENT;
+  if (capacity == 0 || capacity > MAX_RING) return INVALID_ARGUMENT;
+  const at = arenaTake(ARENA, RegionKind.CacheAddOn, eventsBytes(kv.blockCount, capacity));
+  if (at == 0) return OUT_OF_MEMORY;
+  eventsCreate(kv, at, capacity, tier, group);
+  return OK;
+}
+
+/** Address of the cache's events, or 0. */
+export function kvEvents(cache: usize): usize {
+  return changetype<KvCache>(cache).events;
+}
+
+/**
+ * Writes up to `limit` records, 96 bytes each, of what happened since the last call to `out`. `others`: events that the
+ * host adds to the batch. Returns how many; INVALID_ARGUMENT for a cache without events.
+ */
+export function kvEventsRead(cache: usize, out: usize, limit: u32, others: u32): i32 {
+  const kv = changetype<KvCache>(cache);
+  if (kv.events == 0 || limit == 0) return INVALID_ARGUMENT;
+  return <i32>eventsRead(kv, out, limit, others);
+}
+
+/** Batches read since creation: the number of the next one. */
+export function kvEventsBatches(cache: usize): f64 {
+  const kv = changetype<KvCache>(cache);
+  return kv.events == 0 ? 0 : <f64>eventsOf(kv).batches;
+}
+
+/** What has not been read is lost: the next read begins with a gap. */
+export function kvEventsLose(cache: usize): Status {
+  const kv = changetype<KvCache>(cache);
+  if (kv.events == 0) return INVALID_ARGUMENT;
+  eventsLose(kv);
+  return OK;
+}
+
+/**
+ * Writes up to `limit` cached blocks as records of stored blocks to `out`, each behind its ancestors; `begin`: 1 in the
+ * first call, 0 in those that go on. Returns how many, 0 at the end. INVALID_ARGUMENT unless everything has been read
+ * and nothing has happened since.
+ */
+export function kvEventsSnapshot(cache: usize, out: usize, limit: u32, begin: u32): i32 {
+  const kv = changetype<KvCache>(cache);
+  if (kv.events == 0 || limit == 0) return INVALID_ARGUMENT;
+  const events = eventsOf(kv);
+  if (events.count != 0 || events.lost != 0) return INVALID_ARGUMENT;
+  if (begin != 0) snapshotBegin(kv);
+  return <i32>snapshotNext(kv, out, limit);
 }

@@ -96,6 +96,15 @@ function keyRecord(content: ContentKeys, id: BlockId): KeyRecord {
   return changetype<KeyRecord>(<usize>content.records + <usize>id * offsetof<KeyRecord>());
 }
 
+/** Scratch of a walk down a prefix: the block below a block. Computing the block's key changes it. */
+export function below(kv: KvCache, id: BlockId): BlockId {
+  return keyRecord(contentOf(kv), id).below;
+}
+
+export function setBelow(kv: KvCache, id: BlockId, next: BlockId): void {
+  keyRecord(contentOf(kv), id).below = next;
+}
+
 // @ts-ignore: decorator
 @inline
 function scopeSlots(scopes: u32): u32 {
@@ -236,15 +245,15 @@ function compute(kv: KvCache, content: ContentKeys, id: BlockId): void {
 export function contentKey(kv: KvCache, id: BlockId): usize {
   const content = contentOf(kv);
   let at = id;
-  let below = NONE;
+  let next = NONE;
   while (keyRecord(content, at).known == 0) {
-    keyRecord(content, at).below = below;
-    below = at;
+    keyRecord(content, at).below = next;
+    next = at;
     const parent = block(kv, at).parent;
     if (isFirst(parent)) break;
     at = parent;
   }
-  for (; below != NONE; below = keyRecord(content, below).below) compute(kv, content, below);
+  for (; next != NONE; next = keyRecord(content, next).below) compute(kv, content, next);
   return changetype<usize>(keyRecord(content, id));
 }
 

@@ -117,6 +117,8 @@ export class KvCache {
   children: u32;
   /** Address of the content keys, 0: none (content-keys.ts). */
   content: u32;
+  /** Address of the events, 0: none (events.ts). */
+  events: u32;
 }
 
 
@@ -329,4 +331,5 @@ export function kvLayOut(
   kv.probeIndex = 0;
   kv.stagedSequence = 0;
   kv.content = 0;
+  kv.events = 0;
 }

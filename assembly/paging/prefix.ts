@@ -18,6 +18,7 @@ import { orderEnter, orderLeave } from "../orders/order";
 import { contentEnter } from "./content-keys";
 import { Block, BlockId, block, KvCache, MATCH_GROUP, NONE, orderOf, ROOT, tokensOf } from "./layout";
 import { childrenEnter, childrenLeave } from "./children";
+import { eventRemoved, eventsCleared, eventStored } from "./events";
 import { evictableToFree, isCached, isFirst, loseChild, nextVictim, takeFree } from "./pool";
 import { announce, withdraw } from "./probe-index";
 
@@ -159,12 +160,14 @@ export function publish(kv: KvCache, id: BlockId, parent: u32): BlockId {
   if (kv.order != 0) orderEnter(orderOf(kv), id, isFirst(parent) ? NONE : parent, key);
   if (kv.probeIndex != 0) announce(kv, key, id);
   if (kv.content != 0) contentEnter(kv, id);
+  if (kv.events != 0) eventStored(kv, id, parent);
   return id;
 }
 
 /** Takes an unheld cached block out of the index. It must have no cached children. `evicted`: for room. */
 function forget(kv: KvCache, id: BlockId, record: Block, evicted: bool): void {
   assert(isCached(record) && record.children == 0);
+  if (kv.events != 0) eventRemoved(kv, id);
   if (kv.children != 0) childrenLeave(kv, id, record.parent);
   if (kv.order != 0) orderLeave(orderOf(kv), id, record.key, evicted);
   const bucket = bucketPtr(kv, record.key);
@@ -212,5 +215,6 @@ export function forgetUnreferenced(kv: KvCache): u32 {
     evictableToFree(kv, id);
     forgotten += 1;
   }
+  if (kv.events != 0 && forgotten != 0 && kv.cachedCount == 0) eventsCleared(kv);
   return forgotten;
 }

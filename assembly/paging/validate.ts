@@ -20,6 +20,7 @@ import {
   tokensOf,
 } from "./layout";
 import { childrenValid } from "./children";
+import { eventsValid } from "./events";
 import { isCandidate, orderValid } from "../orders/validate";
 import { isCached, isFirst } from "./pool";
 import { bucketPtr, keyBehind, withKey } from "./prefix";
@@ -29,6 +30,7 @@ import { announced, probeIndexValidate } from "./probe-index";
 export function kvValidate(kv: KvCache): Status {
   if (!validLists(kv) || !validIndex(kv) || !validProbeIndex(kv) || !validSequences(kv)) return CORRUPT;
   if (kv.children != 0 && !childrenValid(kv)) return CORRUPT;
+  if (kv.events != 0 && !eventsValid(kv)) return CORRUPT;
   const counted = countsAgree(kv);
   return counted ? OK : CORRUPT;
 }

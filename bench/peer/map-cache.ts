@@ -234,6 +234,17 @@ export class MapCache {
     return forgotten;
   }
 
+  /** The cached prefixes, each spelt out as its namespace and the tokens of its blocks. */
+  cachedPrefixes(): string[] {
+    const spelt = new Map<number, string>();
+    for (const [key, name] of this.#names) {
+      const [parent, ...tokens] = key.split(",");
+      const before = Number(parent) < 0 ? `${-1 - Number(parent)}:` : spelt.get(Number(parent))!;
+      spelt.set(name, `${before}${tokens.join(",")};`);
+    }
+    return [...this.cached.keys()].map((name) => spelt.get(name)!).sort();
+  }
+
   #nameKey(parent: number, tokens: ArrayLike<number>, index: number): string {
     let key = String(parent);
     const end = (index + 1) * this.blockSize;

@@ -1,0 +1,301 @@
+/**
+ * KV events: what has entered and left a cache since somebody last asked, for routers that keep a picture of it.
+ *
+ *   header (Events, 1 line)
+ *   states [blocks] State, 8 B
+ *   ring   [capacity] Entry, 40 B
+ *
+ * What happens to a block is noted in a few stores; keys are computed when the ring is read. A block that enters and
+ * leaves between two reads leaves no trace. Tokens and key of a stored block are read from the cache: an entry whose
+ * block has left is void. A removal carries its key, which was told before.
+ *
+ * When the ring is full everything in it is given up: the next read begins with a gap, and who keeps a picture asks for
+ * a snapshot. Until then whatever is cached counts as told, because the snapshot will tell it.
+ *
+ * Invariants:
+ * 1. The state of a block that is not cached is 0; of a cached one it is TOLD, or PENDING + the slot of its entry.
+ * 2. Whoever has applied all batches since a snapshot (or since the beginning) without a gap knows exactly the cached
+ *    blocks that were there at the last read.
+ */
+import { alignToLine } from "../memory/arena";
+import { copyDigest } from "../memory/blake3";
+import { below, contentKey, setBelow } from "./content-keys";
+import { block, BlockId, KvCache, NONE, ROOT, tokensOf } from "./layout";
+import { isCached, isFirst } from "./pool";
+
+// @ts-ignore: decorator
+@inline export const MAX_RING: u32 = 1 << 26;
+/** Bytes of a record that a read writes. */
+// @ts-ignore: decorator
+@inline export const EVENT_BYTES: usize = 96;
+
+/** The numbers are the host's. */
+const enum Kind {
+  Void = 0,
+  Stored = 1,
+  Removed = 2,
+  Cleared = 3,
+  Gap = 4,
+}
+
+// @ts-ignore: decorator
+@inline const TOLD: u32 = 1;
+// @ts-ignore: decorator
+@inline const PENDING: u32 = 2;
+/** Set with TOLD: the snapshot that is being written has the block. */
+// @ts-ignore: decorator
+@inline const VISITED: u32 = 0x80000000;
+
+
+@unmanaged
+export class Events {
+  states: u32;
+  ring: u32;
+  capacity: u32;
+  head: u32;
+  count: u32;
+  /** 1: the ring was full since the last read. */
+  lost: u32;
+  tier: u32;
+  group: u32;
+  /** Block at which a snapshot goes on. */
+  cursor: u32;
+  unused: u32;
+  /** Batches read. */
+  batches: u64;
+  /** Times that the ring was full. */
+  gaps: u64;
+}
+
+
+@unmanaged
+class State {
+  told: u32;
+  /** Of the block's prefix. */
+  namespace: u32;
+}
+
+
+@unmanaged
+class Entry {
+  kind: u32;
+  block: u32;
+  key: u64;
+  key1: u64;
+  key2: u64;
+  key3: u64;
+}
+
+/** What a read writes of an event. */
+@unmanaged
+class Event {
+  kind: u32;
+  block: u32;
+  /** The block before it in its prefix, or ROOT | namespace. */
+  parent: u32;
+  namespace: u32;
+  /** Address of the block's tokens. */
+  tokens: u32;
+  tier: u32;
+  group: u32;
+  unused: u32;
+  key: u64;
+  key1: u64;
+  key2: u64;
+  key3: u64;
+  parentKey: u64;
+  parentKey1: u64;
+  parentKey2: u64;
+  parentKey3: u64;
+}
+
+// @ts-ignore: decorator
+@inline
+export function eventsOf(kv: KvCache): Events {
+  return changetype<Events>(<usize>kv.events);
+}
+
+// @ts-ignore: decorator
+@inline
+function stateOf(events: Events, id: BlockId): State {
+  return changetype<State>(<usize>events.states + ((<usize>id) << 3));
+}
+
+// @ts-ignore: decorator
+@inline
+function entryAt(events: Events, slot: u32): Entry {
+  return changetype<Entry>(<usize>events.ring + <usize>slot * offsetof<Entry>());
+}
+
+export function eventsBytes(blocks: u32, capacity: u32): u64 {
+  return (
+    <u64>alignToLine(offsetof<Events>()) + <u64>blocks * offsetof<State>() + <u64>capacity * offsetof<Entry>()
+  );
+}
+
+/** Gives a new cache with content keys its events, at `at`, a zeroed region of `eventsBytes` bytes. */
+export function eventsCreate(kv: KvCache, at: usize, capacity: u32, tier: u32, group: u32): void {
+  const events = changetype<Events>(at);
+  events.states = <u32>(at + alignToLine(offsetof<Events>()));
+  events.ring = events.states + kv.blockCount * <u32>offsetof<State>();
+  events.capacity = capacity;
+  events.tier = tier;
+  events.group = group;
+  kv.events = <u32>at;
+}
+
+/** Gives up what is in the ring: the next read begins with a gap. */
+export function eventsLose(kv: KvCache): void {
+  const events = eventsOf(kv);
+  for (let id: u32 = 0; id < kv.blockCount; id++) {
+    const state = stateOf(events, id);
+    if (state.told != 0) state.told = TOLD;
+  }
+  events.count = 0;
+  events.lost = 1;
+  events.gaps += 1;
+}
+
+/** Slot of a new entry, or NONE when what it would say is lost. */
+function push(kv: KvCache, events: Events, kind: u32, id: BlockId): u32 {
+  if (events.lost != 0) return NONE;
+  if (events.count == events.capacity) {
+    eventsLose(kv);
+    return NONE;
+  }
+  let slot = events.head + events.count;
+  if (slot >= events.capacity) slot -= events.capacity;
+  events.count += 1;
+  const entry = entryAt(events, slot);
+  entry.kind = kind;
+  entry.block = id;
+  return slot;
+}
+
+/** A block has entered the cache behind `parent`. */
+export function eventStored(kv: KvCache, id: BlockId, parent: u32): void {
+  const events = eventsOf(kv);
+  const state = stateOf(events, id);
+  state.namespace = isFirst(parent) ? parent & ~ROOT : stateOf(events, parent).namespace;
+  const slot = push(kv, events, Kind.Stored, id);
+  state.told = slot == NONE ? TOLD : PENDING + slot;
+}
+
+/** A block is about to leave the cache. */
+export function eventRemoved(kv: KvCache, id: BlockId): void {
+  const events = eventsOf(kv);
+  const state = stateOf(events, id);
+  const told = state.told & ~VISITED;
+  state.told = 0;
+  if (told != TOLD) {
+    entryAt(events, told - PENDING).kind = Kind.Void;
+    return;
+  }
+  const slot = push(kv, events, Kind.Removed, id);
+  if (slot != NONE)
+    copyDigest(changetype<usize>(entryAt(events, slot)) + offsetof<Entry>("key"), contentKey(kv, id));
+}
+
+/** Nothing is cached any more: one event says so, whatever else happened before. */
+export function eventsCleared(kv: KvCache): void {
+  const events = eventsOf(kv);
+  events.count = 0;
+  events.lost = 0;
+  push(kv, events, Kind.Cleared, NONE);
+}
+
+function write(kv: KvCache, events: Events, out: usize, kind: u32, id: BlockId): void {
+  memory.fill(out, 0, EVENT_BYTES);
+  const event = changetype<Event>(out);
+  event.kind = kind;
+  event.block = id;
+  event.tier = events.tier;
+  event.group = events.group;
+  if (kind != Kind.Stored) return;
+  const parent = block(kv, id).parent;
+  event.parent = parent;
+  event.namespace = stateOf(events, id).namespace;
+  event.tokens = <u32>tokensOf(kv, id);
+  copyDigest(out + offsetof<Event>("key"), contentKey(kv, id));
+  if (!isFirst(parent)) copyDigest(out + offsetof<Event>("parentKey"), contentKey(kv, parent));
+}
+
+/**
+ * Writes up to `limit` records, at least 1, of what happened since the last read to `out`, in order; returns how many.
+ * They are a batch with `others`, the events that the host adds itself, and counted if there is any.
+ */
+export function eventsRead(kv: KvCache, out: usize, limit: u32, others: u32): u32 {
+  const events = eventsOf(kv);
+  let written: u32 = 0;
+  if (events.lost != 0) {
+    events.lost = 0;
+    write(kv, events, out, Kind.Gap, NONE);
+    written = 1;
+  }
+  while (events.count != 0 && written < limit) {
+    const entry = entryAt(events, events.head);
+    events.head = events.head + 1 == events.capacity ? 0 : events.head + 1;
+    events.count -= 1;
+    if (entry.kind == Kind.Void) continue;
+    const at = out + <usize>written * EVENT_BYTES;
+    write(kv, events, at, entry.kind, entry.block);
+    if (entry.kind == Kind.Stored) stateOf(events, entry.block).told = TOLD;
+    else copyDigest(at + offsetof<Event>("key"), changetype<usize>(entry) + offsetof<Entry>("key"));
+    written += 1;
+  }
+  if (written + others != 0) events.batches += 1;
+  return written;
+}
+
+/** Begins a snapshot; everything has been read. */
+export function snapshotBegin(kv: KvCache): void {
+  const events = eventsOf(kv);
+  for (let id: u32 = 0; id < kv.blockCount; id++) stateOf(events, id).told &= ~VISITED;
+  events.cursor = 0;
+}
+
+/**
+ * Writes the next up to `limit` cached blocks, ancestors first, as records of stored blocks to `out`; returns how many, 0
+ * at the end. Nothing may have changed since the beginning.
+ */
+export function snapshotNext(kv: KvCache, out: usize, limit: u32): u32 {
+  const events = eventsOf(kv);
+  let written: u32 = 0;
+  for (; events.cursor < kv.blockCount; events.cursor++) {
+    // Up to the first ancestor that is written, leaving in each block who comes below; then down.
+    let at = events.cursor;
+    let next = NONE;
+    while (stateOf(events, at).told == TOLD) {
+      setBelow(kv, at, next);
+      next = at;
+      const parent = block(kv, at).parent;
+      if (isFirst(parent)) break;
+      at = parent;
+    }
+    while (next != NONE) {
+      if (written == limit) return written;
+      const id = next;
+      next = below(kv, id);
+      write(kv, events, out + <usize>written * EVENT_BYTES, Kind.Stored, id);
+      stateOf(events, id).told = TOLD | VISITED;
+      written += 1;
+    }
+  }
+  return written;
+}
+
+/** Invariant 1. */
+export function eventsValid(kv: KvCache): bool {
+  const events = eventsOf(kv);
+  for (let id: u32 = 0; id < kv.blockCount; id++) {
+    const told = stateOf(events, id).told & ~VISITED;
+    if (isCached(block(kv, id)) != (told != 0)) return false;
+    if (told < PENDING) continue;
+    const slot = told - PENDING;
+    if (slot >= events.capacity) return false;
+    const entry = entryAt(events, slot);
+    const place = slot >= events.head ? slot - events.head : slot + events.capacity - events.head;
+    if (place >= events.count || entry.kind != Kind.Stored || entry.block != id) return false;
+  }
+  return events.count <= events.capacity;
+}
