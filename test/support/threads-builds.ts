@@ -2,17 +2,12 @@
  * The index of the threads build as shipped, and mutants of it: the same source with one guard taken out, which a
  * check that is worth its name must notice.
  */
-import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
-import asc from "assemblyscript/asc";
+import { compileCore, type Edit } from "./compile-core.js";
 import { root } from "./package-root.js";
 
-export interface Mutant {
-  readonly file: string;
-  readonly find: string;
-  readonly replace: string;
-}
+export type Mutant = Edit;
 
 /** Guards and what the source looks like without each. */
 export const MUTANTS = {
@@ -190,7 +185,6 @@ const DISTURBANCE: readonly Mutant[] = [
   ),
 ];
 
-const ENTRY = "mutant-entry.ts";
 const INDEX = 'export * from "./assembly/exports/memory";\nexport * from "./assembly/exports/index";\n';
 const built = new Map<string, Promise<Uint8Array<ArrayBuffer>>>();
 
@@ -228,42 +222,10 @@ export function editedBuild(edits: readonly Mutant[]): Promise<Uint8Array<ArrayB
   return compile(INDEX, edits, 1);
 }
 
-/** Replaces what is there exactly once. */
-function edited(text: string, edits: readonly Mutant[]): string {
-  return edits.reduce((before, { file, find, replace }) => {
-    assert.equal(before.split(find).length, 2, `${file} has the guard once`);
-    return before.replace(find, replace);
-  }, text);
-}
-
-async function compile(
+function compile(
   entry: string,
   edits: readonly Mutant[],
   optimizeLevel: number,
 ): Promise<Uint8Array<ArrayBuffer>> {
-  let output: Uint8Array | undefined;
-  const flags =
-    `${ENTRY} --baseDir ${root} -o out.wasm --runtime stub -O${optimizeLevel} --use abort= --importMemory --zeroFilledMemory ` +
-    "--initialMemory 1 --maximumMemory 65536 --enable simd --enable threads --sharedMemory";
-  const { error, stderr } = await asc.main(flags.split(" "), {
-    readFile: (name) => {
-      if (name === ENTRY) return entry;
-      let text: string;
-      try {
-        text = readFileSync(join(root, name), "utf8");
-      } catch {
-        return null;
-      }
-      return edited(
-        text,
-        edits.filter(({ file }) => file === name),
-      );
-    },
-    writeFile: (name, contents) => {
-      if (name.endsWith(".wasm")) output = contents as Uint8Array;
-    },
-    listFiles: () => [],
-  });
-  if (error || !output) throw new Error(`mutant does not compile: ${stderr.toString()}`, { cause: error });
-  return new Uint8Array(output);
+  return compileCore(entry, edits, { threads: true, optimizeLevel });
 }

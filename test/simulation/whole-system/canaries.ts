@@ -1,0 +1,125 @@
+/**
+ * Canaries: one build of the core in which a mistake can be switched on by number. The simulation must notice each of
+ * them, and nothing when all are off.
+ */
+import { compileCore, type Edit } from "../../support/compile-core.js";
+
+const SEQUENCES = "assembly/paging/sequences.ts";
+const PREFIX = "assembly/paging/prefix.ts";
+const STEP = "assembly/scheduling/step.ts";
+const COMMIT = "assembly/scheduling/commit.ts";
+const QUEUE = "assembly/scheduling/queue.ts";
+
+/** What goes wrong, and how the source says it; CANARY stands for "this mistake is on". */
+export const CANARIES: Readonly<Record<string, Edit>> = {
+  "a closed sequence keeps a block": {
+    file: SEQUENCES,
+    find: "  releaseFrom(kv, sequence, tableOf(kv, slot), 0);\n  sequence.open = 0;\n",
+    replace:
+      "  releaseFrom(kv, sequence, tableOf(kv, slot), CANARY ? min(1, sequence.blockCount) : 0);\n  sequence.open = 0;\n",
+  },
+  "the source of a copy is given back twice": {
+    file: SEQUENCES,
+    find: "  for (let i: u32 = 0; i < kv.copyCount; i++) release(kv, copyAt(kv, i).source);\n",
+    replace:
+      "  for (let i: u32 = 0; i < kv.copyCount; i++) {\n" +
+      "    release(kv, copyAt(kv, i).source);\n" +
+      "    if (CANARY && block(kv, copyAt(kv, i).source).refs > 0) release(kv, copyAt(kv, i).source);\n" +
+      "  }\n",
+  },
+  "a shared block is written in place": {
+    file: SEQUENCES,
+    find: "  if ((sequence.length & (kv.blockSize - 1)) == 0) return false;\n",
+    replace: "  if (CANARY || (sequence.length & (kv.blockSize - 1)) == 0) return false;\n",
+  },
+  "a collision of keys counts as a hit": {
+    file: PREFIX,
+    find: "    if (record.parent == parent && sameTokens(tokensOf(kv, id), tokensPtr, bytes)) break;\n",
+    replace:
+      "    if (record.parent == parent && (CANARY || sameTokens(tokensOf(kv, id), tokensPtr, bytes))) break;\n",
+  },
+  "an evicted block is found in the index": {
+    file: PREFIX,
+    find: "  store<u32>(link, record.chain);\n  if (!isFirst(record.parent))",
+    replace: "  if (!CANARY) store<u32>(link, record.chain);\n  if (!isFirst(record.parent))",
+  },
+  "a preempted request goes to the end of the queue": {
+    file: STEP,
+    find: "  s.preemptedInStep += 1;\n  requeue(s, slot);\n",
+    replace:
+      "  s.preemptedInStep += 1;\n" +
+      "  if (CANARY && s.policy == Policy.Fcfs) {\n    s.order += 1;\n    r.key = s.order;\n  }\n" +
+      "  requeue(s, slot);\n",
+  },
+  "the first admitted is preempted": {
+    file: STEP,
+    find: "    const victim = lastServed(s);\n",
+    replace: "    const victim = CANARY && runningAt(s, 0) != NONE ? 0 : lastServed(s);\n",
+  },
+  "the last chunk of a step is one token over the budget": {
+    file: STEP,
+    find: "  const most = min(min(limit, s.budgetLeft), left);\n",
+    replace: "  const most = min(min(limit, s.budgetLeft + u32(CANARY)), left);\n",
+  },
+  "whoever runs longest gets no chunk while others run": {
+    file: STEP,
+    find: "    if (r.planRow != 0 || decodes(s, r)) continue;\n",
+    replace:
+      "    if (r.planRow != 0 || decodes(s, r) || (CANARY && i == 0 && s.runningCount > 1)) continue;\n",
+  },
+  "a deadline is not heard of": {
+    file: QUEUE,
+    find: "  if (ends < s.nextDeadlineUs) s.nextDeadlineUs = ends;\n",
+    replace: "  if (ends < s.nextDeadlineUs && !CANARY) s.nextDeadlineUs = ends;\n",
+  },
+  "an arrival wakes nobody": {
+    file: "assembly/exports/scheduling.ts",
+    find: "  return min(nextArrivalUs(s), s.nextDeadlineUs);\n",
+    replace: "  return CANARY ? s.nextDeadlineUs : min(nextArrivalUs(s), s.nextDeadlineUs);\n",
+  },
+  "the sixth token of an answer is stored wrong": {
+    file: COMMIT,
+    find: "  store<u32>(tokenPtr(s, slot, knownTokens(r)), token);\n",
+    replace: "  store<u32>(tokenPtr(s, slot, knownTokens(r)), token ^ u32(CANARY && r.generated == 5));\n",
+  },
+  "a request that is aborted in flight goes on": {
+    file: COMMIT,
+    find: "    if (r.state == State.Running && r.aborted != 0) {\n",
+    replace: "    if (r.state == State.Running && r.aborted != 0 && !CANARY) {\n",
+  },
+  "an admission that is not executed stays counted": {
+    file: COMMIT,
+    find: "  uncountLookup(s.kv, r.sequence, knownTokens(r));\n",
+    replace: "  if (!CANARY) uncountLookup(s.kv, r.sequence, knownTokens(r));\n",
+  },
+};
+
+const SWITCH = "assembly/memory/canary.ts";
+const ENTRY =
+  ["memory", "index", "paging", "scheduling"]
+    .map((family) => `export * from "./assembly/exports/${family}";\n`)
+    .join("") + `export { setCanary } from "./${SWITCH.replace(".ts", "")}";\n`;
+
+/** The module with all mistakes in it, switched off; `setCanary(n)` switches on the n-th, counted from 1. */
+export async function canaryModule(): Promise<WebAssembly.Module> {
+  const edits = Object.values(CANARIES).map(({ file, find, replace }, i) => ({
+    file,
+    find,
+    replace: replace.replaceAll("CANARY", `(canary == ${i + 1})`),
+  }));
+  const files = new Set(edits.map(({ file }) => file));
+  // The switch is imported at the head of each file, before its first statement.
+  const imports = [...files].map((file) => ({
+    file,
+    find: "*/\nimport ",
+    replace: '*/\nimport { canary } from "../memory/canary";\nimport ',
+  }));
+  const source =
+    "export let canary: i32 = 0;\nexport function setCanary(number: i32): void {\n  canary = number;\n}\n";
+  const bytes = await compileCore(ENTRY, [...edits, ...imports], {
+    threads: false,
+    optimizeLevel: 1,
+    files: { [SWITCH]: source },
+  });
+  return WebAssembly.compile(bytes);
+}

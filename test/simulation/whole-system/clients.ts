@@ -1,0 +1,189 @@
+/** Whoever is outside: submits, aborts, hints, asks for too much, asks for nonsense. */
+import assert from "node:assert/strict";
+import { type RequestOptions, type StepPlan } from "../../../bindings/main.js";
+import { ADVICE_KINDS } from "../../../bindings/block-order.js";
+import type { Random } from "../../support/random.js";
+import { answerTo } from "./answers.js";
+import type { World } from "./world.js";
+
+/** The token store's pages. */
+const PAGE_TOKENS = 256;
+
+export class Clients {
+  readonly #world: World;
+  #structures = 0;
+
+  constructor(world: World) {
+    this.#world = world;
+  }
+
+  /** Between two steps. */
+  act(random: Random): void {
+    const { shape, outsiders, systems } = this.#world;
+    for (let due = shape.load; due > 0; due -= 10) if (random.below(10) < due) this.#submit(random);
+    if (shape.aborts > 0 && random.below(shape.aborts) === 0) this.#abort(random);
+    if (shape.outsiders && random.below(3) === 0)
+      outsiders.act(random, () => {
+        const namespace = random.below(shape.namespaces);
+        return { tokens: this.#prompt(random, 30, namespace), namespace };
+      });
+    if (random.below(8) === 0) this.#hint(random);
+    if (random.below(120) === 0) systems.call(({ cache }) => cache.forget());
+    if (random.below(200) === 0) this.#allocate(random);
+    if (random.below(60) === 0) this.#nonsense(random);
+  }
+
+  /** While a step is in flight. */
+  interfere(random: Random, plan: StepPlan): void {
+    const { shape, systems, nowUs } = this.#world;
+    if (shape.aborts > 0 && random.below(shape.aborts) === 0)
+      for (let count = 1 + random.below(2); count > 0; count--) this.#abort(random);
+    if (random.below(12) === 0) this.#submit(random);
+    if (random.below(40) === 0) {
+      assert.equal(
+        systems.tryCall(({ scheduler }) => void scheduler.step(nowUs)),
+        "STEP_IN_FLIGHT",
+      );
+      const { stepId } = plan;
+      assert.equal(
+        systems.tryCall(({ scheduler }) => scheduler.abandon(stepId + 1)),
+        "UNKNOWN_STEP",
+      );
+    }
+  }
+
+  /** Prompts of a family begin alike. */
+  #prompt(random: Random, longest: number, namespace: number): number[] {
+    const { shape } = this.#world;
+    const { vocabSize } = shape.scheduler;
+    const family = random.below(shape.families);
+    const length = 1 + random.below(longest);
+    const alike = random.below(4) === 0 ? 0 : random.below(length + 1);
+    return Array.from({ length }, (_, at) =>
+      at < alike ? ((at + 1) * (family * 7 + 3) + namespace) % vocabSize : random.below(vocabSize),
+    );
+  }
+
+  #submit(random: Random): void {
+    const world = this.#world;
+    const { shape, nowUs } = world;
+    const namespace = random.below(shape.namespaces);
+    const tokens = this.#prompt(random, shape.longestPrompt, namespace);
+    const options = {
+      tokens,
+      maxNewTokens: 1 + random.below(shape.longestAnswer),
+      namespace,
+      tenant: random.below(3),
+      priority: random.below(3),
+      arrivalUs: random.below(3) === 0 ? nowUs + random.below(200) : 0,
+      ...(random.below(3) === 0 && { deadlineUs: nowUs + 1 + random.below(8000) / 4 }),
+      ...(random.below(4) === 0 && { maxChunkTokens: 1 + random.below(8) }),
+      ...(random.below(3) === 0 && { id: 1 + random.below(12) }),
+    } satisfies RequestOptions;
+    const answered = world.systems.tryCall(({ scheduler }) => scheduler.submit(options));
+    assert.equal(
+      typeof answered === "string" ? answered : "",
+      this.#refusal(options),
+      "refused for the right reason",
+    );
+    if (typeof answered === "string") {
+      world.tally.refused += 1;
+      return;
+    }
+    world.enter({
+      handle: answered,
+      id: options.id,
+      namespace,
+      tenant: options.tenant,
+      priority: options.priority,
+      promptTokens: tokens.length,
+      maxNewTokens: options.maxNewTokens,
+      maxChunkTokens: options.maxChunkTokens ?? 0,
+      deadlineUs: options.deadlineUs ?? Infinity,
+      answer: answerTo(tokens, namespace, options.maxNewTokens, shape.scheduler.vocabSize),
+      arrivalUs: options.arrivalUs,
+      order: 0,
+      state: "arriving",
+      generated: 0,
+      computed: 0,
+      preemptions: 0,
+      cachedTokens: 0,
+      sequence: 0,
+      planned: false,
+      admittedNow: false,
+      aborted: false,
+      overtakers: new Set(),
+      patience: 0,
+    });
+  }
+
+  /** Why a request must be refused, "" if it must not. */
+  #refusal({ tokens, maxNewTokens, id }: RequestOptions): string {
+    const { shape, live } = this.#world;
+    const { blocks, blockSize, maxSequenceTokens } = shape.cache;
+    const total = tokens.length + maxNewTokens;
+    const pages = Math.floor(shape.scheduler.tokenCapacity / PAGE_TOKENS);
+    if (total > maxSequenceTokens) return "TOO_LONG";
+    if (Math.ceil((total - 1) / blockSize) > blocks) return "POOL_TOO_SMALL";
+    if (id !== undefined && [...live.values()].some((request) => request.id === id)) return "DUPLICATE_ID";
+    if (live.size === shape.scheduler.maxRequests) return "OUT_OF_REQUESTS";
+    return live.size === pages ? "OUT_OF_TOKENS" : "";
+  }
+
+  #abort(random: Random): void {
+    const world = this.#world;
+    if (world.live.size === 0) return;
+    const request = random.pick([...world.live.values()]);
+    const answered = world.systems.tryCall(({ scheduler }) => scheduler.abort(request.handle));
+    assert.equal(answered, request.aborted ? "UNKNOWN_REQUEST" : 0);
+    if (!request.aborted) world.abort(request);
+  }
+
+  /** What an eviction order may be told. */
+  #hint(random: Random): void {
+    const { systems, running, nowUs } = this.#world;
+    const order = systems.main.cache.evictionOrder;
+    if (order === "priority") systems.call(({ cache }) => cache.advance(nowUs));
+    if (running.length === 0) return;
+    const { sequence } = random.pick(running);
+    const liveUntilUs = nowUs + random.below(300);
+    const [priority, discard] = [random.below(101), random.below(2)];
+    if (order === "priority")
+      systems.call(({ cache }) =>
+        cache.prioritize(sequence, { priority, liveUntilUs, priorityUntilUs: liveUntilUs }),
+      );
+    if (ADVICE_KINDS.includes(order))
+      systems.call(({ cache }) => cache.advise(sequence, discard ? "discard" : "keep"));
+    if (order === "scored") systems.call(({ cache }) => cache.score(sequence, [priority, discard]));
+  }
+
+  /** Asks the core for room: for more than there is, or a little, so that its memory grows under the scheduler's feet. */
+  #allocate(random: Random): void {
+    const { systems } = this.#world;
+    const much = systems.tryCall(({ core }) => void core.orderedIndex({ capacity: 50_000_000 }));
+    assert.equal(much, "OUT_OF_MEMORY");
+    if (this.#structures++ >= 2) return;
+    const capacity = 1 + random.below(3000);
+    systems.call(({ core }) => void core.orderedIndex({ capacity }));
+  }
+
+  #nonsense(random: Random): void {
+    const { systems, live } = this.#world;
+    const refused = (options: object): number | string =>
+      systems.tryCall(({ scheduler }) => scheduler.submit({ tokens: [0], maxNewTokens: 1, ...options }));
+    assert.equal(refused({ tokens: [] }), "EMPTY_PROMPT");
+    assert.equal(refused({ tokens: [0, 4000] }), "INVALID_TOKEN");
+    assert.equal(refused({ tenant: 3 }), "INVALID_ARGUMENT");
+    assert.equal(refused({ arrivalUs: NaN }), "INVALID_TIME");
+    let dead = random.below(2 ** 31);
+    while (live.has(dead)) dead = random.below(2 ** 31);
+    assert.equal(
+      systems.tryCall(({ scheduler }) => scheduler.abort(dead)),
+      "UNKNOWN_REQUEST",
+    );
+    assert.equal(
+      systems.tryCall(({ scheduler }) => scheduler.abandon(0)),
+      "UNKNOWN_STEP",
+    );
+  }
+}

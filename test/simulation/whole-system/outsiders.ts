@@ -1,0 +1,124 @@
+/** Sequences beside the scheduler's, on the same cache: opened, grown, forked, cut and closed by a host of its own. */
+import assert from "node:assert/strict";
+import type { SequenceId } from "../../../bindings/main.js";
+import type { Random } from "../../support/random.js";
+import { contentAfter, contentOfNothing } from "./answers.js";
+import type { Systems } from "./systems.js";
+import type { VirtualMachine } from "./virtual-machine.js";
+
+interface Outsider {
+  readonly sequence: SequenceId;
+  readonly namespace: number;
+  readonly tokens: number[];
+  readonly contents: number[];
+}
+
+export class Outsiders {
+  readonly open: Outsider[] = [];
+  /** Prompt tokens that they looked up, and found cached. */
+  queriedTokens = 0;
+  hitTokens = 0;
+
+  constructor(
+    readonly systems: Systems,
+    readonly machine: VirtualMachine,
+    readonly vocabSize: number,
+  ) {}
+
+  get sequences(): SequenceId[] {
+    return this.open.map(({ sequence }) => sequence);
+  }
+
+  act(random: Random, prompt: () => { tokens: number[]; namespace: number }): void {
+    const outsider = this.open.length > 0 ? random.pick(this.open) : undefined;
+    if (outsider) this.#read(outsider);
+    switch (random.below(outsider ? 6 : 1)) {
+      case 0:
+        this.#openOne(prompt());
+        break;
+      case 1:
+      case 2:
+        this.#grow(random, outsider!);
+        break;
+      case 3: {
+        const sequence = this.systems.tryCall(({ cache }) => cache.fork(outsider!.sequence));
+        if (typeof sequence === "string") assert.equal(sequence, "OUT_OF_SEQUENCES");
+        else
+          this.open.push({
+            ...outsider!,
+            sequence,
+            tokens: [...outsider!.tokens],
+            contents: [...outsider!.contents],
+          });
+        break;
+      }
+      case 4: {
+        const length = random.below(outsider!.tokens.length + 1);
+        this.systems.call(({ cache }) => cache.truncate(outsider!.sequence, length));
+        outsider!.tokens.length = outsider!.contents.length = length;
+        break;
+      }
+      default:
+        this.close(outsider!);
+    }
+  }
+
+  close(outsider: Outsider): void {
+    this.systems.call(({ cache }) => cache.close(outsider.sequence));
+    this.open.splice(this.open.indexOf(outsider), 1);
+  }
+
+  #openOne({ tokens, namespace }: { tokens: number[]; namespace: number }): void {
+    const sequence = this.systems.tryCall(({ cache }) => cache.open({ tokens, namespace }));
+    if (typeof sequence === "string") {
+      assert.equal(sequence, "OUT_OF_SEQUENCES");
+      return;
+    }
+    const found = this.systems.call(({ cache }) => cache.length(sequence));
+    this.queriedTokens += tokens.length;
+    this.hitTokens += found;
+    const outsider: Outsider = { sequence, namespace, tokens: [], contents: [] };
+    this.#extend(outsider, tokens.slice(0, found));
+    this.open.push(outsider);
+    this.#read(outsider);
+  }
+
+  #grow(random: Random, outsider: Outsider): void {
+    const { systems, machine } = this;
+    const { sequence } = outsider;
+    const count = 1 + random.below(9);
+    const before = systems.main.cache.available;
+    const added = systems.tryCall(({ cache }) => cache.reserve(sequence, count));
+    if (typeof added === "string") {
+      assert.ok(["OUT_OF_BLOCKS", "TOO_LONG"].includes(added), added);
+      assert.equal(systems.main.cache.available, before, "a refusal takes nothing");
+      return;
+    }
+    if (random.below(5) === 0) {
+      // The copy that it may need was not made: it gets its shared block back, and asks again some other time.
+      systems.call(({ cache }) => cache.revertCopies());
+      return;
+    }
+    machine.transfer(systems.main.cache.copies());
+    systems.call(({ cache }) => cache.settleCopies());
+    const from = outsider.tokens.length;
+    const tokens = Array.from({ length: random.below(count + 1) }, () => random.below(this.vocabSize));
+    this.#extend(outsider, tokens);
+    const table = systems.main.cache.blockTable(sequence);
+    machine.write(table, outsider.contents, from, outsider.tokens.length);
+    systems.call(({ cache }) => cache.append(sequence, tokens));
+    this.#read(outsider);
+  }
+
+  #extend({ namespace, tokens, contents }: Outsider, more: number[]): void {
+    for (const token of more) {
+      contents.push(contentAfter(contents.at(-1) ?? contentOfNothing(namespace), token));
+      tokens.push(token);
+    }
+  }
+
+  #read({ sequence, contents }: Outsider): void {
+    const table = this.systems.main.cache.blockTable(sequence);
+    this.machine.expect(table, contents, contents.length, `outsider ${sequence}`);
+  }
+}

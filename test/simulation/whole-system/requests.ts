@@ -1,0 +1,64 @@
+/** What the world knows of every live request: enough to say what each step must do to it. */
+import type { PolicyName, RequestId } from "../../../bindings/main.js";
+import type { Answer } from "./answers.js";
+
+export interface Tracked {
+  readonly handle: RequestId;
+  readonly id: number | undefined;
+  readonly namespace: number;
+  readonly tenant: number;
+  readonly priority: number;
+  readonly promptTokens: number;
+  readonly maxNewTokens: number;
+  readonly maxChunkTokens: number;
+  readonly deadlineUs: number;
+  /** What the model says to its prompt. */
+  readonly answer: Answer;
+  arrivalUs: number;
+  /** Order of submission among those to come, of arrival among those that have come. */
+  order: number;
+  state: "arriving" | "waiting" | "running";
+  generated: number;
+  computed: number;
+  preemptions: number;
+  cachedTokens: number;
+  /** Handle of its sequence while it runs. */
+  sequence: number;
+  /** It is in the plan in flight; that plan admitted it; it was aborted meanwhile. */
+  planned: boolean;
+  admittedNow: boolean;
+  aborted: boolean;
+  /** Those that came later and were served before it. */
+  readonly overtakers: Set<RequestId>;
+  /** Committed steps that it may yet take, at the most. */
+  patience: number;
+}
+
+export function knownTokens({ promptTokens, generated }: Tracked): number {
+  return promptTokens + generated;
+}
+
+/** Tokens that it may come to in all. */
+export function allTokens({ promptTokens, maxNewTokens }: Tracked): number {
+  return promptTokens + maxNewTokens;
+}
+
+/** Smaller goes first; of equal ranks the one that arrived first. Policies that rank otherwise: by arrival, see rules.ts. */
+export function rankOf(request: Tracked, policy: PolicyName): readonly number[] {
+  const { priority, deadlineUs, promptTokens, order } = request;
+  switch (policy) {
+    case "priority":
+      return [priority, order];
+    case "shortest-first":
+      return [priority, promptTokens, order];
+    case "earliest-deadline":
+      return [Math.floor(deadlineUs), order];
+    default:
+      return [order];
+  }
+}
+
+export function before(a: readonly number[], b: readonly number[]): boolean {
+  for (let i = 0; i < a.length; i++) if (a[i] !== b[i]) return a[i] < b[i];
+  return false;
+}

@@ -1,0 +1,397 @@
+/**
+ * A world: the shipped scheduler and cache, a virtual machine that executes, a virtual clock, and clients who submit,
+ * abort and break down at random. Everything follows from the seed; each step has a generator of its own, so that a run
+ * with steps left out is a run as well. Whatever must hold is checked in every step.
+ */
+import assert from "node:assert/strict";
+import {
+  type Build,
+  type CoreOptions,
+  Phase,
+  planDigest,
+  type RequestId,
+  type StepPlan,
+} from "../../../bindings/main.js";
+import { Random } from "../../support/random.js";
+import { Accounts } from "./accounts.js";
+import { Clients } from "./clients.js";
+import { Outsiders } from "./outsiders.js";
+import { allTokens, knownTokens, type Tracked } from "./requests.js";
+import { Rules } from "./rules.js";
+import { drawShape, type WorldShape } from "./shape.js";
+import { Systems } from "./systems.js";
+import { emptyTally } from "./tally.js";
+import { VirtualMachine } from "./virtual-machine.js";
+
+const TWIN_BUILDS = ["core", "core-scalar", "core-threads"] as const;
+
+export interface WorldOptions {
+  /** How to make cores of one thread: from another module, for instance. */
+  readonly core?: CoreOptions;
+  /** Default: the seed says it. */
+  readonly build?: Build;
+  /** Whether to keep a trace. */
+  readonly traced?: boolean;
+}
+
+export class World {
+  readonly shape: WorldShape;
+  readonly systems: Systems;
+  readonly machine: VirtualMachine;
+  readonly outsiders: Outsiders;
+  readonly clients: Clients;
+  readonly live = new Map<RequestId, Tracked>();
+  readonly tally = emptyTally();
+  /** In order of admission. */
+  running: Tracked[] = [];
+  /** Time of the last step. */
+  nowUs = 0;
+  /** What went on, when it is asked for. */
+  readonly trace: string[] | undefined;
+  readonly #seed: number;
+  readonly #rules: Rules;
+  readonly #accounts: Accounts;
+  /** Told the digest of every plan. */
+  onPlan: ((digest: string) => void) | undefined;
+  #order = 0;
+  #idle = false;
+  #lastEnded: RequestId | undefined;
+
+  private constructor(seed: number, shape: WorldShape, systems: Systems, traced: boolean) {
+    this.#seed = seed;
+    this.shape = shape;
+    this.systems = systems;
+    this.machine = new VirtualMachine(shape.cache.blocks, shape.cache.blockSize);
+    this.outsiders = new Outsiders(systems, this.machine, shape.scheduler.vocabSize);
+    this.clients = new Clients(this);
+    this.#rules = new Rules(shape);
+    this.#accounts = new Accounts(this);
+    if (traced) this.trace = [];
+  }
+
+  static async create(seed: number, { core = {}, build, traced = false }: WorldOptions = {}): Promise<World> {
+    const drawn = drawShape(seed);
+    const shape =
+      build === undefined ? drawn : { ...drawn, build, cache: { ...drawn.cache, sharedProbe: false } };
+    return new World(seed, shape, await Systems.create(shape, seed >>> 0, core), traced);
+  }
+
+  /** One step of the whole system, the `index`-th of its life. */
+  async step(index: number): Promise<void> {
+    const random = new Random(
+      Math.imul(this.#seed ^ 0x5bd1e995, 0x9e3779b1) + Math.imul(index + 1, 0x85ebca6b),
+    );
+    await this.#snapshot(random);
+    this.clients.act(random);
+    this.#clock(random);
+    this.#serve(random);
+  }
+
+  /** Nobody comes any more: everybody who is here ends, and nothing is left. */
+  drain(): void {
+    const random = new Random(this.#seed);
+    const { systems, outsiders } = this;
+    for (const outsider of [...outsiders.open]) outsiders.close(outsider);
+    let tokens = 0;
+    for (const request of this.live.values()) tokens += allTokens(request);
+    const most = (this.live.size + 2) * (tokens + 1) + 10;
+    for (let steps = 0; this.live.size > 0; steps++) {
+      assert.ok(steps <= most, `${this.live.size} requests starve with nobody new coming`);
+      this.#clock(undefined);
+      this.#serve(random, true);
+    }
+    if (systems.hasTwin) systems.dropTwin(false);
+    const { cache, core, scheduler } = systems.main;
+    core.validate();
+    assert.equal(cache.available, cache.blocks, "every block is available again");
+    assert.deepEqual([scheduler.running, scheduler.waiting, scheduler.arriving], [0, 0, 0]);
+    assert.equal(scheduler.nextWakeUs(), Infinity);
+    const { submitted, finished, aborted, expired, rejected } = this.tally;
+    assert.equal(finished + aborted + expired + rejected, submitted, "every request has one end");
+    this.tally.comparedPlans = systems.compared;
+    this.tally.copies = this.machine.copies;
+    this.tally.restoredCores = systems.replaced;
+  }
+
+  /** A request was accepted. */
+  enter(request: Tracked): void {
+    this.live.set(request.handle, request);
+    this.tally.submitted += 1;
+    request.order = ++this.#order;
+    if (request.arrivalUs <= this.nowUs) this.#arrive(request);
+    this.note(() => `submit ${request.handle}, ${request.promptTokens} + ${request.maxNewTokens} tokens`);
+  }
+
+  /** A request was aborted. */
+  abort(request: Tracked): void {
+    this.tally.aborted += 1;
+    this.note(() => `abort ${request.handle}, ${request.state}${request.planned ? ", in flight" : ""}`);
+    if (request.planned) {
+      request.aborted = true;
+      return;
+    }
+    this.#leave(request);
+    this.#end(request);
+  }
+
+  note(text: () => string): void {
+    this.trace?.push(text());
+  }
+
+  async #snapshot(random: Random): Promise<void> {
+    const { systems } = this;
+    if (systems.hasTwin) {
+      if (random.below(25) === 0) systems.dropTwin(random.below(2) === 0);
+    } else if (random.below(200) === 0) {
+      const other = random.pick(TWIN_BUILDS);
+      // A cache that other threads may probe lives in shared memory only.
+      const build = this.shape.cache.sharedProbe ? "core-threads" : other;
+      this.note(() => `snapshot, restored in ${build}`);
+      await systems.restoreTwin(build);
+    }
+  }
+
+  /** Time passes; with nothing to do it goes on to the time at which the core wants to be woken. */
+  #clock(random: Random | undefined): void {
+    const wake = this.systems.call(({ scheduler }) => scheduler.nextWakeUs());
+    let next = this.nowUs + (random?.below(24) ?? 3) / 2;
+    if (this.#idle && (random === undefined || random.below(2) === 0)) {
+      if (wake < Infinity) next = Math.max(next, wake);
+    }
+    this.nowUs = next;
+  }
+
+  #arrive(request: Tracked): void {
+    request.state = "waiting";
+    request.order = ++this.#order;
+    this.#rules.arrival(request, this.live.values());
+  }
+
+  #arrivals(): void {
+    const due = [...this.live.values()].filter(
+      ({ state, arrivalUs }) => state === "arriving" && arrivalUs <= this.nowUs,
+    );
+    due.sort((a, b) => a.arrivalUs - b.arrivalUs || a.order - b.order);
+    for (const request of due) this.#arrive(request);
+    // One that came to run at once waits from the first step that sees it.
+    for (const request of this.live.values())
+      if (request.state === "waiting" && request.arrivalUs === 0) request.arrivalUs = this.nowUs;
+  }
+
+  #serve(random: Random, sure = false): void {
+    const { systems, tally } = this;
+    tally.steps += 1;
+    this.#arrivals();
+    const plan = systems.step(this.nowUs);
+    this.note(() => `step ${plan.stepId} at ${this.nowUs}: ${plan.rows} rows, ${plan.totalTokens} tokens`);
+    this.onPlan?.(planDigest(plan, systems.main.scheduler.outcomes()));
+    const preempted = this.#planned();
+    this.#rows(plan, preempted.size > 0);
+    this.#accounts.planned(plan);
+    if (!sure) this.clients.interfere(random, plan);
+    const { failures } = this.shape;
+    if (!sure && failures > 0 && random.below(failures) === 0) this.#abandon(plan, random);
+    else this.#commit(plan);
+    this.#idle = plan.rows === 0;
+    this.#accounts.settled();
+    if (this.#lastEnded !== undefined) assert.equal(systems.main.scheduler.state(this.#lastEnded), "ended");
+  }
+
+  /** What planning has done to requests. */
+  #planned(): Set<Tracked> {
+    const preempted = new Set<Tracked>();
+    for (const { request: handle, kind, code, generated, preemptions } of this.systems.outcomes()) {
+      const request = this.live.get(handle);
+      assert.ok(request, `${kind}: ${handle} is live`);
+      assert.equal(generated, request.generated);
+      this.note(() => `${kind} ${handle}`);
+      if (kind === "preempted") {
+        preempted.add(request);
+        this.#rules.preemption(request, this.running);
+        this.tally.preempted += 1;
+        request.preemptions += 1;
+        this.#stop(request);
+      } else {
+        assert.equal(request.state, "waiting", `${kind}: only who waits`);
+        if (kind === "expired") assert.ok(request.deadlineUs <= this.nowUs, "its deadline has come");
+        else assert.deepEqual([kind, code, this.#timedOut(request)], ["rejected", "QUEUE_TIMEOUT", true]);
+        this.tally[kind === "expired" ? "expired" : "rejected"] += 1;
+        this.#end(request);
+      }
+      assert.equal(preemptions, request.preemptions);
+    }
+    for (const request of this.live.values()) {
+      if (request.state !== "waiting" || preempted.has(request)) continue;
+      assert.ok(request.deadlineUs > this.nowUs && !this.#timedOut(request), `${request.handle} is overdue`);
+    }
+    return preempted;
+  }
+
+  #timedOut({ arrivalUs, preemptions }: Tracked): boolean {
+    const { queueTimeoutUs } = this.shape.scheduler;
+    return queueTimeoutUs > 0 && preemptions === 0 && arrivalUs + queueTimeoutUs <= this.nowUs;
+  }
+
+  /** Each row is right by itself, and nobody is missing. */
+  #rows(plan: StepPlan, preempted: boolean): void {
+    const { scheduler } = this.shape;
+    const admitted: Tracked[] = [];
+    const decoding = this.running.filter((one) => one.generated > 0 && knownTokens(one) - one.computed === 1);
+    for (let row = 0; row < plan.rows; row++) {
+      const request = this.live.get(plan.requests[row]);
+      assert.ok(request, `row ${row} is of a live request`);
+      assert.ok(!request.planned, `${request.handle} has one row`);
+      request.planned = true;
+      if (request.state === "waiting") this.#admit(request, plan, row, admitted);
+      assert.equal(request.state, "running");
+      assert.equal(plan.sequences[row], request.sequence);
+      const computed = plan.computedBefore[row];
+      const count = plan.newTokens[row];
+      assert.equal(computed, request.computed, `${request.handle} goes on where it was`);
+      assert.ok(count >= 1 && computed + count <= knownTokens(request));
+      const last = computed + count === knownTokens(request);
+      const decode = decoding.includes(request);
+      assert.equal(plan.phases[row], decode ? Phase.Decode : last ? Phase.LastChunk : Phase.PrefillChunk);
+      for (const limit of [request.maxChunkTokens, scheduler.maxChunkTokens])
+        assert.ok(limit === 0 || count <= limit, "a chunk keeps its limits");
+      assert.equal(row < plan.decodeRows, decode, "decode rows first");
+      const start = plan.tokenStart[row];
+      for (let i = 0; i < count; i++)
+        assert.equal(plan.tokens[start + i], request.answer.tokens[computed + i], "its own tokens are fed");
+    }
+    assert.ok(plan.totalTokens <= (scheduler.maxBatchTokens ?? 0), "the token budget holds");
+    assert.ok(this.running.length <= scheduler.maxRunning);
+    for (const request of decoding)
+      assert.ok(request.planned || request.state === "waiting", "nobody who decodes waits");
+    if (preempted) assert.equal(admitted.length, 0, "a step preempts or admits");
+    const waiting = [...this.live.values()].filter(({ state }) => state === "waiting");
+    this.#rules.admissions(admitted, waiting);
+    const stuck = plan.rows === 0 && waiting.length > 0 && this.outsiders.open.length === 0 && !preempted;
+    assert.ok(!stuck, "with an idle machine somebody who waits is served");
+    if (plan.rows === 0) assert.equal(this.running.length, 0, "whoever runs gets on");
+    this.tally.rows += plan.rows;
+  }
+
+  #admit(request: Tracked, plan: StepPlan, row: number, admitted: Tracked[]): void {
+    const cached = plan.computedBefore[row];
+    admitted.push(request);
+    this.running.push(request);
+    request.state = "running";
+    request.sequence = plan.sequences[row];
+    request.computed = cached;
+    request.admittedNow = true;
+    if (request.preemptions === 0) request.cachedTokens = cached;
+    this.tally.cachedTokens += cached;
+    this.#accounts.lookedUp(knownTokens(request), cached);
+  }
+
+  /** The machine runs the plan, every row against what the request must read. */
+  #execute(plan: StepPlan): { tokens: number[]; finished: boolean[] } {
+    const { machine } = this;
+    machine.transfer(plan.transfers);
+    const tokens: number[] = [];
+    const finished: boolean[] = [];
+    const table = (row: number): Uint32Array =>
+      plan.tables.subarray(plan.tableStart[row], plan.tableStart[row] + plan.tableCount[row]);
+    for (let row = 0; row < plan.rows; row++) {
+      const { answer, generated, maxNewTokens } = this.live.get(plan.requests[row])!;
+      const [from, count] = [plan.computedBefore[row], plan.newTokens[row]];
+      machine.write(table(row), answer.contents, from, from + count);
+      if (plan.phases[row] === Phase.PrefillChunk) continue;
+      tokens.push(answer.tokens[from + count]);
+      // The text has ended; that all is said that was asked for the core knows by itself.
+      finished.push(generated + 1 === answer.generated && generated + 1 < maxNewTokens);
+    }
+    // Rows are read once all are written, as layers do: nobody writes what another one reads.
+    for (let row = 0; row < plan.rows; row++) {
+      const { answer, handle } = this.live.get(plan.requests[row])!;
+      machine.expect(
+        table(row),
+        answer.contents,
+        plan.computedBefore[row] + plan.newTokens[row],
+        `request ${handle}`,
+      );
+    }
+    return { tokens, finished };
+  }
+
+  #commit(plan: StepPlan): void {
+    const { systems } = this;
+    const results = this.#execute(plan);
+    const rows = Array.from(plan.requests, (handle, row) => ({
+      request: this.live.get(handle)!,
+      count: plan.newTokens[row],
+      samples: plan.phases[row] !== Phase.PrefillChunk,
+    }));
+    const before = systems.outcomes().length;
+    const { stepId } = plan;
+    systems.call(({ scheduler }) => scheduler.commit(stepId, this.nowUs, results));
+    const ends = new Set<RequestId>();
+    for (const { request, count, samples } of rows) {
+      request.planned = request.admittedNow = false;
+      request.computed += count;
+      if (request.aborted) {
+        this.#leave(request);
+        this.#end(request);
+        continue;
+      }
+      request.generated += Number(samples);
+      if (samples && request.generated === request.answer.generated) ends.add(request.handle);
+    }
+    const finished = systems.outcomes().slice(before);
+    assert.deepEqual(
+      new Set(finished.map(({ request }) => request)),
+      ends,
+      "who has said all ends, and nobody else",
+    );
+    assert.equal(finished.length, ends.size, "once");
+    for (const outcome of finished) {
+      const request = this.live.get(outcome.request)!;
+      assert.equal(outcome.kind, "finished");
+      assert.deepEqual(
+        [outcome.generated, outcome.cachedTokens, outcome.preemptions],
+        [request.answer.generated, request.cachedTokens, request.preemptions],
+      );
+      this.tally.finished += 1;
+      this.note(() => `finished ${request.handle}`);
+      this.#leave(request);
+      this.#end(request);
+    }
+    if (this.outsiders.open.length === 0 && !this.shape.outsiders) this.#rules.executed(this.live.values());
+  }
+
+  #abandon(plan: StepPlan, random: Random): void {
+    this.tally.abandoned += 1;
+    this.note(() => `step ${plan.stepId} is not executed`);
+    this.machine.fail(plan, random);
+    const { stepId } = plan;
+    const rows = Array.from(plan.requests, (handle) => this.live.get(handle)!);
+    this.systems.call(({ scheduler }) => scheduler.abandon(stepId));
+    for (const request of rows.reverse()) {
+      const admitted = request.admittedNow;
+      request.planned = request.admittedNow = false;
+      if (admitted) this.#accounts.lookedUp(-knownTokens(request), -request.computed);
+      if (request.aborted) {
+        this.#leave(request);
+        this.#end(request);
+      } else if (admitted) this.#stop(request);
+    }
+  }
+
+  /** It runs no more, and waits. */
+  #stop(request: Tracked): void {
+    this.#leave(request);
+    request.state = "waiting";
+    request.computed = 0;
+  }
+
+  #leave(request: Tracked): void {
+    const at = this.running.indexOf(request);
+    if (at >= 0) this.running.splice(at, 1);
+  }
+
+  #end(request: Tracked): void {
+    this.live.delete(request.handle);
+    this.#lastEnded = request.handle;
+  }
+}
