@@ -95,10 +95,7 @@ export const CANARIES: Readonly<Record<string, Edit>> = {
 };
 
 const SWITCH = "assembly/memory/canary.ts";
-const ENTRY =
-  ["memory", "index", "paging", "scheduling"]
-    .map((family) => `export * from "./assembly/exports/${family}";\n`)
-    .join("") + `export { setCanary } from "./${SWITCH.replace(".ts", "")}";\n`;
+const ENTRY = `export * from "./assembly/index";\nexport { setCanary } from "./${SWITCH.replace(".ts", "")}";\n`;
 
 /** The module with all mistakes in it, switched off; `setCanary(n)` switches on the n-th, counted from 1. */
 export async function canaryModule(): Promise<WebAssembly.Module> {

@@ -5,7 +5,7 @@
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 import { describe, test } from "node:test";
-import type { Build, CoreOptions } from "../../../bindings/main.js";
+import { type Build, type CoreOptions, QuartermasterError } from "../../../bindings/main.js";
 import { long } from "../../support/long.js";
 import { CANARIES, canaryModule } from "./canaries.js";
 import { replayWorld, SimulationError, simulate } from "./simulate.js";
@@ -57,6 +57,11 @@ if (world !== undefined) {
         const failure = simulate({ seed: SEED, steps: CANARY_STEPS, core: core(i + 1), shrink: false });
         await assert.rejects(failure, (error) => {
           assert.ok(error instanceof SimulationError, String(error));
+          const { cause } = error;
+          assert.ok(
+            cause instanceof assert.AssertionError || cause instanceof QuartermasterError,
+            String(cause),
+          );
           t.diagnostic(`world ${error.world}, step ${error.steps.length}: ${error.message.split("\n")[0]}`);
           return true;
         });
