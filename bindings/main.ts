@@ -30,6 +30,14 @@ export {
   type ChunkBankOptions,
   type ChunkMoves,
 } from "./eviction/chunk-bank.js";
+export {
+  BlockDiffusionSession,
+  type BlockDiffusionOptions,
+  type ChunkAttention,
+  type ChunkExecutor,
+  type ChunkPart,
+  type MadeChunk,
+} from "./eviction/block-diffusion.js";
 export { denoisingTimes, noiseLevel, shuffleNoise, type NoiseLevels } from "./eviction/chunk-noise.js";
 export { apportion, type ApportionOptions, type ApportionStrategy } from "./eviction/apportion.js";
 export { evict, type Evicted } from "./eviction/evict.js";
@@ -120,7 +128,7 @@ export {
 export { Phase, TRANSFER_WORDS, TransferOp, type StepPlan } from "./plan.js";
 export { blockTableOf, planDigest } from "./plan-digest.js";
 export type { PrefixProbe } from "./prefix-probe.js";
-export { createScheduler, recordScheduler, type SchedulerSetup } from "./record.js";
+export { createScheduler, recordLanes, recordScheduler, type SchedulerSetup } from "./record.js";
 export {
   replay,
   type ReplayedStep,

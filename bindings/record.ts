@@ -8,12 +8,15 @@
  *   {"propose": request, "tokens"}
  *   {"commit": id, "nowUs", "tokens", "finished"?: [sampling rows], "accepted"?: counts, "outcomes": digest}
  *   {"abandon": id}   {"abort": request}
+ *   {"arena": shape}   {"lane": call, ...}      lanes of requests that drop tokens (eviction/lane-record.ts)
  *
  * The core is deterministic and these are all of its inputs, so `replay` (replay.ts) makes the same plans from them, in
  * any build. Refused calls change nothing and are left out; a call that traps is written with "trapped": true.
  */
 import { Core, type CoreOptions } from "./core.js";
-import { QuartermasterError } from "./errors.js";
+import { invalidArgument, QuartermasterError } from "./errors.js";
+import type { ArenaShape, LaneCall } from "./eviction/lane-record.js";
+import type { LaneArena } from "./eviction/lanes.js";
 import type { KvCacheOptions } from "./kv-cache-options.js";
 import type { StepPlan } from "./plan.js";
 import { outcomesDigest, planDigest } from "./plan-digest.js";
@@ -61,7 +64,9 @@ export type RecordLine =
       trapped?: true;
     }
   | { abandon: number; trapped?: true }
-  | { abort: RequestId; trapped?: true };
+  | { abort: RequestId; trapped?: true }
+  | { arena: ArenaShape }
+  | LaneCall;
 
 export type RecordedRequest = Omit<RequestOptions, "tokens" | "id"> & { tokens: number[]; id?: string };
 
@@ -90,7 +95,7 @@ export async function createScheduler(
 
 /**
  * As `createScheduler`, and `write` gets a line (without its end) for each input. The cache and the core must be left to
- * the scheduler: what else changes them, as the lanes of requests that drop tokens do, is not recorded.
+ * the scheduler, and to lanes that `recordLanes` was told of: what else changes them is not recorded.
  */
 export async function recordScheduler(
   setup: SchedulerSetup,
@@ -110,12 +115,28 @@ export async function recordScheduler(
   return scheduler;
 }
 
+/**
+ * Records what the lanes of an arena do as well: of requests that drop tokens, and of the caches that they keep. The arena
+ * is the core's first region after the scheduler, of the scheduler's cache. Throws INVALID_ARGUMENT for a scheduler that is
+ * not recorded.
+ */
+export function recordLanes(scheduler: Scheduler, arena: LaneArena): void {
+  if (!(scheduler instanceof RecordingScheduler))
+    throw invalidArgument("scheduler", scheduler, "one from recordScheduler");
+  scheduler.line({ arena: arena.shape });
+  arena.onCall = (call) => scheduler.line(call);
+}
+
 class RecordingScheduler extends Scheduler {
   readonly #write: (line: string) => void;
 
   constructor(scheduler: Scheduler, write: (line: string) => void) {
     super(scheduler.core, scheduler.pointer, scheduler.cache);
     this.#write = write;
+  }
+
+  line(line: RecordLine): void {
+    this.#write(JSON.stringify(line));
   }
 
   override submit(options: RequestOptions): RequestId {

@@ -1,6 +1,7 @@
 /** Replay: builds the core of a record (record.ts) again, gives it the same inputs, and compares what comes out. */
 import { invalidArgument, QuartermasterError } from "./errors.js";
 import type { StepPlan } from "./plan.js";
+import { LanePlayer } from "./eviction/lane-record.js";
 import { outcomesDigest, planDigest } from "./plan-digest.js";
 import { createScheduler, RECORD_VERSION, type RecordLine, type SetupCoreOptions } from "./record.js";
 import type { Scheduler } from "./scheduler.js";
@@ -29,8 +30,8 @@ export interface ReplayMismatch {
   readonly line: number;
   /** Step planned last before it, itself included; 0 = before the first. */
   readonly stepId: number;
-  /** What differs: "plan", "outcomes", "request" (another handle), "step" (another id), or "refused". */
-  readonly what: "plan" | "outcomes" | "request" | "step" | "refused";
+  /** What differs: "plan", "outcomes", "request" or "lanes" (another handle), "step" (another id), or "refused". */
+  readonly what: "plan" | "outcomes" | "request" | "lanes" | "step" | "refused";
   /** As recorded, and as replayed. */
   readonly recorded: string;
   readonly replayed: string;
@@ -108,6 +109,7 @@ class Player {
   readonly #options: ReplayOptions;
   #steps = 0;
   #requests = 0;
+  #lanes: LanePlayer | undefined;
   #stepId = 0;
   #mismatch: ReplayMismatch | undefined;
   #line = 0;
@@ -164,12 +166,19 @@ class Player {
       this.#compare("outcomes", line.outcomes, outcomesDigest(scheduler.outcomes()));
     } else if ("propose" in line) {
       scheduler.propose(line.propose, line.tokens);
+    } else if ("arena" in line) {
+      const { core, cache } = scheduler;
+      this.#lanes = new LanePlayer(core.laneArena({ ...line.arena, cache }));
+    } else if ("lane" in line) {
+      if (this.#lanes === undefined) throw invalidArgument(LINE, line, "lanes behind their arena");
+      const [recorded, replayed] = this.#lanes.play(line);
+      this.#compare("lanes", String(recorded), String(replayed));
     } else if ("abandon" in line) {
       scheduler.abandon(line.abandon);
     } else if ("abort" in line) {
       scheduler.abort(line.abort);
     } else {
-      const known = "submit, propose, lanes, step, commit, abandon or abort";
+      const known = "submit, propose, lanes, step, commit, abandon, abort, arena or lane";
       throw new QuartermasterError("INVALID_ARGUMENT", `record, line ${this.#line}: allowed: ${known}`, {
         argument: LINE,
         value: line,

@@ -5,8 +5,7 @@ import { parseArgs } from "node:util";
 import type { Build } from "../bindings/module.js";
 import { Engine } from "../bindings/engine.js";
 import { type StepReport } from "../bindings/engine-options.js";
-import { createScheduler, recordScheduler, type SchedulerSetup } from "../bindings/record.js";
-import { invalidArgument } from "../bindings/errors.js";
+import { createScheduler, recordLanes, recordScheduler, type SchedulerSetup } from "../bindings/record.js";
 import { EVICTION_POLICIES, policyFromText } from "../bindings/eviction/create-policy.js";
 import type { LaneArena } from "../bindings/eviction/lanes.js";
 import { PlaneMask } from "../bindings/eviction/policy.js";
@@ -172,12 +171,6 @@ export async function serve(
       ),
     },
   };
-  if (values.record !== undefined && values.evict !== undefined)
-    throw invalidArgument(
-      "--record",
-      values.record,
-      "nothing beside --evict: what a policy drops is not recorded",
-    );
   const record = values.record === undefined ? undefined : new RecordFile(values.record);
   const scheduler =
     record === undefined
@@ -191,6 +184,7 @@ export async function serve(
   );
   const room =
     values.evict === undefined ? undefined : lanesFor(cache, { layers, kvHeads, longest, maxRunning });
+  if (record !== undefined && room !== undefined) recordLanes(scheduler, room.lanes);
 
   const timeline: TimelineSample[] = [];
   const latency = new LatencyRecorder();

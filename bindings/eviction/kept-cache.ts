@@ -60,17 +60,17 @@ export class KeptCache {
    */
   async fork(policy: EvictionPolicy, executor: Pick<Executor, "move">): Promise<KeptCache> {
     const own = this.#held();
-    const { cache } = own.arena;
-    const sequence = cache.fork(own.sequence);
+    const { arena } = own;
+    const sequence = arena.forkSequence(own.sequence);
     let lanes: CoreLanes | undefined;
     try {
       lanes = own.fork(sequence);
-      await evict(lanes, { keep: new Array<null>(own.arena.lanes).fill(null) }, executor);
+      await evict(lanes, { keep: new Array<null>(arena.lanes).fill(null) }, executor);
       policy.beginSequence(lanes, this.promptTokens);
       policy.restore(this.policy.serialize());
     } catch (error) {
+      arena.closeSequence(sequence);
       lanes?.close();
-      cache.close(sequence);
       throw error;
     }
     return new KeptCache(lanes, policy, this.tokens, this.promptTokens);
@@ -80,8 +80,8 @@ export class KeptCache {
   close(): void {
     if (this.#lanes === undefined) return;
     const lanes = this.take();
+    lanes.arena.closeSequence(lanes.sequence);
     lanes.close();
-    lanes.arena.cache.close(lanes.sequence);
   }
 
   #held(): CoreLanes {

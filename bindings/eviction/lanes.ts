@@ -15,6 +15,7 @@ import { invalidArgument, requireInteger, statusError } from "../errors.js";
 import type { KvCache } from "../kv-cache.js";
 import type { SequenceId } from "../kv-cache-options.js";
 import { APPEND_SLOT, MOVE_WORDS } from "../statistics.js";
+import { type ArenaShape, type LaneCall, planCall } from "./lane-record.js";
 import { type KeepPlan, type LaneView, PlaneMask, type SequenceLanes } from "./policy.js";
 
 export interface LaneArenaOptions {
@@ -50,6 +51,7 @@ const Header = {
   victims: 14,
   successors: 15,
   records: 16,
+  moveCapacity: 17,
   evicted: 26,
   moved: 28,
 } as const;
@@ -87,6 +89,8 @@ export class LaneArena {
   readonly planes: number;
   /** Sequences that can have lanes at a time. */
   readonly sequences: number;
+  /** Told of every call that changes lanes or their sequences; for records. */
+  onCall: ((call: LaneCall) => void) | undefined;
   readonly #at: Uint32Array;
 
   /** Made by `core.laneArena(...)`. */
@@ -122,7 +126,27 @@ export class LaneArena {
   open(sequence: SequenceId): CoreLanes {
     const { core, pointer } = this;
     const handle = core.call(() => core.exports.lanesOpen(pointer, sequence), "lanes");
+    this.onCall?.({ lane: "open", sequence, handle });
     return new CoreLanes(this, handle);
+  }
+
+  /** As `cache.fork`, for a sequence with lanes here. */
+  forkSequence(sequence: SequenceId): SequenceId {
+    const twin = this.cache.fork(sequence);
+    this.onCall?.({ lane: "forkSequence", sequence, twin });
+    return twin;
+  }
+
+  /** As `cache.close`, for a sequence with lanes here. */
+  closeSequence(sequence: SequenceId): void {
+    this.cache.close(sequence);
+    this.onCall?.({ lane: "closeSequence", sequence });
+  }
+
+  /** What it takes to make an arena like this one. */
+  get shape(): ArenaShape {
+    const { layers, kvHeads, capacity, planes, sequences } = this;
+    return { layers, kvHeads, capacity, planes, sequences, moveCapacity: this.#at[Header.moveCapacity] };
   }
 
   /** Lanes that are open: in a restored core, how to find them again. */
@@ -259,22 +283,26 @@ export class CoreLanes implements SequenceLanes {
   append(count: number): void {
     requireInteger("count", count, 0, this.arena.cache.maxSequenceTokens);
     this.#call("append", (exports, pointer) => exports.lanesAppend(pointer, this.handle, count));
+    this.arena.onCall?.({ lane: "append", handle: this.handle, count });
   }
 
   /** Empties the lanes for a sequence that is computed anew. */
   reset(sequence: SequenceId): void {
     this.#call("reset", (exports, pointer) => exports.lanesReset(pointer, this.handle, sequence));
+    this.arena.onCall?.({ lane: "reset", handle: this.handle, sequence });
   }
 
   /** Lanes for `cache.fork(sequence)`: a copy. Both must `unshare` before their next token. */
   fork(sequence: SequenceId): CoreLanes {
     const twin = this.#call("fork", (exports, pointer) => exports.lanesFork(pointer, this.handle, sequence));
+    this.arena.onCall?.({ lane: "fork", handle: this.handle, sequence, twin });
     return new CoreLanes(this.arena, twin);
   }
 
   /** Gives the slab back; the lanes are dead from here on. */
   close(): void {
     this.#call("close", (exports, pointer) => exports.lanesClose(pointer, this.handle));
+    this.arena.onCall?.({ lane: "close", handle: this.handle });
   }
 
   /**
@@ -304,6 +332,7 @@ export class CoreLanes implements SequenceLanes {
     arena.words(arena.section("victims"), lanes).set(victim);
     arena.words(arena.section("successors"), lanes).set(successor);
     this.#call("plan", (exports, pointer) => exports.lanesPlan(pointer, this.handle, privateFrom));
+    arena.onCall?.(planCall(this.handle, answer, privateFrom === APPEND_SLOT ? undefined : privateFrom));
     return new CompactionPlan(arena);
   }
 
@@ -378,6 +407,7 @@ export class CompactionPlan {
   commit(): void {
     const { core, pointer } = this.#arena;
     core.call(() => core.exports.lanesCommit(pointer), "commit");
+    this.#arena.onCall?.({ lane: "commit" });
   }
 
   /**
@@ -387,6 +417,7 @@ export class CompactionPlan {
   rollback(): void {
     const { core, pointer } = this.#arena;
     core.call(() => core.exports.lanesRollback(pointer), "rollback");
+    this.#arena.onCall?.({ lane: "rollback" });
   }
 }
 

@@ -89,7 +89,7 @@ export class ServedLanes {
   /** As `close`, for a request whose sequence has outlived it. */
   discard(): void {
     this.#closed = true;
-    if (this.#lanes !== undefined) this.#arena.cache.close(this.#lanes.sequence);
+    if (this.#lanes !== undefined) this.#arena.closeSequence(this.#lanes.sequence);
     this.preempted();
   }
 

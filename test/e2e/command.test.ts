@@ -61,6 +61,12 @@ test("run --evict serves with a policy in fewer blocks", () => {
   };
   const [whole, dropping] = [peakOf(), peakOf("--evict", "local:ratio=0.2")];
   assert.ok(dropping < whole, `${dropping} blocks at most, ${whole} with every token`);
+  const record = join(folder, "dropping.jsonl");
+  peakOf("--evict", "h2o:ratio=0.3", "--record", record);
+  assert.match(readFileSync(record, "utf8"), /"lane":"plan"/);
+  const replayed = quartermaster(["replay", record]);
+  assert.equal(replayed.status, 0, replayed.stderr);
+  assert.match(replayed.stdout, /6 requests: every plan as recorded/);
   const wrong = quartermaster(["run", "--evict", "h3o"]);
   assert.equal(wrong.status, 2);
   assert.match(wrong.stderr, /h3o/);
