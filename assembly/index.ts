@@ -2,6 +2,7 @@
 export * from "./exports/memory";
 export * from "./exports/index";
 export * from "./exports/views";
+export * from "./exports/virtual-memory";
 export * from "./exports/paging";
 export * from "./exports/isolation";
 export * from "./exports/pages";

@@ -40,6 +40,7 @@ import {
 import { PageSet, type PageSetOptions } from "./page-set.js";
 import { Scheduler } from "./scheduler.js";
 import { type SchedulerOptions } from "./scheduler-options.js";
+import { VirtualMemory, type VirtualMemoryOptions } from "./virtual-memory.js";
 
 /** Layout version this binding was written for; the module's `abiVersion()` must be the same. */
 export const ABI_VERSION = 3;
@@ -56,6 +57,7 @@ const RegionKind = {
   Lanes: 9,
   PageSet: 10,
   KeyedPool: 13,
+  VirtualMemory: 16,
 } as const;
 
 export interface CoreOptions {
@@ -109,6 +111,7 @@ export class Core {
   readonly pageSets: PageSet[] = [];
   readonly keyedPools: KeyedPool[] = [];
   readonly laneArenas: LaneArena[] = [];
+  readonly virtualMemories: VirtualMemory[] = [];
   #poison: unknown = undefined;
   #closed = false;
   readonly #shared: boolean;
@@ -413,6 +416,35 @@ export class Core {
     return pool;
   }
 
+  /** Which page-groups of physical memory lie behind which tokens of a virtually contiguous KV cache. */
+  virtualMemory(options: VirtualMemoryOptions): VirtualMemory {
+    const { exports } = this;
+    const shape = VirtualMemory.shape(options);
+    const { slots, maxTokens, tokenBytes, pageBytes, blocks } = shape;
+    this.#makeRoom(
+      exports.virtualMemoryBytes(slots, maxTokens, tokenBytes, pageBytes, blocks),
+      "virtualMemory",
+    );
+    this.call(
+      () =>
+        exports.virtualMemoryCreate(
+          slots,
+          maxTokens,
+          tokenBytes,
+          pageBytes,
+          blocks,
+          shape.tensors,
+          shape.eagerSteps,
+          shape.eagerBlocks,
+          shape.eagerReclaim ? 1 : 0,
+        ),
+      "virtualMemory",
+    );
+    const memory = new VirtualMemory(this, this.#lastPointer());
+    this.virtualMemories.push(memory);
+    return memory;
+  }
+
   /** A scheduler over a cache of this core. */
   scheduler(options: SchedulerOptions): Scheduler {
     const { exports } = this;
@@ -467,6 +499,7 @@ export class Core {
     for (const pool of this.keyedPools) pool.validate();
     for (const scheduler of this.schedulers) scheduler.validate();
     for (const arena of this.laneArenas) arena.validate();
+    for (const memory of this.virtualMemories) memory.validate();
   }
 
   /** Ends this instance: every later call throws CLOSED, its worker id is free again. Idempotent. */
@@ -604,6 +637,7 @@ export class Core {
         this.pageSets,
         this.keyedPools,
         this.laneArenas,
+        this.virtualMemories,
       ].flatMap((structures) => structures.map(({ pointer }) => pointer)),
     );
     for (let i = 0; i < exports.coreRegions(); i++) {
@@ -632,6 +666,8 @@ export class Core {
         this.pageSets.push(new PageSet(this, pointer));
       } else if (kind === RegionKind.KeyedPool) {
         this.keyedPools.push(new KeyedPool(this, pointer));
+      } else if (kind === RegionKind.VirtualMemory) {
+        this.virtualMemories.push(new VirtualMemory(this, pointer));
       } else if (kind === RegionKind.Lanes) {
         const kv = new Uint32Array(this.memory.buffer, pointer, 1)[0];
         const cache = this.kvCaches.find((candidate) => candidate.pointer === kv);

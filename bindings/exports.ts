@@ -312,6 +312,34 @@ export interface ViewExports {
   orderedViewValidate(view: number): number;
 }
 
+export interface VirtualMemoryExports {
+  virtualMemoryBytes(
+    slots: number,
+    maxTokens: number,
+    tokenBytes: number,
+    pageBytes: number,
+    blocks: number,
+  ): number;
+  virtualMemoryCreate(
+    slots: number,
+    maxTokens: number,
+    tokenBytes: number,
+    pageBytes: number,
+    blocks: number,
+    tensors: number,
+    eagerSteps: number,
+    eagerBlocks: number,
+    eagerReclaim: number,
+  ): number;
+  virtualMemoryAllocate(vm: number, tokens: number, from: number, prefix: number): number;
+  virtualMemoryFree(vm: number, slot: number, unmap: number): number;
+  virtualMemoryStep(vm: number): number;
+  virtualMemoryBackground(vm: number): number;
+  virtualMemoryShare(vm: number, from: number, to: number, tokens: number): number;
+  virtualMemoryTrim(vm: number): number;
+  virtualMemoryAvailable(vm: number): number;
+}
+
 export interface SelectionExports {
   selectionBytes(capacity: number, floats: number): number;
   selectionCreate(capacity: number, floats: number): number;
@@ -456,6 +484,7 @@ export interface CoreExports
     MemoryExports,
     OrderedIndexExports,
     ViewExports,
+    VirtualMemoryExports,
     PagingExports,
     IsolationExports,
     PageSetExports,

@@ -14,6 +14,7 @@ export {
 export { ABI_VERSION, Core, type CoreOptions, type SharedCore } from "./core.js";
 export type { BatchRegion } from "./batch-region.js";
 export { type Drafter, promptLookup, type PromptLookupOptions } from "./drafting.js";
+export { BlockTableStore } from "./block-table-store.js";
 export { Engine } from "./engine.js";
 export {
   type EngineOptions,
@@ -156,4 +157,18 @@ export {
   type StatisticsRequest,
   type StatView,
 } from "./statistics.js";
+export {
+  VirtualKVCache,
+  type KVStore,
+  type MapBackend,
+  type StepMemory,
+  type VirtualKVCacheOptions,
+} from "./virtual-kv-cache.js";
+export {
+  CHANGE_WORDS,
+  ChangeOp,
+  type SharedPrefix,
+  VirtualMemory,
+  type VirtualMemoryOptions,
+} from "./virtual-memory.js";
 export { TextStream, type Detokenizer } from "./text-stream.js";

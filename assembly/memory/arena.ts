@@ -59,6 +59,7 @@ export const enum RegionKind {
   /** What an add-on of a scheduler keeps. */
   SchedulerAddOn = 12,
   KeyedPool = 13,
+  VirtualMemory = 16,
 }
 
 

@@ -1,4 +1,4 @@
-/** Imports run downhill only: memory < index, select < orders < paging < eviction, experts < scheduling < exports. */
+/** Imports run downhill only: memory < index, select, vmm < orders < paging < eviction, experts < scheduling < exports. */
 import assert from "node:assert/strict";
 import { readdirSync, readFileSync } from "node:fs";
 import { dirname, join, relative } from "node:path";
@@ -9,6 +9,7 @@ const RANK: Readonly<Record<string, number>> = {
   memory: 0,
   index: 1,
   select: 1,
+  vmm: 1,
   orders: 2,
   paging: 3,
   eviction: 4,
