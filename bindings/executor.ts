@@ -59,6 +59,8 @@ export interface ExecutorDescription {
   readonly maxSequenceTokens: number;
   /** StatMask bits that `run` can measure. Default 0: none. */
   readonly statMask?: number;
+  /** Whether `run` honours RunOptions.afterLayer and LaneRow.tables, and `move` slices. Default false. */
+  readonly layered?: boolean;
   /** Whether `run` verifies drafts. Default false. */
   readonly drafts?: boolean;
 }
@@ -95,7 +97,7 @@ export interface Executor {
   /**
    * Moves K and V within lanes, record after record; an executor that has it honours RunOptions.lanes.
    * @param moves records of MOVE_WORDS: layer, kvHead, source block, source offset, target block, target offset, slots,
-   * 0. A record's slots stay within its two blocks; source and target may overlap.
+   * slices (0). A record's slots stay within its two blocks; source and target may overlap.
    */
   move?(moves: Uint32Array): Promise<void>;
   /**

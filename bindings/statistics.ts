@@ -110,6 +110,12 @@ export interface LaneRow {
    * tokens. Default: all.
    */
   readonly live?: Uint32Array;
+  /**
+   * A table a layer instead of the row's: slot s of a layer's lanes lies in slice `tables(layer)[floor(s / blockSize)]`, offset
+   * `s % blockSize`. Slice b * layers + l of the pool is what layer l of block b is otherwise. Asked for as the layer is
+   * computed. Executors with `layered` only.
+   */
+  readonly tables?: (layer: number) => Uint32Array;
 }
 
 /** What a run may be asked beside its plan. */
@@ -118,7 +124,19 @@ export interface RunOptions {
   readonly lanes?: (row: number) => LaneRow | undefined;
   /** What to measure of a row; undefined: nothing, at no cost. */
   readonly statistics?: (row: number) => StatisticsRequest | undefined;
+  /**
+   * Called once a layer has been computed for all tokens of the step, before the next one begins: K and V of this layer and
+   * those below may be moved meanwhile. `statistics` gives what was measured in the layers so far. Executors with `layered`
+   * only.
+   */
+  readonly afterLayer?: (
+    layer: number,
+    statistics: (row: number, layer: number) => StatView,
+  ) => Promise<void> | void;
 }
 
-/** u32 words of one move record: layer, kvHead, source block, source offset, target block, target offset, slots, 0. */
+/**
+ * u32 words of one move record: layer, kvHead, source block, source offset, target block, target offset, slots, slices. With
+ * slices 1 (executors with `layered` only) source and target are slices of LaneRow.tables, whatever the layer.
+ */
 export const MOVE_WORDS = 8;

@@ -21,6 +21,8 @@ export const ALL_STATISTICS = Object.values(StatMask).reduce((all, bit) => all |
 export interface SpecialRow extends MeasuredRow {
   /** [layers * kvHeads] slot that the only new token takes, or APPEND_SLOT; undefined: append everywhere. */
   readonly writeSlots: Uint32Array | undefined;
+  /** Slices of a layer's slots, in place of the row's block table. */
+  readonly tables?: ((layer: number) => Uint32Array) | undefined;
   readonly measured: Measurement | undefined;
 }
 
@@ -65,7 +67,7 @@ function readLanes(
 ): Lanes {
   const count = layers * kvHeads;
   const [newTokens, before] = [plan.newTokens[row], plan.computedBefore[row]];
-  const room = plan.tableCount[row] * blockSize;
+  const room = plan.tableCount[row] * blockSize * (lanes?.tables === undefined ? 1 : layers);
   const bitmapWords = Math.ceil(room / 32);
   if (lanes === undefined) {
     return {
@@ -124,7 +126,15 @@ function readLanes(
     requireLength("lanes.live", live, count * bitmapWords);
     addNewTokens(live, bitmapWords, lengths, lengthsAfter, writeSlots);
   }
-  return { row, newTokens, lengths, lengthsAfter, writeSlots, live, bitmapWords };
+  return { row, newTokens, lengths, lengthsAfter, writeSlots, live, bitmapWords, tables: lanes.tables };
+}
+
+/** For executors that compute a step as a whole. Throws UNSUPPORTED. */
+export function refuseLayered(rows: readonly SpecialRow[], options: RunOptions | undefined): void {
+  if (options?.afterLayer === undefined && rows.every(({ tables }) => tables === undefined)) return;
+  throw new QuartermasterError("UNSUPPORTED", "this executor does not stop between layers", {
+    argument: "options",
+  });
 }
 
 /** Sets the bits of the slots that new tokens take. */

@@ -3,21 +3,24 @@ import { invalidArgument } from "../../bindings/errors.js";
 import type { ExecutorDescription } from "../../bindings/executor.js";
 import { MOVE_WORDS } from "../../bindings/statistics.js";
 
-type Pool = Pick<ExecutorDescription, "layers" | "kvHeads" | "blocks" | "blockSize">;
+type Pool = Pick<ExecutorDescription, "layers" | "kvHeads" | "blocks" | "blockSize" | "layered">;
 
 /** Throws INVALID_ARGUMENT naming the first record that leaves the pool. */
 export function checkMoves(moves: Uint32Array, pool: Pool): void {
   if (moves.length % MOVE_WORDS !== 0)
     throw invalidArgument("moves", moves, `a multiple of ${MOVE_WORDS} words`);
   for (let at = 0; at < moves.length; at += MOVE_WORDS) {
-    const [layer, kvHead, source, sourceOffset, target, targetOffset, slots] = moves.subarray(
+    const [layer, kvHead, source, sourceOffset, target, targetOffset, slots, slices] = moves.subarray(
       at,
       at + MOVE_WORDS,
     );
     const name = `moves[${at / MOVE_WORDS}]`;
+    if (slices > (pool.layered === true ? 1 : 0))
+      throw invalidArgument(`${name} slices`, slices, pool.layered === true ? "0 or 1" : "0");
+    const places = slices === 0 ? pool : { ...pool, blocks: pool.blocks * pool.layers };
     requireLane(name, layer, kvHead, pool);
-    requireSlot(`${name} source`, source, sourceOffset, slots, pool);
-    requireSlot(`${name} target`, target, targetOffset, slots, pool);
+    requireSlot(`${name} source`, source, sourceOffset, slots, places);
+    requireSlot(`${name} target`, target, targetOffset, slots, places);
   }
 }
 

@@ -8,7 +8,7 @@ import { Phase, type StepPlan } from "../../bindings/plan.js";
 import type { RunOptions } from "../../bindings/statistics.js";
 import { type Addon, type NativeModel, type NativeTensor, SAMPLING_WORDS } from "./addon.js";
 import { DraftRows } from "./draft-rows.js";
-import { ALL_STATISTICS, readSpecialRows } from "./lane-rows.js";
+import { ALL_STATISTICS, readSpecialRows, refuseLayered } from "./lane-rows.js";
 import { kvElementsPerToken, type ModelConfig } from "./model-config.js";
 import { modelFileError, type ModelSource } from "./model-source.js";
 import { checkMoves, readMerges } from "./moves.js";
@@ -122,6 +122,7 @@ export class NativeExecutor implements Executor {
     options?: RunOptions,
   ): Promise<StepResult> {
     const special = readSpecialRows(plan, options, this.#config, this.#shape.blockSize);
+    refuseLayered(special.rows, options);
     const statistics = this.#statistics.begin(special);
     const lanes = special.rows.length > 0 ? packLanes(special.rows) : undefined;
     this.#attach(plan.memory);

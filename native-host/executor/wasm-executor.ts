@@ -87,6 +87,7 @@ export class WasmExecutor implements Executor {
       maxSequenceTokens,
       statMask: ALL_STATISTICS,
       drafts: true,
+      layered: true,
     };
   }
 
@@ -111,16 +112,21 @@ export class WasmExecutor implements Executor {
     const vocab = model.config.vocab;
     const logits = this.#returnLogits ? new Float32Array(plan.samplingRows * vocab) : undefined;
     let samples = 0;
-    for (let from = 0; from < plan.totalTokens; from += MAX_TOKENS) {
-      if (from > 0) await breathe();
-      const end = Math.min(from + MAX_TOKENS, plan.totalTokens);
-      for (const row of this.#compute(plan, from, end, special.rows)) {
-        const rowLogits = model.logits(plan.tokenStart[row + 1] - 1 - from);
-        logits?.set(rowLogits, samples * vocab);
-        const { sampling, tokens, generated } = context(row);
-        sampled[samples++] = sampleRow(rowLogits, sampling, tokens, generated);
+    const sample = (row: number, rowLogits: Float32Array): void => {
+      logits?.set(rowLogits, samples * vocab);
+      const { sampling, tokens, generated } = context(row);
+      sampled[samples++] = sampleRow(rowLogits, sampling, tokens, generated);
+    };
+    if (options?.afterLayer !== undefined) {
+      for (const row of await this.#computeLayered(plan, special.rows, options.afterLayer))
+        sample(row, model.layeredLogits(plan.tokenStart[row + 1] - 1));
+    } else
+      for (let from = 0; from < plan.totalTokens; from += MAX_TOKENS) {
+        if (from > 0) await breathe();
+        const end = Math.min(from + MAX_TOKENS, plan.totalTokens);
+        for (const row of this.#compute(plan, from, end, special.rows))
+          sample(row, model.logits(plan.tokenStart[row + 1] - 1 - from));
       }
-    }
     const measured = special.rows.some((row) => row.measured !== undefined);
     return {
       tokens: sampled,
@@ -138,20 +144,33 @@ export class WasmExecutor implements Executor {
     this.#model.pool.merge(readMerges(merges, this.describe()));
   }
 
+  /** Computes the plan layer by layer, and stops after each; returns the rows that sample. */
+  async #computeLayered(
+    plan: StepPlan,
+    special: readonly SpecialRow[],
+    afterLayer: NonNullable<RunOptions["afterLayer"]>,
+  ): Promise<number[]> {
+    const model = this.#model;
+    model.beginLayers(plan.totalTokens);
+    let sampling: number[] = [];
+    for (let layer = 0; layer < model.config.layers; layer++) {
+      sampling = [];
+      for (let from = 0; from < plan.totalTokens; from += MAX_TOKENS) {
+        const end = Math.min(from + MAX_TOKENS, plan.totalTokens);
+        const part = placeTokens(plan, from, end);
+        sampling.push(...part.sampling);
+        const [tokens, slots] = [plan.tokens.subarray(from, end), plan.slots.subarray(from, end)];
+        const parts = partsOf(plan, from, end, special);
+        model.computeLayer(layer, from, tokens, part.positions, slots, part.tableStart, parts);
+      }
+      await afterLayer(layer, (row, of) => model.lanes.view(row, of));
+    }
+    return sampling;
+  }
+
   /** Computes tokens `from` to `end` of the plan; returns the rows that sample after one of them. */
   #compute(plan: StepPlan, from: number, end: number, special: readonly SpecialRow[]): number[] {
-    const positions = new Uint32Array(end - from);
-    const tableStart = new Uint32Array(end - from);
-    const sampling: number[] = [];
-    let row = 0;
-    while (plan.tokenStart[row + 1] <= from) row += 1;
-    for (let token = from; token < end; token++) {
-      while (plan.tokenStart[row + 1] <= token) row += 1;
-      positions[token - from] = plan.computedBefore[row] + token - plan.tokenStart[row];
-      tableStart[token - from] = plan.tableStart[row];
-      if (token + 1 === plan.tokenStart[row + 1] && plan.phases[row] !== Phase.PrefillChunk)
-        sampling.push(row);
-    }
+    const { positions, tableStart, sampling } = placeTokens(plan, from, end);
     this.#model.computeTokens(
       plan.tokens.subarray(from, end),
       positions,
@@ -163,6 +182,26 @@ export class WasmExecutor implements Executor {
   }
 
   async close(): Promise<void> {}
+}
+
+/** Positions and tables of tokens `from` to `end` of the plan, and the rows that sample after one of them. */
+function placeTokens(
+  plan: StepPlan,
+  from: number,
+  end: number,
+): { positions: Uint32Array; tableStart: Uint32Array; sampling: number[] } {
+  const positions = new Uint32Array(end - from);
+  const tableStart = new Uint32Array(end - from);
+  const sampling: number[] = [];
+  let row = 0;
+  while (plan.tokenStart[row + 1] <= from) row += 1;
+  for (let token = from; token < end; token++) {
+    while (plan.tokenStart[row + 1] <= token) row += 1;
+    positions[token - from] = plan.computedBefore[row] + token - plan.tokenStart[row];
+    tableStart[token - from] = plan.tableStart[row];
+    if (token + 1 === plan.tokenStart[row + 1] && plan.phases[row] !== Phase.PrefillChunk) sampling.push(row);
+  }
+  return { positions, tableStart, sampling };
 }
 
 /** The tokens of special rows among tokens `from` to `end` of the plan. */

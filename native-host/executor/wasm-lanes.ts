@@ -49,7 +49,14 @@ interface Area {
   bytes: number;
 }
 
-type AreaName = "inputs" | "outputs" | "attended" | "projected";
+/** Where a part's slots of one layer lie: address of its table, of entry 0, and bytes from one entry to the next. */
+interface Slots {
+  readonly table: number;
+  readonly base: number;
+  readonly bytes: number;
+}
+
+type AreaName = "inputs" | "outputs" | "attended" | "projected" | "slices";
 
 export class WasmLanes {
   readonly #memory: WebAssembly.Memory;
@@ -58,6 +65,7 @@ export class WasmLanes {
   readonly #config: ModelConfig;
   readonly #blockShift: number;
   readonly #blockBytes: number;
+  readonly #blocks: number;
   readonly #scores: number;
   readonly #job: number;
   readonly #areas: Record<AreaName, Area> = {
@@ -65,6 +73,7 @@ export class WasmLanes {
     outputs: emptyArea(),
     attended: emptyArea(),
     projected: emptyArea(),
+    slices: emptyArea(),
   };
   #rows: readonly SpecialRow[] = [];
   #floats = 0;
@@ -75,9 +84,10 @@ export class WasmLanes {
     kernels: KernelExports,
     take: (bytes: number, what: string) => number,
     config: ModelConfig,
-    blockSize: number,
+    { blocks, blockSize }: { readonly blocks: number; readonly blockSize: number },
     scores: number,
   ) {
+    this.#blocks = blocks;
     this.#memory = memory;
     this.#kernels = kernels;
     this.#take = take;
@@ -129,7 +139,7 @@ export class WasmLanes {
   /** K and V of a part's tokens to their slots. */
   write(part: LanePart, place: LayerPlace, k: number, v: number): void {
     const { kvHeads, headDim } = this.#config;
-    this.#writeJob(part, place, false, "live");
+    const slots = this.#writeJob(part, place, false, "live");
     this.#kernels.writeLanes(
       k,
       v,
@@ -138,8 +148,8 @@ export class WasmLanes {
       kvHeads,
       headDim,
       this.#blockShift,
-      place.layerBase,
-      this.#blockBytes,
+      slots.base,
+      slots.bytes,
     );
   }
 
@@ -147,18 +157,18 @@ export class WasmLanes {
   attend(part: LanePart, place: LayerPlace, q: number, out: number): void {
     const { kvHeads, headDim } = this.#config;
     const { row } = part;
-    this.#writeJob(part, place, true, "live");
-    this.#attend(part, place, q, out);
+    const slots = this.#writeJob(part, place, true, "live");
+    this.#attend(part, slots, q, out);
     const keys = row.measured?.outputs[place.index].keys ?? ABSENT;
     if (keys === ABSENT || part.firstQuery + part.count < row.newTokens) return;
     this.#kernels.copyKeys(
-      place.tables + part.tableStart * 4,
+      slots.table,
       this.#inputs.get(row)!.lengthsAfter + place.index * kvHeads * 4,
       kvHeads,
       headDim,
       this.#blockShift,
-      place.layerBase,
-      this.#blockBytes,
+      slots.base,
+      slots.bytes,
       row.measured!.stride,
       this.#areas.outputs.pointer + keys * 4,
     );
@@ -175,8 +185,8 @@ export class WasmLanes {
     const width = heads * headDim;
     const attended = this.#room("attended", part.count * width * 4);
     const projected = this.#room("projected", part.count * hidden * 4);
-    this.#writeJob(part, place, false, "keep");
-    this.#attend(part, place, q, attended);
+    const slots = this.#writeJob(part, place, false, "keep");
+    this.#attend(part, slots, q, attended);
     this.#kernels.matmul(
       attended,
       projection.pointer,
@@ -209,7 +219,7 @@ export class WasmLanes {
     return new Float32Array(this.#memory.buffer, this.#areas.outputs.pointer, this.#floats);
   }
 
-  #attend(part: LanePart, { layerBase }: LayerPlace, q: number, out: number): void {
+  #attend(part: LanePart, slots: Slots, q: number, out: number): void {
     const { heads, kvHeads, headDim, slidingWindow } = this.#config;
     this.#kernels.attentionLanes(
       q,
@@ -219,8 +229,8 @@ export class WasmLanes {
       kvHeads,
       headDim,
       this.#blockShift,
-      layerBase,
-      this.#blockBytes,
+      slots.base,
+      slots.bytes,
       slidingWindow,
       this.#scores,
       out,
@@ -228,8 +238,10 @@ export class WasmLanes {
   }
 
   /** Fields in the order of LaneJob. `measured`: with its statistics; `seen`: the bitmaps of what queries see. */
-  #writeJob(part: LanePart, { index, tables }: LayerPlace, measured: boolean, seen: "live" | "keep"): void {
-    const { row, tableStart, firstQuery } = part;
+  #writeJob(part: LanePart, place: LayerPlace, measured: boolean, seen: "live" | "keep"): Slots {
+    const { row, firstQuery } = part;
+    const { index } = place;
+    const slots = this.#slots(part, place);
     const { heads, kvHeads } = this.#config;
     const inputs = this.#inputs.get(row)!;
     const m = measured ? row.measured : undefined;
@@ -240,7 +252,7 @@ export class WasmLanes {
       offset === undefined || offset === ABSENT ? 0 : this.#areas.outputs.pointer + offset * 4;
     const headWords = Math.ceil(heads / 32);
     new Uint32Array(this.#memory.buffer, this.#job, JOB_WORDS).set([
-      tables + tableStart * 4,
+      slots.table,
       lane(inputs.lengths, 1),
       lane(inputs.writeSlots, 1),
       lane(inputs[seen], row.bitmapWords),
@@ -258,6 +270,23 @@ export class WasmLanes {
       output(at?.entropy),
       output(at?.probeMax),
     ]);
+    return slots;
+  }
+
+  /** The row's block table, or its slices of this layer: a pool of blocks is a pool of `layers` times as many slices. */
+  #slots({ row, tableStart }: LanePart, { index, layerBase, tables }: LayerPlace): Slots {
+    if (row.tables === undefined)
+      return { table: tables + tableStart * 4, base: layerBase, bytes: this.#blockBytes };
+    const { layers, kvHeads } = this.#config;
+    const bytes = this.#blockBytes / layers;
+    const slices = row.tables(index);
+    const longest = Math.max(...row.lengthsAfter.subarray(index * kvHeads, (index + 1) * kvHeads));
+    const needed = Math.ceil(longest / 2 ** this.#blockShift);
+    if (slices.length < needed || slices.some((slice) => slice >= this.#blocks * layers))
+      throw invalidArgument(`lanes.tables(${index})`, slices, `${needed} slices of the pool`);
+    const table = this.#room("slices", slices.length * 4);
+    new Uint32Array(this.#memory.buffer, table, slices.length).set(slices);
+    return { table, base: layerBase - index * bytes, bytes };
   }
 
   #room(name: AreaName, bytes: number): number {

@@ -76,6 +76,8 @@ export class WasmModel {
   #logits!: number;
   #tables = 0;
   #tableWords = 0;
+  /** Hidden states of a step that is computed layer by layer. */
+  #states = { pointer: 0, bytes: 0 };
 
   private constructor(
     config: ModelConfig,
@@ -111,7 +113,7 @@ export class WasmModel {
     model.pool = new WasmPool(memory, kv, config, options.blockSize);
     model.#makeScratch();
     const take = (bytes: number, what: string): number => model.#take(bytes, what);
-    model.lanes = new WasmLanes(memory, model.#kernels, take, config, options.blockSize, model.#scores);
+    model.lanes = new WasmLanes(memory, model.#kernels, take, config, options, model.#scores);
     return model;
   }
 
@@ -241,6 +243,43 @@ export class WasmModel {
     tableStart: ArrayLike<number>,
     parts: readonly LanePart[] = [],
   ): void {
+    const n = this.#enter(ids, positions, slots, tableStart);
+    this.#embed(n, this.#x);
+    this.#layers.forEach((layer, i) => this.#computeLayer(layer, i, n, parts, this.#x));
+  }
+
+  /** Room for the hidden states of a step that is computed layer by layer. Throws OUT_OF_MEMORY. */
+  beginLayers(tokens: number): void {
+    const bytes = tokens * this.config.hidden * 4;
+    if (bytes > this.#states.bytes) this.#states = { pointer: this.#take(bytes, "hidden states"), bytes };
+  }
+
+  /**
+   * As `computeTokens`, through one layer; `first` is the index of the first token in the step. Layer 0 comes first, and
+   * all tokens pass a layer before the next one.
+   */
+  computeLayer(
+    index: number,
+    first: number,
+    ids: ArrayLike<number>,
+    positions: ArrayLike<number>,
+    slots: ArrayLike<number>,
+    tableStart: ArrayLike<number>,
+    parts: readonly LanePart[],
+  ): void {
+    const n = this.#enter(ids, positions, slots, tableStart);
+    const x = this.#states.pointer + first * this.config.hidden * 4;
+    if (index === 0) this.#embed(n, x);
+    this.#computeLayer(this.#layers[index], index, n, parts, x);
+  }
+
+  /** Copies what is computed together in; returns how many tokens. */
+  #enter(
+    ids: ArrayLike<number>,
+    positions: ArrayLike<number>,
+    slots: ArrayLike<number>,
+    tableStart: ArrayLike<number>,
+  ): number {
     const n = ids.length;
     const { buffer } = this.#memory;
     const put = (pointer: number, values: ArrayLike<number>): void =>
@@ -250,27 +289,30 @@ export class WasmModel {
     put(this.#slots, slots);
     const tableOf = new Uint32Array(buffer, this.#tableOf, n);
     for (let i = 0; i < n; i++) tableOf[i] = this.#tables + tableStart[i] * 4;
-    this.#kernels.embed(
-      this.#embedding.pointer,
-      this.#embedding.type,
-      this.#ids,
-      n,
-      this.config.hidden,
-      this.#x,
-    );
-    this.#layers.forEach((layer, i) => this.#computeLayer(layer, i, n, parts));
+    return n;
   }
 
-  #computeLayer(layer: Layer, index: number, n: number, parts: readonly LanePart[]): void {
+  #embed(n: number, x: number): void {
+    const { pointer, type } = this.#embedding;
+    this.#kernels.embed(pointer, type, this.#ids, n, this.config.hidden, x);
+  }
+
+  #computeLayer(layer: Layer, index: number, n: number, parts: readonly LanePart[], x: number): void {
     const { hidden, heads, kvHeads, headDim, intermediate, rmsEps, slidingWindow } = this.config;
     const kernels = this.#kernels;
     const shift = Math.log2(this.blockSize);
     const interleaved = this.config.ropeLayout === "interleaved" ? 1 : 0;
     const layerBase = this.pool.layerBase(index);
-    const project = (x: number, w: Weight, bias: number, rows: number, columns: number, out: number): void =>
-      kernels.matmul(x, w.pointer, w.type, bias, n, rows, columns, out);
+    const project = (
+      from: number,
+      w: Weight,
+      bias: number,
+      rows: number,
+      columns: number,
+      out: number,
+    ): void => kernels.matmul(from, w.pointer, w.type, bias, n, rows, columns, out);
 
-    kernels.rmsNorm(this.#x, layer.inputNorm, n, hidden, rmsEps, this.#normed);
+    kernels.rmsNorm(x, layer.inputNorm, n, hidden, rmsEps, this.#normed);
     project(this.#normed, layer.q, layer.biases.q, heads * headDim, hidden, this.#q);
     project(this.#normed, layer.k, layer.biases.k, kvHeads * headDim, hidden, this.#k);
     project(this.#normed, layer.v, layer.biases.v, kvHeads * headDim, hidden, this.#v);
@@ -323,20 +365,25 @@ export class WasmModel {
         layer.o,
         each(hidden, part, this.#normed),
       );
-    kernels.addTo(this.#x, this.#normed, n * hidden);
+    kernels.addTo(x, this.#normed, n * hidden);
 
-    kernels.rmsNorm(this.#x, layer.postNorm, n, hidden, rmsEps, this.#normed);
+    kernels.rmsNorm(x, layer.postNorm, n, hidden, rmsEps, this.#normed);
     project(this.#normed, layer.gate, 0, intermediate, hidden, this.#gate);
     project(this.#normed, layer.up, 0, intermediate, hidden, this.#up);
     kernels.swiglu(this.#gate, this.#up, n * intermediate);
     project(this.#gate, layer.down, 0, hidden, intermediate, this.#normed);
-    kernels.addTo(this.#x, this.#normed, n * hidden);
+    kernels.addTo(x, this.#normed, n * hidden);
+  }
+
+  /** Logits [vocab] after the `i`-th token of a step computed layer by layer: a view until the next call. */
+  layeredLogits(i: number): Float32Array {
+    return this.logits(i, this.#states.pointer);
   }
 
   /** Logits [vocab] after the `i`-th token computed last: a view until the next call. */
-  logits(i: number): Float32Array {
+  logits(i: number, x = this.#x): Float32Array {
     const { hidden, vocab, rmsEps } = this.config;
-    this.#kernels.rmsNorm(this.#x + i * hidden * 4, this.#finalNorm, 1, hidden, rmsEps, this.#normed);
+    this.#kernels.rmsNorm(x + i * hidden * 4, this.#finalNorm, 1, hidden, rmsEps, this.#normed);
     this.#kernels.matmul(
       this.#normed,
       this.#head.pointer,

@@ -41,13 +41,16 @@ export class WasmPool {
   move(moves: Uint32Array): void {
     const bytes = new Uint8Array(this.#memory.buffer);
     for (let at = 0; at < moves.length; at += MOVE_WORDS) {
-      const [layer, kvHead, source, sourceOffset, target, targetOffset, slots] = moves.subarray(
+      const [layer, kvHead, source, sourceOffset, target, targetOffset, slots, slices] = moves.subarray(
         at,
         at + MOVE_WORDS,
       );
       for (const part of [0, 1]) {
-        const from = this.#slot(layer, part, kvHead, source, sourceOffset);
-        const to = this.#slot(layer, part, kvHead, target, targetOffset);
+        const place = (block: number, offset: number): number =>
+          slices === 0
+            ? this.#slot(layer, part, kvHead, block, offset)
+            : this.#slot(0, part, kvHead, 0, offset) + block * 2 * this.#kvHeads * this.#planeBytes;
+        const [from, to] = [place(source, sourceOffset), place(target, targetOffset)];
         bytes.copyWithin(to, from, from + slots * this.#headBytes);
       }
     }

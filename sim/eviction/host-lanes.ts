@@ -97,6 +97,30 @@ export class HostLanes implements SequenceLanes {
     this.seen += count;
   }
 
+  /** Tokens are about to be computed layer by layer: they have been seen, and no lane has them yet. */
+  begin(count: number): void {
+    this.seen += count;
+  }
+
+  /** A layer has the last `count` tokens seen. */
+  appendLayer(layer: number, count: number): void {
+    for (const lane of this.#lanes.slice(layer * this.kvHeads, (layer + 1) * this.kvHeads))
+      for (let i = 0; i < count; i++) {
+        const slot = lane.length++;
+        for (const plane of planesOf(lane)) plane[slot] = 0;
+        lane.pos[slot] = this.seen - count + i;
+      }
+  }
+
+  /** [layers] slots of each layer's longest lane. */
+  longestByLayer(): number[] {
+    return Array.from({ length: this.layers }, (_, layer) =>
+      this.#lanes
+        .slice(layer * this.kvHeads, (layer + 1) * this.kvHeads)
+        .reduce((longest, { length }) => Math.max(longest, length), 0),
+    );
+  }
+
   /** Packs the kept slots of a lane. */
   keep(lane: number, slots: Uint32Array): void {
     const planes = this.#lanes[lane];

@@ -11,7 +11,8 @@ import type { Executor, RowContext } from "../../bindings/executor.js";
 import { APPEND_SLOT, StatMask, type StatisticsRequest, type StatView } from "../../bindings/statistics.js";
 import { HostLanes } from "./host-lanes.js";
 import { RowPlan } from "./row-plan.js";
-import { movedSlots, pushMoves, pushPacking } from "./slot-moves.js";
+import { type LanePlace, movedSlots, pushMoves, pushPacking } from "./slot-moves.js";
+import { FoldedTables, SharedTable, type SlotStore } from "./slot-stores.js";
 import { copyView, shownTo } from "./views.js";
 
 const GREEDY: RowContext = {
@@ -87,13 +88,22 @@ export class Lab {
     return this.#free.length;
   }
 
-  /** An empty sequence. @param policy null: every token stays */
-  open(policy: EvictionPolicy | null, promptTokens: number): LabSequence {
+  /**
+   * An empty sequence.
+   * @param policy null: every token stays
+   * @param layout folded: a table a layer, so that blocks follow the sum over layers
+   */
+  open(
+    policy: EvictionPolicy | null,
+    promptTokens: number,
+    layout: "shared" | "folded" = "shared",
+  ): LabSequence {
     const { layers, kvHeads } = this.shape;
     const { maxSequenceTokens } = this.executor.describe();
     const lanes = new HostLanes(layers, kvHeads, maxSequenceTokens, policy?.planes ?? 0);
     policy?.beginSequence(lanes, promptTokens);
-    return new LabSequence(this, policy, lanes, promptTokens);
+    const store = layout === "folded" ? new FoldedTables(this) : new SharedTable(this);
+    return new LabSequence(this, policy, lanes, promptTokens, store);
   }
 
   /** Runs a prompt once and measures what all `needs` ask for; their windows must be equal. */
@@ -118,16 +128,25 @@ export class Lab {
   async run(
     tokens: readonly number[],
     before: number,
-    table: readonly number[],
+    { blocks, tables }: Pick<SlotStore, "blocks" | "tables">,
     lanes: HostLanes,
     live: Uint32Array | undefined,
     request: StatisticsRequest | undefined,
+    afterLayer?: (layer: number, view: (layer: number) => StatView) => Promise<void>,
   ): Promise<{ logits: Float32Array; views: StatView[] }> {
     const writeSlots = tokens.length === 1 ? lanes.holes() : undefined;
-    const row = { lengths: lanes.lengths(), ...(writeSlots && { writeSlots }), ...(live && { live }) };
-    const result = await this.executor.run(this.#plan.of(tokens, before, table), () => GREEDY, {
+    const row = {
+      lengths: lanes.lengths(),
+      ...(writeSlots && { writeSlots }),
+      ...(live && { live }),
+      ...(tables && { tables }),
+    };
+    const result = await this.executor.run(this.#plan.of(tokens, before, blocks), () => GREEDY, {
       lanes: () => row,
       statistics: () => request,
+      ...(afterLayer && {
+        afterLayer: (layer, statistics) => afterLayer(layer, (of) => statistics(0, of)),
+      }),
     });
     if (result.logits === undefined)
       throw invalidArgument("executor", this.executor, "one that returns logits");
@@ -169,9 +188,16 @@ export class LabSequence {
     policyUs: 0,
     modelUs: 0,
   };
-  #table: number[] = [];
+  readonly #store: SlotStore;
 
-  constructor(lab: Lab, policy: EvictionPolicy | null, lanes: HostLanes, promptTokens: number) {
+  constructor(
+    lab: Lab,
+    policy: EvictionPolicy | null,
+    lanes: HostLanes,
+    promptTokens: number,
+    store: SlotStore,
+  ) {
+    this.#store = store;
     this.lab = lab;
     this.policy = policy;
     this.lanes = lanes;
@@ -180,7 +206,7 @@ export class LabSequence {
 
   /** Blocks that it holds, in slot order. */
   get table(): readonly number[] {
-    return this.#table;
+    return this.#store.blocks;
   }
 
   /** Bytes of K and V of the slots in use, f32. */
@@ -197,6 +223,46 @@ export class LabSequence {
       logits = result.logits;
       await this.observePrefill(result.views, part.length, from + chunk >= tokens.length);
     }
+    return logits;
+  }
+
+  /**
+   * Feeds a prompt whole, and lets the policy drop after each layer, before the next one is computed: lanes of later layers
+   * are empty meanwhile. Folded sequences only. Returns the logits after it.
+   */
+  async prefillLayered(tokens: readonly number[]): Promise<Float32Array> {
+    const { lab, lanes, policy } = this;
+    const tables = this.#store.tables;
+    if (tables === undefined || policy === null)
+      throw invalidArgument("sequence", "shared", "folded, with a policy");
+    const count = tokens.length;
+    const held = lanes.longestByLayer();
+    const cover = (layer: number): Uint32Array => {
+      this.#store.cover(layer, held[layer] + count);
+      return tables(layer);
+    };
+    cover(0);
+    this.#count(count);
+    const before = lanes.seen;
+    const request = requestOf(policy.needs, policy.needs.prefill);
+    const begun = { blocks: [...this.#store.blocks], tables: cover };
+    const { logits } = await lab.run(
+      tokens,
+      before,
+      begun,
+      lanes,
+      undefined,
+      request,
+      async (layer, view) => {
+        if (layer === 0) lanes.begin(count);
+        lanes.appendLayer(layer, count);
+        const views: StatView[] = [];
+        if (request !== undefined) views[layer] = view(layer);
+        policy.observePrefill(layer, this.#view(layer, views, policy.needs.prefill), count);
+        await this.apply(policy.endLayerPrefill?.(layer) ?? null);
+      },
+    );
+    await this.apply(policy.endPrefill());
     return logits;
   }
 
@@ -247,10 +313,9 @@ export class LabSequence {
     const before = lanes.seen;
     if (tokens.length > 1 && lanes.holes())
       throw invalidArgument("tokens", tokens.length, "one token where lanes have holes");
-    const needed = Math.ceil((lanes.longest + tokens.length) / lab.blockSize);
-    this.#table.push(...lab.take(Math.max(0, needed - this.#table.length)));
+    this.#cover(tokens.length);
     const start = performance.now();
-    const result = await lab.run(tokens, before, this.#table, lanes, this.#live(visible), request);
+    const result = await lab.run(tokens, before, this.#store, lanes, this.#live(visible), request);
     this.account.modelUs += (performance.now() - start) * 1000;
     this.#count(tokens.length, visible);
     lanes.append(tokens.length);
@@ -260,13 +325,11 @@ export class LabSequence {
   /** Measures queries after what is held, and keeps nothing of them. */
   async probe(tokens: readonly number[], request: StatisticsRequest): Promise<StatView[]> {
     const { lab, lanes } = this;
-    const held = this.#table.length;
-    const needed = Math.ceil((lanes.longest + tokens.length) / lab.blockSize);
-    this.#table.push(...lab.take(Math.max(0, needed - held)));
-    const { views } = await lab.run(tokens, lanes.seen, this.#table, lanes, this.#live(), request);
+    this.#cover(tokens.length);
+    const { views } = await lab.run(tokens, lanes.seen, this.#store, lanes, this.#live(), request);
     this.#count(tokens.length);
     const copies = views.map(copyView);
-    lab.give(this.#table.splice(held));
+    await this.#trim();
     return copies;
   }
 
@@ -297,7 +360,7 @@ export class LabSequence {
     if (records.length > 0) await lab.executor.move!(Uint32Array.from(records));
     this.account.moved += movedSlots(records);
     this.account.evicted += before - lanes.slots;
-    lab.give(this.#table.splice(Math.ceil(lanes.longest / lab.blockSize)));
+    await this.#trim();
   }
 
   /** Another sequence with copies of all slots. @param policy told of the lanes, not of what went before */
@@ -307,11 +370,12 @@ export class LabSequence {
       policy !== null && policy.planes !== lanes.planes
         ? await this.#withPlanes(policy.planes)
         : lanes.fork();
-    const target = new LabSequence(lab, policy, copy, promptTokens);
-    target.#table = lab.take(this.#table.length);
+    const store = this.#store.tables === undefined ? new SharedTable(lab) : new FoldedTables(lab);
+    const target = new LabSequence(lab, policy, copy, promptTokens, store);
+    target.#cover(0);
     const records: number[] = [];
     lanes.lengths().forEach((length, lane) => {
-      pushMoves(records, this.#place(lane), 0, 0, length, target.#table);
+      pushMoves(records, this.#place(lane), 0, 0, length, target.#place(lane).table);
     });
     await lab.executor.move!(Uint32Array.from(records));
     target.account.reused = lanes.slots;
@@ -339,7 +403,16 @@ export class LabSequence {
 
   /** Gives all blocks back. */
   close(): void {
-    this.lab.give(this.#table.splice(0));
+    this.#store.clear();
+  }
+
+  /** Room for `count` more tokens in every lane. */
+  #cover(count: number): void {
+    this.lanes.longestByLayer().forEach((slots, layer) => this.#store.cover(layer, slots + count));
+  }
+
+  #trim(): Promise<void> {
+    return this.#store.trim(this.lanes.longestByLayer(), (records) => this.lab.executor.move!(records));
   }
 
   async #withPlanes(planes: number): Promise<HostLanes> {
@@ -353,7 +426,9 @@ export class LabSequence {
 
   async #merge(merges: NonNullable<KeepPlan["merge"]>): Promise<void> {
     const { blockSize, executor } = this.lab;
-    const at = (slot: number): number[] => [this.#table[Math.floor(slot / blockSize)], slot % blockSize];
+    if (this.#store.tables !== undefined)
+      throw invalidArgument("merge", merges, "nothing in folded sequences");
+    const at = (slot: number): number[] => [this.table[Math.floor(slot / blockSize)], slot % blockSize];
     const records = merges.flatMap(({ lane, target, members }) => {
       const { layer, kvHead } = this.#place(lane);
       return [layer, kvHead, ...at(target), members.length, ...[...members].flatMap(at)];
@@ -362,14 +437,9 @@ export class LabSequence {
     this.account.moved += merges.reduce((sum, { members }) => sum + members.length + 1, 0);
   }
 
-  #place(lane: number): { layer: number; kvHead: number; table: readonly number[]; blockSize: number } {
+  #place(lane: number): LanePlace {
     const { kvHeads } = this.lanes;
-    return {
-      layer: Math.floor(lane / kvHeads),
-      kvHead: lane % kvHeads,
-      table: this.#table,
-      blockSize: this.lab.blockSize,
-    };
+    return this.#store.place(Math.floor(lane / kvHeads), lane % kvHeads);
   }
 
   /** Counts what new tokens read: what they see of their lanes, and themselves, each those before it. */
@@ -397,7 +467,7 @@ export class LabSequence {
       visible(Math.floor(lane / lanes.kvHeads), lane % lanes.kvHeads),
     );
     if (live.every((slots) => slots === null)) return undefined;
-    const words = Math.ceil((this.#table.length * this.lab.blockSize) / 32);
+    const words = Math.ceil((this.table.length * this.lab.blockSize) / 32);
     const bitmaps = new Uint32Array(count * words);
     live.forEach((slots, lane) => {
       if (slots === null) bitmaps.fill(0xffffffff, lane * words, (lane + 1) * words);

@@ -1,18 +1,20 @@
 /** Move records that carry K and V of kept slots to their new places. */
 import { MOVE_WORDS } from "../../bindings/statistics.js";
 
-/** Where a lane's slots lie: slot s in block table[floor(s / blockSize)]. */
+/** Where a lane's slots lie: slot s in block (with `slices`: slice) table[floor(s / blockSize)]. */
 export interface LanePlace {
   readonly layer: number;
   readonly kvHead: number;
   readonly table: readonly number[];
   readonly blockSize: number;
+  /** Default false. */
+  readonly slices?: boolean;
 }
 
 /** Appends records that move `count` slots, first those at the front: right wherever target <= source. */
 export function pushMoves(
   records: number[],
-  { layer, kvHead, table: from, blockSize }: LanePlace,
+  { layer, kvHead, table: from, blockSize, slices = false }: LanePlace,
   source: number,
   target: number,
   count: number,
@@ -22,7 +24,7 @@ export function pushMoves(
     const [s, t] = [source + done, target + done];
     const run = Math.min(count - done, blockSize - (s % blockSize), blockSize - (t % blockSize));
     const [sourceBlock, targetBlock] = [from[Math.floor(s / blockSize)], to[Math.floor(t / blockSize)]];
-    records.push(layer, kvHead, sourceBlock, s % blockSize, targetBlock, t % blockSize, run, 0);
+    records.push(layer, kvHead, sourceBlock, s % blockSize, targetBlock, t % blockSize, run, Number(slices));
     done += run;
   }
 }

@@ -140,7 +140,7 @@ test("in the block pool: the prompt's blocks until its end, then those of the la
         `${n} tokens, cascade ${cascade}: ${peak} blocks at most, ${held} after; ` +
           `${bound.toFixed(1)} for budget + windows + one layer's prompt`,
       );
-      // A block holds slots of all layers, and a forward runs all of them: the cascade bounds slots (above), not blocks.
+      // With one table for all layers and a forward that runs all of them, the cascade bounds slots (above), not blocks.
       assert.equal(peak, Math.ceil(n / lab.blockSize));
       const most = Math.max(...policy.layerBudgets) + window;
       assert.equal(sequence.lanes.longest, most);
@@ -149,6 +149,44 @@ test("in the block pool: the prompt's blocks until its end, then those of the la
       sequence.close();
       assert.equal(lab.freeBlocks, 256);
     }
+  }
+  await lab.executor.close();
+});
+
+test("in the block pool, dropping between layers: budget, windows and one layer's prompt is all it takes", async (t) => {
+  const lab = await openLab();
+  const { layers } = lab.shape;
+  for (const [length, budget, window] of [
+    [400, 60, 16],
+    [600, 100, 16],
+    [380, 96, 16],
+  ]) {
+    const tokens = [BOS, ...tokensOf(makeTask("needle", { seed: length, length }).context)];
+    const n = tokens.length;
+    const policy = cake({ budget, window });
+    const watched = watchBlocks(lab);
+    const folded = lab.open(policy, n, "folded");
+    const logits = await folded.prefillLayered(tokens);
+    const peak = watched.end();
+    const bound = ((budget - window) * layers + layers * window + n) / (layers * lab.blockSize);
+    const whole = lab.open(cake({ budget, window }), n);
+    assert.deepEqual(logits, await whole.prefill(tokens), "the same bits as a prefill of all layers");
+    t.diagnostic(
+      `${n} tokens: ${peak} blocks at most, ${folded.table.length} after (${whole.table.length} with one table for all ` +
+        `layers, ${Math.ceil(n / lab.blockSize)} at most); ${bound.toFixed(1)} for budget + windows + one layer's prompt`,
+    );
+    // A layer's last slice is not full, and a block has places for all layers.
+    assert.ok(peak <= Math.ceil(bound + 1));
+    assert.ok(peak < 0.65 * Math.ceil(n / lab.blockSize));
+    assert.ok(folded.table.length <= Math.ceil(budget / lab.blockSize) + 1, "what it holds is what it keeps");
+    const copy = await folded.fork(cake({ budget, window }));
+    for (const token of tokensOf("?ab37;?cd05;ef11;gh28;ab37;cd05")) {
+      const wanted = await whole.feed(token);
+      assert.deepEqual(await folded.feed(token), wanted);
+      assert.deepEqual(await copy.feed(token), wanted);
+    }
+    for (const sequence of [folded, whole, copy]) sequence.close();
+    assert.equal(lab.freeBlocks, 256);
   }
   await lab.executor.close();
 });

@@ -152,6 +152,19 @@ test("a blockwise prefill holds budget + block + probe at most, each layer its b
     // A block holds a slot of every head: where heads compete, the longest of a layer's two decides.
     assert.ok(taken <= (level === "pair" ? blocksFor(2 * Math.max(...cap)) : bound));
     sequence.close();
+    const folded = lab.open(
+      epicache({ budget: 60, level, ...(similarity && { similarity: [...similarity] }) }),
+      tokens.length,
+      "folded",
+    );
+    const foldedBlocks = watchBlocks(lab);
+    await prefillBlockwise(folded, tokens, { block: 80, probe });
+    const peak = foldedBlocks.end();
+    // The sum over layers counts, in places for a layer's 16 slots: heads of a layer still share them.
+    t.diagnostic(`${level}, a table a layer: ${peak} blocks at most, ${folded.table.length} after`);
+    assert.ok(peak <= taken);
+    assert.deepEqual(folded.lanes.lengths(), sequence.lanes.lengths());
+    folded.close();
   }
   assert.equal(lab.freeBlocks, 256);
 });

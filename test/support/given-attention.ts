@@ -99,7 +99,7 @@ export class GivenAttention {
     const { logits, views } = await this.lab.run(
       [this.#tokens + index],
       this.#tokens,
-      [...sequence.table, ...spare],
+      { blocks: [...sequence.table, ...spare], tables: undefined },
       sequence.lanes,
       undefined,
       { mask: StatMask.LAST_ROW },
