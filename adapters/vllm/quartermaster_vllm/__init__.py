@@ -1,0 +1,19 @@
+"""vLLM v1's BlockPool and KVCacheManager over the quartermaster core. See README.md beside this folder."""
+
+from .block_pool import BlockPool
+from .blocks import KVCacheBlock
+from .install import install
+from .library import QuartermasterError
+from .manager import KVCacheBlocks, KVCacheManager
+from .parity import ParityError, ParityManager
+
+__all__ = [
+    "BlockPool",
+    "KVCacheBlock",
+    "KVCacheBlocks",
+    "KVCacheManager",
+    "ParityError",
+    "ParityManager",
+    "QuartermasterError",
+    "install",
+]

@@ -1,0 +1,224 @@
+"""The cache groups of a model side by side over one pool: which group a spec makes, and hits that every group has."""
+
+from array import array
+from math import lcm
+
+from .block_pool import BlockPool
+from .groups import ChunkGroup, CacheGroup, CrossGroup, SinkGroup, WindowGroup
+from .hashes import hashes_of_size
+from .keyed_pool import NONE
+from .state_groups import AlignedStateGroup, StateGroup
+
+# A spec is known by the name of its class or of one it derives from, so that vLLM's and any like them will do.
+_GROUPS = {
+    "SinkFullAttentionSpec": SinkGroup,
+    "FullAttentionSpec": CacheGroup,
+    "SlidingWindowSpec": WindowGroup,
+    "ChunkedLocalAttentionSpec": ChunkGroup,
+    "MambaSpec": StateGroup,
+    "CrossAttentionSpec": CrossGroup,
+}
+
+
+def group_class(spec):
+    """The class of the group that a spec asks for."""
+    for base in type(spec).__mro__:
+        found = _GROUPS.get(base.__name__)
+        if found is StateGroup and getattr(spec, "mamba_cache_mode", "none") == "align":
+            return AlignedStateGroup
+        if found is not None:
+            return found
+    raise ValueError(f"a cache group of {type(spec).__name__}; known: {', '.join(_GROUPS)}")
+
+
+class Lookup:
+    """The hashes of a request's blocks, looked up in all groups of one spec: a hit is one in each of them."""
+
+    # Blocks that one call looks up when they are asked for from the end.
+    CHUNK = 64
+
+    def __init__(self, keyed, hashes, group_ids, block_size, max_length):
+        self._keyed = keyed
+        self._hashes = hashes
+        self.group_ids = group_ids
+        self.max_length = max_length
+        self.limit = min(max_length // block_size, len(hashes))
+        self._chunks = {}
+
+    def prefix(self):
+        """Leading blocks that are cached, for each group."""
+        hits, limit = [], self.limit
+        for group in self.group_ids:
+            hits.append(self._keyed.find(group, self._hashes[:limit]) if limit > 0 else array("I"))
+            limit = len(hits[-1])
+        return [hit[:limit] for hit in hits] if len(hits) > 1 else hits
+
+    def _chunk(self, index):
+        at = index // self.CHUNK
+        if at not in self._chunks:
+            first = at * self.CHUNK
+            hashes = self._hashes[first : min(first + self.CHUNK, self.limit)]
+            self._chunks[at] = [self._keyed.find_all(group, hashes) for group in self.group_ids]
+        return self._chunks[at]
+
+    def found(self, index):
+        """Whether every group has block `index`."""
+        at = index % self.CHUNK
+        for ids in self._chunk(index):
+            if ids[at] == NONE:
+                return False
+        return True
+
+    def tables(self, start, count):
+        """For each group `start` null blocks, and blocks `start` to `start + count` - 1, which have been found."""
+        tables = []
+        for position in range(len(self.group_ids)):
+            table = array("I", bytes(4 * start))
+            for index in range(start, start + count):
+                table.append(self._chunk(index)[position][index % self.CHUNK])
+            tables.append(table)
+        return tables
+
+
+class KVCacheCoordinator:
+    """One group a cache group of the configuration, in its order, over one pool."""
+
+    def __init__(
+        self,
+        kv_cache_config,
+        max_model_len,
+        use_eagle,
+        enable_caching,
+        enable_kv_cache_events,
+        dcp_world_size,
+        pcp_world_size,
+        hash_block_size,
+        metrics_collector=None,
+    ):
+        self.kv_cache_config = kv_cache_config
+        self.max_model_len = max_model_len
+        self.use_eagle = use_eagle
+        self.enable_caching = enable_caching
+        self.hash_block_size = hash_block_size
+        self.block_pool = BlockPool(
+            kv_cache_config.num_blocks, enable_caching, hash_block_size, enable_kv_cache_events, metrics_collector
+        )
+        world_size = dcp_world_size * pcp_world_size
+        self.single_type_managers = tuple(
+            group_class(group.kv_cache_spec)(
+                group.kv_cache_spec, self.block_pool, enable_caching, index, world_size
+            )
+            for index, group in enumerate(kv_cache_config.kv_cache_groups)
+        )
+        if enable_caching:
+            self._group_specs(world_size)
+
+    def _group_specs(self, world_size):
+        """Groups of one spec are looked up together; full attention first, its hits bound the others'."""
+        alike = []
+        for group in self.single_type_managers:
+            for spec, members in alike:
+                if spec == group.kv_cache_spec:
+                    members.append(group)
+                    break
+            else:
+                alike.append((group.kv_cache_spec, [group]))
+        alike.sort(key=lambda entry: not entry[1][0].is_full)
+        self._alike = alike
+        if len(self.single_type_managers) == 1:
+            size = self.single_type_managers[0].block_size
+            assert self.hash_block_size == size, f"hash_block_size {self.hash_block_size} for blocks of {size} tokens"
+            self._align = size
+            return
+        assert len(alike) > 1, "several cache groups need at least two different specs"
+        assert world_size == 1, "context parallelism needs a single cache group"
+        sizes = [group.block_size for group in self.single_type_managers]
+        assert all(size % self.hash_block_size == 0 for size in sizes), (
+            f"block sizes {sizes} are not multiples of hash_block_size {self.hash_block_size}"
+        )
+        self._align = lcm(*sizes)
+
+    def _match(self, members, block_hashes, max_length):
+        first = members[0]
+        lookup = Lookup(
+            self.block_pool.keyed,
+            hashes_of_size(block_hashes, self.hash_block_size, first.block_size)
+            if len(self.single_type_managers) > 1
+            else block_hashes,
+            [member.kv_cache_group_id for member in members],
+            first.block_size,
+            max_length,
+        )
+        return first.match(first.kv_cache_spec, lookup, self.use_eagle, self._align // first.block_size)
+
+    def find_hit(self, block_hashes, max_length):
+        """(ids for each group, tokens) of the longest prefix of at most `max_length` tokens that every group has."""
+        tables = [array("I")] * len(self.single_type_managers)
+        if not self.enable_caching:
+            return tables, 0
+        if len(self.single_type_managers) == 1:
+            members = self._alike[0][1]
+            tables = self._match(members, block_hashes, max_length)
+            return tables, len(tables[0]) * members[0].block_size
+        full_first = self._alike[0][1][0].is_full
+        # One full group and one other agree at once; a second look would drop a second block for eagle.
+        once = len(self._alike) == 2 and full_first
+        length, full_known = max_length, False
+        while True:
+            candidate = length
+            for _, members in self._alike:
+                size = members[0].block_size
+                if members[0].is_full and full_known:
+                    candidate -= candidate % size
+                    continue
+                hits = self._match(members, block_hashes, candidate)
+                full_known = full_known or members[0].is_full
+                candidate = len(hits[0]) * size
+                for member, hit in zip(members, hits):
+                    tables[member.kv_cache_group_id] = hit
+            if candidate >= length:
+                break
+            length = candidate
+            if once:
+                break
+        for group in self.single_type_managers:
+            if group.is_full:
+                tables[group.kv_cache_group_id] = tables[group.kv_cache_group_id][: length // group.block_size]
+        return tables, length
+
+    # ---- vLLM's methods
+
+    def find_longest_cache_hit(self, block_hashes, max_cache_hit_length):
+        blocks = self.block_pool.blocks
+        tables, length = self.find_hit(block_hashes, max_cache_hit_length)
+        return tuple([blocks[block] for block in table] for table in tables), length
+
+    def get_blocks(self, request_id):
+        return tuple(group.req_to_blocks.get(request_id) or [] for group in self.single_type_managers)
+
+    def cache_blocks(self, request, num_computed_tokens):
+        for group in self.single_type_managers:
+            group.cache_blocks(request, num_computed_tokens)
+
+    def free(self, request_id):
+        """Gives a request's blocks back, group by group, each from its tail."""
+        ids = array("I")
+        for group in self.single_type_managers:
+            ids.extend(group.pop_table(request_id))
+        self.block_pool.give_back(ids)
+
+    def remove_skipped_blocks(self, request_id, total_computed_tokens):
+        """Gives back the blocks that no attention reads any more."""
+        ids = array("I")
+        for group in self.single_type_managers:
+            ids.extend(group.leave_window(request_id, total_computed_tokens))
+        self.block_pool.give_back(ids)
+
+    def get_num_common_prefix_blocks(self, running_request_id):
+        if not self.enable_caching:
+            return [0] * len(self.single_type_managers)
+        return [group.get_num_common_prefix_blocks(running_request_id) for group in self.single_type_managers]
+
+    def new_step_starts(self):
+        for group in self.single_type_managers:
+            group.new_step_starts()

@@ -1,0 +1,77 @@
+"""vLLM's own types where it is importable, and equals of them where it is not."""
+
+import importlib
+import importlib.util
+import sys
+from dataclasses import dataclass
+from typing import Any, Optional
+
+
+def _optional(name):
+    try:
+        if "vllm" not in sys.modules and importlib.util.find_spec("vllm") is None:
+            return None
+        return importlib.import_module(name)
+    except ImportError:
+        return None
+
+
+kv_cache_utils = _optional("vllm.v1.core.kv_cache_utils")
+_events = _optional("vllm.distributed.kv_events")
+_stats = _optional("vllm.v1.metrics.stats")
+
+if _events is not None:
+    AllBlocksCleared = _events.AllBlocksCleared
+    BlockRemoved = _events.BlockRemoved
+    BlockStored = _events.BlockStored
+    MEDIUM_GPU = _events.MEDIUM_GPU
+else:
+    MEDIUM_GPU = "GPU"
+
+    @dataclass
+    class BlockStored:
+        block_hashes: list
+        parent_block_hash: Any
+        token_ids: list
+        block_size: int
+        lora_id: Optional[int]
+        medium: Optional[str]
+        lora_name: Optional[str]
+        extra_keys: Optional[list] = None
+        group_idx: Optional[int] = None
+
+    @dataclass
+    class BlockRemoved:
+        block_hashes: list
+        medium: Optional[str]
+        group_idx: Optional[int] = None
+
+    @dataclass
+    class AllBlocksCleared:
+        pass
+
+
+if _stats is not None:
+    PrefixCacheStats = _stats.PrefixCacheStats
+else:
+
+    @dataclass
+    class PrefixCacheStats:
+        reset: bool = False
+        requests: int = 0
+        queries: int = 0
+        hits: int = 0
+        preempted_requests: int = 0
+        preempted_queries: int = 0
+        preempted_hits: int = 0
+
+        def record(self, num_tokens, num_hits, preempted):
+            """Counts one look-up of `num_tokens` tokens, `num_hits` of which were cached."""
+            if preempted:
+                self.preempted_requests += 1
+                self.preempted_queries += num_tokens
+                self.preempted_hits += num_hits
+            else:
+                self.requests += 1
+                self.queries += num_tokens
+                self.hits += num_hits

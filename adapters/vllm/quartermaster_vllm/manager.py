@@ -1,0 +1,291 @@
+"""KVCacheManager: the surface and the decisions of vLLM v1's class of that name, one call into the core for a decision."""
+
+from array import array
+
+from .coordinator import KVCacheCoordinator
+from .interop import PrefixCacheStats
+
+
+class KVCacheBlocks:
+    """Blocks for each cache group: what a manager gives to a scheduler. Made of ids; block objects are made when asked for."""
+
+    __slots__ = ("_pool", "_tables", "_blocks")
+
+    def __init__(self, blocks):
+        self._pool = self._tables = None
+        self._blocks = tuple(blocks)
+
+    @classmethod
+    def of_ids(cls, pool, tables):
+        made = cls.__new__(cls)
+        made._pool, made._tables, made._blocks = pool, tuple(tables), None
+        return made
+
+    @property
+    def blocks(self):
+        """blocks[group][index]; lists to read, not to change."""
+        if self._blocks is None:
+            known = self._pool.blocks
+            self._blocks = tuple([known[block] for block in table] for table in self._tables)
+        return self._blocks
+
+    def tables(self):
+        """Ids for each group, as array('I')."""
+        return tables_of(self)
+
+    def __add__(self, other):
+        return KVCacheBlocks(tuple([*mine, *theirs] for mine, theirs in zip(self.blocks, other.blocks)))
+
+    def __eq__(self, other):
+        return hasattr(other, "blocks") and list(map(list, self.blocks)) == list(map(list, other.blocks))
+
+    __hash__ = None
+
+    def get_block_ids(self, allow_none=False):
+        """A tuple of lists of ids; None, if that is allowed, when all of them are empty."""
+        if self._tables is not None:
+            ids = tuple(table.tolist() for table in self._tables)
+        else:
+            ids = tuple([block.block_id for block in group] for group in self._blocks)
+        return None if allow_none and not any(ids) else ids
+
+    def get_unhashed_block_ids(self):
+        assert len(self.blocks) == 1, "only one group is supported"
+        return [block.block_id for block in self.blocks[0] if block.block_hash is None]
+
+    def get_unhashed_block_ids_all_groups(self):
+        """As get_unhashed_block_ids, for each group; without null blocks."""
+        return [
+            [block.block_id for block in group if block.block_hash is None and not block.is_null]
+            for group in self.blocks
+        ]
+
+    def new_empty(self):
+        return KVCacheBlocks(() for _ in self.blocks)
+
+    def __repr__(self):
+        return f"KVCacheBlocks({self.get_block_ids()})"
+
+
+def tables_of(blocks):
+    """Ids for each group of a KVCacheBlocks, ours or vLLM's."""
+    tables = getattr(blocks, "_tables", None)
+    if tables is not None:
+        return tables
+    return tuple(array("I", [block.block_id for block in group]) for group in blocks.blocks)
+
+
+class KVCacheManager:
+    """Takes vLLM's KVCacheConfig, or anything with `num_blocks` and `kv_cache_groups` of `kv_cache_spec`s."""
+
+    def __init__(
+        self,
+        kv_cache_config,
+        max_model_len,
+        hash_block_size,
+        enable_caching=True,
+        use_eagle=False,
+        log_stats=False,
+        enable_kv_cache_events=False,
+        dcp_world_size=1,
+        pcp_world_size=1,
+        metrics_collector=None,
+    ):
+        self.max_model_len = max_model_len
+        self.enable_caching = enable_caching
+        self.use_eagle = use_eagle
+        self.log_stats = log_stats
+        self.metrics_collector = metrics_collector
+        self.prefix_cache_stats = PrefixCacheStats() if log_stats else None
+        self.coordinator = KVCacheCoordinator(
+            kv_cache_config,
+            max_model_len,
+            use_eagle,
+            enable_caching,
+            enable_kv_cache_events,
+            dcp_world_size,
+            pcp_world_size,
+            hash_block_size,
+            metrics_collector,
+        )
+        self._groups = self.coordinator.single_type_managers
+        self.num_kv_cache_groups = len(self._groups)
+        self.block_pool = self.coordinator.block_pool
+        self.kv_cache_config = kv_cache_config
+        self._no_ids = tuple(array("I") for _ in self._groups)
+        self.empty_kv_cache_blocks = KVCacheBlocks(() for _ in self._groups)
+
+    @property
+    def usage(self):
+        """Share of the blocks in use, 0 to 1."""
+        return self.block_pool.get_usage()
+
+    def make_prefix_cache_stats(self):
+        """The statistics since the last call; None unless they are logged."""
+        if not self.log_stats:
+            return None
+        stats, self.prefix_cache_stats = self.prefix_cache_stats, PrefixCacheStats()
+        return stats
+
+    def _of_ids(self, tables):
+        return KVCacheBlocks.of_ids(self.block_pool, tables) if any(tables) else self.empty_kv_cache_blocks
+
+    def create_kv_cache_blocks(self, blocks):
+        return KVCacheBlocks(blocks) if any(blocks) else self.empty_kv_cache_blocks
+
+    def get_computed_blocks(self, request):
+        """(cached blocks of the request's longest cached prefix, its tokens); never with the last token."""
+        if not self.enable_caching or request.skip_reading_prefix_cache:
+            return self.empty_kv_cache_blocks, 0
+        tables, length = self.coordinator.find_hit(request.block_hashes, request.num_tokens - 1)
+        if self.log_stats:
+            self.prefix_cache_stats.record(
+                num_tokens=request.num_tokens, num_hits=length, preempted=request.num_preemptions > 0
+            )
+        return self._of_ids(tables), length
+
+    def _plans(self, request_id, hits, local, external, need, need_main, encoder, adopts):
+        plans = []
+        for group, hit in zip(self._groups, hits):
+            plan = group.plan(request_id, hit, local, external, need, need_main, encoder, adopts)
+            if plan is None:
+                return None
+            plans.append(plan)
+        return plans
+
+    def _fits(self, plans):
+        hits = array("I")
+        for plan in plans:
+            hits.extend(plan.hits)
+        return self.block_pool.keyed.fits(hits, max(sum(plan.wanted for plan in plans), 0))
+
+    def can_fit_full_sequence(
+        self,
+        request,
+        num_new_computed_tokens=0,
+        new_computed_blocks=None,
+        num_external_computed_tokens=0,
+        num_encoder_tokens=0,
+    ):
+        """Whether the whole sequence would find room now, not only its first chunk."""
+        local = request.num_computed_tokens + num_new_computed_tokens
+        total = min(local + num_external_computed_tokens, self.max_model_len)
+        need = min(request.num_tokens, self.max_model_len)
+        hits = self._no_ids if new_computed_blocks is None else tables_of(new_computed_blocks)
+        plans = self._plans(request.request_id, hits, total, 0, need, need, num_encoder_tokens, True)
+        return plans is not None and self._fits(plans)
+
+    def allocate_slots(
+        self,
+        request,
+        num_new_tokens,
+        num_new_computed_tokens=0,
+        new_computed_blocks=None,
+        num_lookahead_tokens=0,
+        num_external_computed_tokens=0,
+        delay_cache_blocks=False,
+        num_encoder_tokens=0,
+    ):
+        """
+        Room for `num_new_tokens` tokens (drafts among them) and `num_lookahead_tokens` more, behind the computed ones: the
+        request's own, `num_new_computed_tokens` in `new_computed_blocks`, and `num_external_computed_tokens` that a
+        connector brings. Returns the blocks added, or None when there is no room: then nothing has changed but that
+        blocks which no attention reads any more have been given back.
+
+        Full blocks are cached, unless `delay_cache_blocks`; tokens beyond `request.num_tokens`, that is drafts, are not.
+        """
+        if num_new_tokens == 0 and num_external_computed_tokens == 0:
+            raise ValueError("num_new_tokens is 0 and there are no external computed tokens")
+        request_id = request.request_id
+        adopts = num_external_computed_tokens > 0 or (
+            new_computed_blocks is not None and new_computed_blocks is not self.empty_kv_cache_blocks
+        )
+        local = request.num_computed_tokens + num_new_computed_tokens
+        total = min(local + num_external_computed_tokens, self.max_model_len)
+        need_main = total + num_new_tokens
+        need = min(need_main + num_lookahead_tokens, self.max_model_len)
+        self.coordinator.remove_skipped_blocks(request_id, total)
+
+        hits = tables_of(new_computed_blocks) if adopts and new_computed_blocks is not None else self._no_ids
+        plans = self._plans(
+            request_id, hits, local, num_external_computed_tokens, need, need_main, num_encoder_tokens, adopts
+        )
+        if plans is None:
+            return None
+        added = self._carry_out(request_id, plans)
+        if added is None:
+            return None
+        if self.enable_caching and not delay_cache_blocks:
+            self.coordinator.cache_blocks(request, min(total + num_new_tokens, request.num_tokens))
+        return self._of_ids(added)
+
+    def _carry_out(self, request_id, plans):
+        """Takes what the plans ask for in one call, and hands it out: what is new in each table, or None."""
+        wanted = sum(plan.wanted for plan in plans)
+        count = sum(plan.external + plan.fresh for plan in plans)
+        if wanted != count and not self._fits(plans):
+            return None
+        touch = plans[0].kept if len(plans) == 1 else array("I")
+        if len(plans) > 1:
+            for plan in plans:
+                touch.extend(plan.kept)
+        ids = self.block_pool.take(touch, count) if count or touch else touch
+        if ids is None:
+            return None
+        at = 0
+        for group, plan in zip(self._groups, plans):
+            if plan.adopts:
+                group.begin(request_id, plan, ids[at : at + plan.external])
+                at += plan.external
+        added = []
+        for group, plan in zip(self._groups, plans):
+            added.append(group.extend(request_id, plan, ids[at : at + plan.fresh]))
+            at += plan.fresh
+        return added
+
+    def free(self, request):
+        """Gives the request's blocks back, the tail first, so that it is evicted first."""
+        self.coordinator.free(request.request_id)
+
+    def remove_skipped_blocks(self, request_id, total_computed_tokens):
+        """Gives back the blocks that no attention reads once so many tokens are computed."""
+        self.coordinator.remove_skipped_blocks(request_id, total_computed_tokens)
+
+    def evict_blocks(self, block_ids):
+        """Takes the hashes of these blocks away."""
+        self.block_pool.evict_blocks(block_ids)
+
+    def reset_prefix_cache(self):
+        """Takes all hashes away; False, and nothing done, while blocks are in use."""
+        if not self.block_pool.reset_prefix_cache():
+            return False
+        if self.log_stats:
+            self.prefix_cache_stats.reset = True
+        return True
+
+    def get_num_common_prefix_blocks(self, running_request_id):
+        """For each group, leading blocks of a request that all requests with blocks hold."""
+        return self.coordinator.get_num_common_prefix_blocks(running_request_id)
+
+    def take_events(self):
+        """The pool's events since the last call."""
+        return self.block_pool.take_events()
+
+    def get_blocks(self, request_id):
+        return self._of_ids([group.tables.get(request_id, none) for group, none in zip(self._groups, self._no_ids)])
+
+    def get_block_ids(self, request_id):
+        return tuple(group.tables[request_id].tolist() if request_id in group.tables else [] for group in self._groups)
+
+    def cache_blocks(self, request, num_computed_tokens):
+        """Caches the request's full blocks up to so many tokens."""
+        if self.enable_caching:
+            self.coordinator.cache_blocks(request, num_computed_tokens)
+
+    def take_new_block_ids(self):
+        """Blocks of full attention taken since the last call, for a host that zeroes them."""
+        return [block for group in self._groups for block in group.take_new_block_ids()]
+
+    def new_step_starts(self):
+        """A scheduler's step begins."""
+        self.coordinator.new_step_starts()

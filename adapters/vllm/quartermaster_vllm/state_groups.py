@@ -1,0 +1,133 @@
+"""Recurrent state (Mamba and linear attention): only the state after the last token is read."""
+
+from array import array
+
+from .groups import NULL, Plan, _PartGroup, cdiv
+from .hashes import hashes_of_size
+
+
+class StateGroup(_PartGroup):
+    """A block for the state at the end of each block of tokens, and `num_speculative_blocks` more for drafts."""
+
+    def __init__(self, spec, *rest):
+        super().__init__(spec, *rest)
+        self.num_speculative_blocks = getattr(spec, "num_speculative_blocks", 0)
+        # Hashes cached in this step: the state behind them is not computed yet.
+        self.cached_blocks_this_step = set()
+
+    def get_num_skipped_tokens(self, num_computed_tokens):
+        return num_computed_tokens - 1
+
+    def leave_window(self, request_id, computed):
+        # Drafts may be among the computed tokens: as if all of them were rejected.
+        return super().leave_window(request_id, max(0, computed - self.num_speculative_blocks))
+
+    def slots_needed(self, need, need_main, encoder):
+        return need + self.block_size * self.num_speculative_blocks
+
+    def _fresh_hit(self, hit):
+        """Whether a hit ends in a state that another request of this step has yet to compute."""
+        if not hit or not self.cached_blocks_this_step:
+            return False
+        key = self.block_pool.keyed.key(hit[-1])
+        return key is not None and key[0] in self.cached_blocks_this_step
+
+    def plan(self, request_id, hit, local, external, need, need_main, encoder, adopts):
+        if self._fresh_hit(hit):
+            return None
+        return super().plan(request_id, hit, local, external, need, need_main, encoder, adopts)
+
+    def cache_blocks(self, request, num_tokens):
+        first = self.num_cached_block.get(request.request_id, 0)
+        super().cache_blocks(request, num_tokens)
+        last = self.num_cached_block.get(request.request_id, 0)
+        if last > first:
+            hashes = hashes_of_size(request.block_hashes, self.block_pool.hash_block_size, self.block_size)
+            table = self.tables[request.request_id]
+            self.cached_blocks_this_step.update(
+                block_hash for block, block_hash in zip(table[first:last], hashes[first:last]) if block != NULL
+            )
+
+    def new_step_starts(self):
+        self.cached_blocks_this_step.clear()
+
+    @classmethod
+    def match(cls, spec, lookup, use_eagle, align):
+        """The last cached state; what is before it is not needed."""
+        for index in range(lookup.limit - 1, -1, -1):
+            if (index + 1) % align == 0 and lookup.found(index):
+                return lookup.tables(index, 1)
+        return lookup.tables(0, 0)
+
+
+class AlignedStateGroup(StateGroup):
+    """
+    mamba_cache_mode "align": a request holds the running state and the drafts' blocks; the state moves on to a new block
+    when a step ends in one, and what it leaves stays only at the ends of steps.
+    """
+
+    def __init__(self, spec, *rest):
+        super().__init__(spec, *rest)
+        # Index of the block with the state of the step before.
+        self.last_state_block_idx = {}
+        self._started = set()
+
+    def leave_window(self, request_id, computed):
+        left = array("I", super().leave_window(request_id, computed))
+        last = self.last_state_block_idx.get(request_id)
+        computed = max(0, computed - self.num_speculative_blocks)
+        if last is not None and last < cdiv(computed, self.block_size) - 1:
+            table = self.tables[request_id]
+            if table[last] != NULL:
+                left.append(table[last])
+                table[last] = NULL
+        return left
+
+    def slots_needed(self, need, need_main, encoder):
+        # Lookahead tokens would break the alignment, and drafts have no such layers.
+        return need_main + self.block_size * self.num_speculative_blocks
+
+    def plan(self, request_id, hit, local, external, need, need_main, encoder, adopts):
+        if self._fresh_hit(hit):
+            return None
+        drafts = self.num_speculative_blocks
+        required = cdiv(need_main, self.block_size) + drafts
+        have = len(self.tables.get(request_id, ()))
+        started = request_id in self._started
+        wanted = required - len(hit) - have
+        if wanted > 0:
+            wanted = 1 if started else 1 + drafts
+        base = super().plan(request_id, hit, local, external, need, need_main, encoder, adopts)
+        length = have + base.padding + len(base.kept) + base.external
+        fresh = 0
+        if required > length:
+            keep = required - drafts - 1
+            reused = max(min(length, keep) - (length - drafts), 0) if started else 0
+            fresh = required - max(length, keep) - reused
+        return Plan(wanted, hit, base.padding, base.kept, base.external, fresh, base.adopts, required)
+
+    def extend(self, request_id, plan, ids):
+        table = self.tables.setdefault(request_id, array("I"))
+        before, drafts = len(table), self.num_speculative_blocks
+        if plan.length == before:
+            return array("I")
+        assert plan.length > before, f"{request_id} needs {plan.length} blocks of state and has {before}"
+        keep = plan.length - drafts - 1
+        if request_id in self._started:
+            self.last_state_block_idx[request_id] = before - 1 - drafts
+        elif before > 0:
+            self.last_state_block_idx[request_id] = before - 1
+        table.extend([NULL] * max(keep - before, 0))
+        if request_id in self._started:
+            # The drafts' blocks of the step before go on as drafts' blocks of this one.
+            for index in range(before - drafts, min(before, keep)):
+                table.append(table[index])
+                table[index] = NULL
+        table.extend(ids)
+        self._started.add(request_id)
+        return table[before:]
+
+    def pop_table(self, request_id):
+        self._started.discard(request_id)
+        self.last_state_block_idx.pop(request_id, None)
+        return super().pop_table(request_id)
