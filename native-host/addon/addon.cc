@@ -2,6 +2,7 @@
 #include "kernels.h"
 #include "model.h"
 #include "values.h"
+#include "virtual_memory.h"
 
 namespace addon {
 namespace {
@@ -28,6 +29,7 @@ NAPI_MODULE_INIT() {
     setFunction(env, exports, "abiVersion", entry<abiVersion>);
     setFunction(env, exports, "isa", entry<isa>);
     setFunction(env, exports, "createModel", entry<createModel>);
+    setFunction(env, exports, "createVirtualMemory", entry<createVirtualMemory>);
     check(env, napi_set_named_property(env, exports, "kernels", makeKernels(env)));
     return exports;
   } catch (const Thrown&) {

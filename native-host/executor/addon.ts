@@ -257,11 +257,46 @@ export interface NativeKernels {
   peakFlops(isa: KernelIsa): number;
 }
 
+/** Shape of virtually contiguous memory; `pageBytes` a multiple of the system's page. */
+export interface NativeVirtualShape {
+  slots: number;
+  /** Page-groups of a slot in one tensor. */
+  slotPages: number;
+  tensors: number;
+  /** KV blocks of physical memory, `tensors` page-groups each. */
+  blocks: number;
+  pageBytes: number;
+}
+
+/** What executing a plan took: calls into the system, and microseconds in them. */
+export interface MapCost {
+  calls: number;
+  us: number;
+}
+
+/** Reserved ranges with memory behind parts of them. Touching a page-group that has none ends the process (SIGSEGV). */
+export interface NativeVirtualMemory {
+  /** Executes records of 4 u32: op (0 unmap, 1 map), slot, page, KV block. */
+  execute(plan: Uint32Array): MapCost;
+  /** The same on another thread; the plan must not change meanwhile. One at a time: BUSY. */
+  executeAsync(plan: Uint32Array): Promise<MapCost>;
+  /** Gives the memory of KV blocks that are mapped nowhere back to the system. */
+  trim(blocks: Uint32Array): void;
+  /** Bytes of physical memory in use. */
+  residentBytes(): number;
+  /** A slot's ranges: [tensor][slotPages * pageBytes]. */
+  view(slot: number): Uint8Array;
+  /** Frees the memory; views become empty. May be repeated. */
+  close(): void;
+}
+
 export interface Addon {
   abiVersion(): number;
   /** Instruction sets this machine can run, slowest first. */
   isa(): Isa[];
   createModel(config: NativeModelConfig, files: string[], tensors: NativeTensor[]): NativeModel;
+  /** Throws UNSUPPORTED where the system cannot map memory page by page. */
+  createVirtualMemory(shape: NativeVirtualShape): NativeVirtualMemory;
   kernels: NativeKernels;
 }
 

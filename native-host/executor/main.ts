@@ -9,6 +9,7 @@ import { openTokenizer } from "./tokenizer.js";
 
 export * from "./wasm.js";
 export { type Addon, loadAddon } from "./addon.js";
+export { MappedKVMemory } from "./mapped-kv-memory.js";
 export { NativeExecutor, type NativeExecutorOptions } from "./native-executor.js";
 
 /** "cpu": the native addon; "wasm": the wasm kernels; "auto": native where the addon loads, else wasm. */

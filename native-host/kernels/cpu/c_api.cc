@@ -5,11 +5,11 @@
 
 #include <algorithm>
 #include <chrono>
-#include <new>
 
 #include "attention_tiles.h"
 #include "batch.h"
 #include "forward.h"
+#include "guarded.h"
 #include "isa.h"
 #include "lanes.h"
 #include "model.h"
@@ -23,25 +23,6 @@ namespace qm {
 namespace {
 
 thread_local char lastError[sizeof(Refusal::message)] = "";
-
-int remember(qmh_status status, const char* message) {
-  snprintf(lastError, sizeof lastError, "%s", message);
-  return status;
-}
-
-template <class Body>
-int guarded(Body body) {
-  try {
-    body();
-    return QMH_OK;
-  } catch (const Refusal& refusal) {
-    return remember(refusal.status, refusal.message);
-  } catch (const std::bad_alloc&) {
-    return remember(QMH_OUT_OF_MEMORY, "the system refuses more memory");
-  } catch (...) {
-    return remember(QMH_UNSUPPORTED, "an unexpected failure of the C++ library");
-  }
-}
 
 template <class Body>
 int withKernels(qmh_isa isa, Body body) {
@@ -86,6 +67,11 @@ double measurePeak(const Kernels& kernels) {
 }
 
 }  // namespace
+
+int remember(qmh_status status, const char* message) {
+  snprintf(lastError, sizeof lastError, "%s", message);
+  return status;
+}
 
 void refuse(qmh_status status, const char* format, ...) {
   Refusal refusal;
