@@ -4,6 +4,7 @@ export * from "./exports/index";
 export * from "./exports/views";
 export * from "./exports/virtual-memory";
 export * from "./exports/paging";
+export * from "./exports/groups";
 export * from "./exports/isolation";
 export * from "./exports/pages";
 export * from "./exports/keyed-pools";

@@ -12,6 +12,7 @@ import type {
   StepReport,
   TokenEvent,
 } from "./engine-options.js";
+import type { CacheGroup } from "./cache-groups.js";
 import { invalidArgument, QuartermasterError } from "./errors.js";
 import { KeptCache } from "./eviction/kept-cache.js";
 import type { LaneArena } from "./eviction/lanes.js";
@@ -76,6 +77,7 @@ export class Engine {
     if (cache.blockSize !== blockSize) {
       throw invalidArgument("cache.blockSize", cache.blockSize, `the executor's ${blockSize}`);
     }
+    requireGroups(options);
     if (options.lanes !== undefined) requireLanes(options.lanes, options);
     if (options.drafter !== undefined) requireDrafts(options);
   }
@@ -470,6 +472,15 @@ function requireLanes(lanes: LaneArena, { scheduler, executor }: EngineOptions):
     throw invalidArgument("lanes", lanes.lanes, `the executor's ${layers} layers of ${kvHeads} KV heads`);
   if (lanes.sequences < scheduler.maxRunning)
     throw invalidArgument("lanes.sequences", lanes.sequences, `at least maxRunning, ${scheduler.maxRunning}`);
+}
+
+function requireGroups({ scheduler, executor }: EngineOptions): void {
+  const groups = executor.describe().groups ?? [];
+  const text = (group: CacheGroup): string => `${group.kind} ${group.window}/${group.blockSize}`;
+  const expected = groups.map(text).join(", ");
+  const { cache } = scheduler;
+  if (cache.groups.map(text).join(", ") !== expected)
+    throw invalidArgument("cache.groups", cache.groups, `the executor's (${expected || "none"})`);
 }
 
 function requireDrafts({ scheduler, executor, drafter }: EngineOptions): void {

@@ -4,6 +4,7 @@
  * The scheduler decides, an executor computes. The native executor, the wasm executor, a simulator and an
  * embedder's own engine are equals behind this interface.
  */
+import type { CacheGroup } from "./cache-groups.js";
 import type { StepPlan } from "./plan.js";
 import type { RunOptions, StatView } from "./statistics.js";
 
@@ -61,6 +62,8 @@ export interface ExecutorDescription {
   readonly statMask?: number;
   /** Whether `run` honours RunOptions.afterLayer and LaneRow.tables, and `move` slices. Default false. */
   readonly layered?: boolean;
+  /** Groups of its layers beside group 0: the cache's must be the same. Default none. */
+  readonly groups?: readonly CacheGroup[];
   /** Whether `run` verifies drafts. Default false. */
   readonly drafts?: boolean;
 }

@@ -167,6 +167,21 @@ export interface IsolationExports {
   kvCopiedTokens(kv: number): number;
 }
 
+export interface GroupExports {
+  kvGroupsBytes(
+    blocks: number,
+    blockSize: number,
+    maxSequences: number,
+    maxSequenceTokens: number,
+    specs: number,
+    count: number,
+  ): number;
+  kvGroupsCreate(kv: number, specs: number, count: number): number;
+  kvGroups(kv: number): number;
+  kvGroupTableCount(kv: number, sequence: number, group: number): number;
+  kvGroupTable(kv: number, sequence: number, group: number): number;
+}
+
 export interface PageSetExports {
   pageSetBytes(kind: number, slots: number, pages: number, history: number): number;
   pageSetCreate(kind: number, slots: number, pages: number, history: number, eager: number): number;
@@ -486,6 +501,7 @@ export interface CoreExports
     ViewExports,
     VirtualMemoryExports,
     PagingExports,
+    GroupExports,
     IsolationExports,
     PageSetExports,
     KeyedPoolExports,

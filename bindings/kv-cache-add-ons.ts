@@ -1,4 +1,5 @@
 /** Parts of a KV cache that only those pay for who ask for them: a region of memory each. */
+import { writeGroups } from "./cache-groups.js";
 import { createContentKeys } from "./content-keys.js";
 import type { Core } from "./core.js";
 import type { KvCacheShape } from "./kv-cache-options.js";
@@ -31,5 +32,13 @@ export function addOnsOf(core: Core, shape: KvCacheShape): AddOn[] {
       bytes: exports.kvEventsBytes(shape.blocks, events.ring),
       create: (kv) => exports.kvEventsCreate(kv, events.ring, 0, events.group),
     });
+  const { groups, blocks, blockSize, maxSequences, maxSequenceTokens } = shape;
+  if (groups.length > 0) {
+    const specs = writeGroups(core, groups);
+    addOns.push({
+      bytes: exports.kvGroupsBytes(blocks, blockSize, maxSequences, maxSequenceTokens, specs, groups.length),
+      create: (kv) => exports.kvGroupsCreate(kv, writeGroups(core, groups), groups.length),
+    });
+  }
   return addOns;
 }

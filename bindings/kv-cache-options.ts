@@ -1,4 +1,5 @@
 /** What a KV cache is made with and what it says of itself: ids, options, figures. */
+import type { CacheGroup, CacheGroupOptions } from "./cache-groups.js";
 import type { BlockOrderKind, BlockOrderOptions } from "./block-order.js";
 import type { KvEventOptions } from "./kv-events.js";
 import type { ContentKeyOptions, ContentKeyShape } from "./content-keys.js";
@@ -36,6 +37,11 @@ export interface KvCacheOptions {
   /** Which unheld cached block goes first when room is needed: a name, or a name with options. Default "lru". */
   evictionOrder?: BlockOrderKind | BlockOrderOptions;
   /**
+   * Layers that keep their tokens in another way than full attention, each group with block tables of its own in the same
+   * pool. Not together with `partialReuse` and lossy sequences. Default: none.
+   */
+  groups?: readonly CacheGroupOptions[];
+  /**
    * Unheld cached blocks to keep at most, 0 to `blocks`: what is above is forgotten as soon as sequences let go of it,
    * so that a new block may be turned away in favour of older ones. Default: all.
    */
@@ -54,7 +60,10 @@ export interface KvCacheOptions {
 }
 
 /** Options with everything filled in. */
-export type KvCacheShape = Required<Omit<KvCacheOptions, "evictionOrder" | "contentKeys" | "events">> & {
+export type KvCacheShape = Required<
+  Omit<KvCacheOptions, "evictionOrder" | "contentKeys" | "events" | "groups">
+> & {
+  groups: readonly CacheGroup[];
   evictionOrder: Required<BlockOrderOptions>;
   contentKeys: ContentKeyShape | undefined;
   events: Required<KvEventOptions> | undefined;

@@ -11,6 +11,7 @@
  * (arXiv 2309.06180).
  */
 import { type BlockOrderKind, blockOrderShape, ORDER_KINDS, ADVICE_KINDS } from "./block-order.js";
+import { type CacheGroup, type CacheGroupStats, groupShapes, readGroups } from "./cache-groups.js";
 import { ContentKeys, contentKeyShape } from "./content-keys.js";
 import type { Core } from "./core.js";
 import { invalidArgument, QuartermasterError, requireInteger, statusError } from "./errors.js";
@@ -75,6 +76,8 @@ export class KvCache {
   readonly maxSequenceTokens: number;
   /** Whether `probe` can be called. */
   readonly sharedProbe: boolean;
+  /** Groups beside its own tables, which are group 0. */
+  readonly groups: readonly CacheGroup[];
   /** What its eviction order goes by. */
   readonly evictionOrder: BlockOrderKind;
   /** Its content keys, if it was made with `contentKeys`. */
@@ -90,6 +93,11 @@ export class KvCache {
     this.maxSequences = header[Header.maxSequences];
     this.maxSequenceTokens = header[Header.maxSequenceTokens];
     this.sharedProbe = core.exports.kvCacheProbeIndex(pointer) !== 0;
+    this.groups = readGroups(core, pointer).map(({ kind, window, blockSize }) => ({
+      kind,
+      window,
+      blockSize,
+    }));
     this.evictionOrder = ORDER_KINDS[core.exports.kvOrderKind(pointer)];
     this.content = core.exports.kvContent(pointer) === 0 ? undefined : new ContentKeys(this);
   }
@@ -109,6 +117,7 @@ export class KvCache {
       sharedProbe: options.sharedProbe ?? false,
       evictionOrder: blockOrderShape(options.evictionOrder, blocks),
       partialReuse: requireInteger("partialReuse", options.partialReuse ?? 0, 0, options.blockSize ?? 16),
+      groups: groupShapes(options.groups ?? [], options.blockSize ?? 16),
       retainBlocks: requireInteger("retainBlocks", options.retainBlocks ?? blocks, 0, blocks),
       contentKeys: contentKeyShape(options.contentKeys),
       events: kvEventShape(options.events, options.contentKeys !== undefined),
@@ -116,6 +125,8 @@ export class KvCache {
     if ((shape.blockSize & (shape.blockSize - 1)) !== 0) {
       throw invalidArgument("blockSize", shape.blockSize, "a power of two from 1 to 256");
     }
+    if (shape.partialReuse > 0 && shape.groups.length > 0)
+      throw invalidArgument("partialReuse", shape.partialReuse, "0 for a cache with groups");
     if (shape.partialReuse > 0 && !shape.prefixCache)
       throw invalidArgument("partialReuse", shape.partialReuse, "0 when prefixCache is false");
     if (shape.sharedProbe && !shape.prefixCache)
@@ -171,13 +182,15 @@ export class KvCache {
   }
 
   /**
-   * Drops the tokens from `length` on, and the blocks only they needed. Throws UNKNOWN_SEQUENCE,
+   * Drops the tokens from `length` on, and the blocks only they needed. Returns the length that is left: with groups it
+   * may be less, as far back as a window's tokens or a recurrent state are still there for. Throws UNKNOWN_SEQUENCE,
    * INVALID_ARGUMENT, LOSSY_SEQUENCE.
    */
-  truncate(sequence: SequenceId, length: number): void {
+  truncate(sequence: SequenceId, length: number): number {
     const current = this.length(sequence);
     requireInteger("length", length, 0, current);
     this.#onSequence("truncate", sequence, (kv) => this.core.exports.kvTruncate(kv, sequence, length));
+    return this.length(sequence);
   }
 
   /**
@@ -231,7 +244,28 @@ export class KvCache {
   }
 
   /**
-   * Pending copies of shared blocks, [n][8] u32: op 0, source tier, source block, target tier, target block,
+   * The sequence's block ids in a group, 1 for the first of `groups`: NO_BLOCK where a window has let go. A view, as
+   * `blockTable`.
+   */
+  groupTable(sequence: SequenceId, group: number): Uint32Array {
+    const { exports, memory } = this.core;
+    requireInteger("group", group, 1, this.groups.length);
+    const count = exports.kvGroupTableCount(this.pointer, this.#handle(sequence), group - 1);
+    if (count < 0) throw this.#unknown(sequence);
+    return new Uint32Array(
+      memory.buffer,
+      exports.kvGroupTable(this.pointer, sequence, group - 1) >>> 0,
+      count,
+    );
+  }
+
+  /** Figures of `groups`. */
+  groupStats(): CacheGroupStats[] {
+    return readGroups(this.core, this.pointer).map(({ stride: _, tables: __, ...stats }) => stats);
+  }
+
+  /**
+   * Pending copies of shared blocks, [n][8] u32: op 0 (in a group: the group times 256), source tier, source block, target tier, target block,
    * tokens, mark, sequence. Run them before writing to the sequences, then call `settleCopies`. A view until
    * the next call.
    */

@@ -13,6 +13,7 @@ export {
 } from "./content-keys.js";
 export { ABI_VERSION, Core, type CoreOptions, type SharedCore } from "./core.js";
 export type { BatchRegion } from "./batch-region.js";
+export type { CacheGroup, CacheGroupKind, CacheGroupOptions, CacheGroupStats } from "./cache-groups.js";
 export { type Drafter, promptLookup, type PromptLookupOptions } from "./drafting.js";
 export { BlockTableStore } from "./block-table-store.js";
 export { Engine } from "./engine.js";
@@ -126,7 +127,7 @@ export {
   type OrderedViewOptions,
   type TenantPlace,
 } from "./ordered-view.js";
-export { Phase, TRANSFER_WORDS, TransferOp, type StepPlan } from "./plan.js";
+export { NO_BLOCK, Phase, type PlanGroup, TRANSFER_WORDS, TransferOp, type StepPlan } from "./plan.js";
 export { blockTableOf, planDigest } from "./plan-digest.js";
 export type { PrefixProbe } from "./prefix-probe.js";
 export { createScheduler, recordLanes, recordScheduler, type SchedulerSetup } from "./record.js";

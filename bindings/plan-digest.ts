@@ -55,6 +55,11 @@ export function planDigest(plan: StepPlan, outcomes: readonly Outcome[]): string
   for (const section of [plan.layerLo, plan.layerHi, plan.tokenStart, plan.tokens, plan.slots])
     digest.words(section);
   for (let row = 0; row < plan.rows; row++) digest.words(blockTableOf(plan, row));
+  for (const { tables, tableStart, tableCount, slots } of plan.groups ?? []) {
+    for (let row = 0; row < plan.rows; row++)
+      digest.words(tables.subarray(tableStart[row], tableStart[row] + tableCount[row]));
+    digest.words(slots);
+  }
   digest.words(plan.transfers);
   addOutcomes(digest, outcomes);
   return digest.text();

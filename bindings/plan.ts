@@ -4,6 +4,8 @@
  * Every array is a view, valid until the next `step`, `commit` or memory growth; copy what must live longer.
  */
 
+import type { CacheGroup } from "./cache-groups.js";
+
 /** Phase of a batch row. */
 export const Phase = { PrefillChunk: 0, Decode: 1, LastChunk: 2 } as const;
 
@@ -12,6 +14,23 @@ export const TransferOp = { Copy: 0 } as const;
 
 /** u32 words of one transfer record. */
 export const TRANSFER_WORDS = 8;
+
+/** In the tables of groups: an entry that holds no block. */
+export const NO_BLOCK = 0xffffffff;
+
+/** What a plan says of a cache group: its rows' block tables there. */
+export interface PlanGroup extends CacheGroup {
+  /** [rows] index into `tables` of a row's first entry, and entries up to its last new token. */
+  readonly tableStart: Uint32Array;
+  readonly tableCount: Uint32Array;
+  /** All tables of the group as they lie in core memory: block ids, NO_BLOCK for what a window has left behind. */
+  readonly tables: Uint32Array;
+  /**
+   * [totalTokens] slot of each new token: block * blockSize + offset. In a recurrent group the state after a token belongs
+   * in the token's block, and the state before it is in that of the token before.
+   */
+  readonly slots: Uint32Array;
+}
 
 export interface StepPlan {
   readonly stepId: number;
@@ -54,11 +73,13 @@ export interface StepPlan {
   /** All block tables as they lie in core memory, u32 block ids. */
   readonly tables: Uint32Array;
   /**
-   * [transferCount][TRANSFER_WORDS]: op, source tier, source block, target tier, target block, tokens, mark
+   * [transferCount][TRANSFER_WORDS]: op (0 copy; in a group its number times 256), source tier, source block, target tier, target block, tokens, mark
    * (0 before, 1 after the batch), sequence.
    */
   readonly transfers: Uint32Array;
   readonly transferCount: number;
+  /** Tables and slots in the cache's groups 1, 2, ...; none without groups. */
+  readonly groups?: readonly PlanGroup[];
   /** Core memory: the native executor reads the sections above in place, at each view's byteOffset. */
   readonly memory: WebAssembly.Memory;
 }

@@ -8,6 +8,7 @@ import type { Core } from "./core.js";
 import { invalidArgument, QuartermasterError, requireInteger, STATUS_CODES } from "./errors.js";
 import type { KvCache } from "./kv-cache.js";
 import { type StepPlan, TRANSFER_WORDS } from "./plan.js";
+import { planGroups } from "./plan-groups.js";
 import { invalidTokenAt } from "./token-ids.js";
 import {
   type RequestId,
@@ -228,7 +229,7 @@ export class Scheduler {
     const rows = header[PlanHeader.rows];
     const totalTokens = header[PlanHeader.totalTokens];
     const view = (word: number, length: number): Uint32Array => new Uint32Array(buffer, header[word], length);
-    return {
+    const plan: StepPlan = {
       stepId: header[PlanHeader.stepId],
       rows,
       decodeRows: header[PlanHeader.decodeRows],
@@ -255,6 +256,7 @@ export class Scheduler {
       transfers: view(PlanHeader.transfers, header[PlanHeader.transferCount] * TRANSFER_WORDS),
       memory,
     };
+    return this.cache.groups.length === 0 ? plan : { ...plan, groups: planGroups(this.cache, plan) };
   }
 
   /**

@@ -21,7 +21,8 @@ export function kvChildrenBytes(blocks: u32): f64 {
 /** Lets a new cache reuse the beginning of a block by copy, from `threshold` tokens on, 1 to the block size. */
 export function kvChildrenCreate(cache: usize, threshold: u32): Status {
   const kv = changetype<KvCache>(cache);
-  if (kv.children != 0 || !isNew(kv) || threshold == 0 || threshold > kv.blockSize) return INVALID_ARGUMENT;
+  if (kv.children != 0 || kv.groups != 0 || !isNew(kv) || threshold == 0 || threshold > kv.blockSize)
+    return INVALID_ARGUMENT;
   const region = arenaTake(ARENA, RegionKind.CacheAddOn, childrenBytes(kv.blockCount));
   if (region == 0) return OUT_OF_MEMORY;
   childrenCreate(kv, region, threshold);

@@ -24,6 +24,7 @@ import {
   snapshotNext,
 } from "../paging/events";
 import { block, KvCache, MAX_BLOCKS, MAX_NAMESPACE, SLOT_MASK, tableOf } from "../paging/layout";
+import { memberOf } from "../paging/groups";
 import { isCached } from "../paging/pool";
 import { isOpen, sequenceOf } from "../paging/sequences";
 
@@ -97,6 +98,7 @@ export function kvContentKey(cache: usize, id: u32, out: usize): Status {
   const kv = changetype<KvCache>(cache);
   if (kv.content == 0) return INVALID_ARGUMENT;
   if (id >= kv.blockCount || !isCached(block(kv, id))) return NOT_FOUND;
+  if (kv.groups != 0 && memberOf(kv, id) != 0) return NOT_FOUND;
   copyDigest(out, contentKey(kv, id));
   return OK;
 }

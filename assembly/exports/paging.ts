@@ -38,7 +38,8 @@ import {
   tableOf,
 } from "../paging/layout";
 import { availableBlocks } from "../paging/pool";
-import { forgetUnreferenced, matchPrefix, trim } from "../paging/prefix";
+import { matchLength } from "../paging/group-tables";
+import { forgetUnreferenced, trim } from "../paging/prefix";
 import { probeBlocks, probeStart, probeWorkBytes } from "../paging/probe";
 import { probeIndexBytes } from "../paging/probe-index";
 import {
@@ -257,7 +258,7 @@ export function kvMatch(cache: usize, namespace: u32, count: u32): i32 {
   if (count > kv.maxSequenceTokens) return INVALID_ARGUMENT;
   if (kv.prefixCache == 0 || count < 2) return 0;
   const limit = (count - 1) >> kv.blockShift;
-  const length = matchPrefix(kv, namespace, kv.input, limit, 0) << kv.blockShift;
+  const length = matchLength(kv, namespace, kv.input, limit);
   return kv.children == 0 ? length : length + partBehind(kv, kv.input, count, length);
 }
 

@@ -43,6 +43,7 @@ export function kvCreate(
   kv.cachedCount = 0;
   kv.order = 0;
   kv.children = 0;
+  kv.groups = 0;
   kv.retained = blocks;
   poolCreate(kv);
   prefixCreate(kv, seed, keyBits);

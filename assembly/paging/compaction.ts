@@ -15,6 +15,7 @@
 import {
   COMPACTION_PENDING,
   COPIES_PENDING,
+  INVALID_ARGUMENT,
   NOT_FOUND,
   OK,
   OUT_OF_BLOCKS,
@@ -34,13 +35,14 @@ import {
   stagedSource,
   tableOf,
 } from "./layout";
-import { availableBlocks, isShared, reference, release } from "./pool";
-import { takeBlock, trim } from "./prefix";
+import { availableBlocks, hold, isShared, letGo } from "./pool";
+import { grabBlock, trim } from "./prefix";
 import { isOpen, sequenceOf, unstage } from "./sequences";
 
 /** OK, or why no compaction of this sequence can be planned now. */
 export function canStage(kv: KvCache, handle: u32): Status {
   if (!isOpen(kv, handle)) return UNKNOWN_SEQUENCE;
+  if (kv.groups != 0) return INVALID_ARGUMENT;
   if (kv.stagedSequence != 0) return COMPACTION_PENDING;
   for (let i: u32 = 0; i < kv.copyCount; i++) if (copyAt(kv, i).sequence == handle) return COPIES_PENDING;
   return OK;
@@ -67,7 +69,7 @@ export function stage(kv: KvCache, handle: u32, held: u32, from: u32): Status {
   for (let i: u32 = 0; i < held; i++) {
     const source = stagedSource(kv, i);
     const id = entry(table, source);
-    if (i >= from && isShared(kv, id)) setStaged(kv, i, takeBlock(kv), NONE);
+    if (i >= from && isShared(kv, id)) setStaged(kv, i, grabBlock(kv), NONE);
     else setStaged(kv, i, id, source);
   }
   let count = held;
@@ -86,9 +88,8 @@ export function commitStaged(kv: KvCache, slots: u32, reuse: u32, writeFrom: u32
   const table = tableOf(kv, handle & SLOT_MASK);
   let same: u32 = 0;
   while (same < kv.stagedCount && stagedSource(kv, same) == same) same += 1;
-  for (let i = same; i < kv.stagedCount; i++)
-    if (stagedSource(kv, i) != NONE) reference(kv, stagedBlock(kv, i));
-  for (let i = sequence.blockCount; i > same; i--) release(kv, entry(table, i - 1));
+  for (let i = same; i < kv.stagedCount; i++) if (stagedSource(kv, i) != NONE) hold(kv, stagedBlock(kv, i));
+  for (let i = sequence.blockCount; i > same; i--) letGo(kv, entry(table, i - 1));
   memory.copy(table, kv.staged, (<usize>kv.stagedCount) << 2);
   sequence.blockCount = kv.stagedCount;
   sequence.published = min(min(sequence.published, same), slots >> kv.blockShift);

@@ -21,6 +21,7 @@ import { alignToLine } from "../memory/arena";
 import { copyDigest } from "../memory/blake3";
 import { below, contentKey, setBelow } from "./content-keys";
 import { block, BlockId, KvCache, NONE, ROOT, tokensOf } from "./layout";
+import { memberOf } from "./groups";
 import { isCached, isFirst } from "./pool";
 
 // @ts-ignore: decorator
@@ -289,7 +290,8 @@ export function eventsValid(kv: KvCache): bool {
   const events = eventsOf(kv);
   for (let id: u32 = 0; id < kv.blockCount; id++) {
     const told = stateOf(events, id).told & ~VISITED;
-    if (isCached(block(kv, id)) != (told != 0)) return false;
+    const cached = isCached(block(kv, id)) && (kv.groups == 0 || memberOf(kv, id) == 0);
+    if (cached != (told != 0)) return false;
     if (told < PENDING) continue;
     const slot = told - PENDING;
     if (slot >= events.capacity) return false;

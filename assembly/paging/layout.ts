@@ -119,6 +119,8 @@ export class KvCache {
   content: u32;
   /** Address of the events, 0: none (events.ts). */
   events: u32;
+  /** Address of the groups (groups.ts), 0: none but the cache's own tables. */
+  groups: u32;
 }
 
 

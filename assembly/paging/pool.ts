@@ -137,6 +137,15 @@ export function release(kv: KvCache, id: BlockId): void {
   }
 }
 
+/** `reference` and `release` as calls, where nobody waits for them: they are long. */
+export function hold(kv: KvCache, id: BlockId): void {
+  reference(kv, id);
+}
+
+export function letGo(kv: KvCache, id: BlockId): void {
+  release(kv, id);
+}
+
 // @ts-ignore: decorator
 @inline
 function leaveEvictable(kv: KvCache, id: BlockId, record: Block): void {

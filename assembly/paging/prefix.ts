@@ -17,6 +17,7 @@ import { chainKey, digestTokens, rootKey } from "../memory/hash";
 import { orderEnter, orderLeave } from "../orders/order";
 import { contentEnter } from "./content-keys";
 import { Block, BlockId, block, KvCache, MATCH_GROUP, NONE, orderOf, ROOT, tokensOf } from "./layout";
+import { leaveTwin, memberOf } from "./groups";
 import { childrenEnter, childrenLeave } from "./children";
 import { eventRemoved, eventsCleared, eventStored } from "./events";
 import { evictableToFree, isCached, isFirst, loseChild, nextVictim, takeFree } from "./pool";
@@ -167,6 +168,10 @@ export function publish(kv: KvCache, id: BlockId, parent: u32): BlockId {
 /** Takes an unheld cached block out of the index. It must have no cached children. `evicted`: for room. */
 function forget(kv: KvCache, id: BlockId, record: Block, evicted: bool): void {
   assert(isCached(record) && record.children == 0);
+  if (kv.groups != 0 && memberOf(kv, id) != 0) {
+    leaveTwin(kv, id, record, evicted);
+    return;
+  }
   if (kv.events != 0) eventRemoved(kv, id);
   if (kv.children != 0) childrenLeave(kv, id, record.parent);
   if (kv.order != 0) orderLeave(orderOf(kv), id, record.key, evicted);
@@ -204,6 +209,11 @@ export function trim(kv: KvCache): void {
 export function takeBlock(kv: KvCache): BlockId {
   if (kv.freeCount == 0) evict(kv);
   return takeFree(kv);
+}
+
+/** `takeBlock` as a call. */
+export function grabBlock(kv: KvCache): BlockId {
+  return takeBlock(kv);
 }
 
 /** Forgets every cached block that no sequence holds; returns how many. */

@@ -51,9 +51,25 @@ import {
   tokensOf,
 } from "./layout";
 import { childrenFind, childrenOf } from "./children";
+import {
+  fitting,
+  groupsAdded,
+  groupsAdvance,
+  groupsFork,
+  groupsReady,
+  groupsRegain,
+  groupsRelease,
+  groupsReserve,
+  groupsReset,
+  groupsShared,
+  groupsTruncate,
+  groupsUse,
+  groupTail,
+} from "./group-tables";
+import { groupsOf } from "./groups";
 import { orderUse } from "../orders/order";
-import { availableBlocks, isShared, reference, release } from "./pool";
-import { matchPrefix, publish, takeBlock, trim } from "./prefix";
+import { availableBlocks, hold, isShared, letGo, reference, release } from "./pool";
+import { grabBlock, matchPrefix, publish, takeBlock, trim } from "./prefix";
 
 export function sequencesCreate(kv: KvCache): void {
   for (let slot: u32 = 0; slot < kv.maxSequences; slot++) {
@@ -98,6 +114,7 @@ function takeSequence(kv: KvCache, namespace: u32, flags: u32): u32 {
   sequence.slots = 0;
   sequence.reuse = 0;
   sequence.writeFrom = 0;
+  if (kv.groups != 0) groupsReset(kv, slot);
   return (sequence.generation << SLOT_BITS) | slot;
 }
 
@@ -108,6 +125,7 @@ function takeSequence(kv: KvCache, namespace: u32, flags: u32): u32 {
  */
 export function open(kv: KvCache, namespace: u32, tokensPtr: usize, count: u32, flags: u32): i32 {
   if (namespace > MAX_NAMESPACE) return INVALID_ARGUMENT;
+  if (kv.groups != 0 && (flags & LOSSY) != 0) return INVALID_ARGUMENT;
   if (count > kv.maxSequenceTokens) return TOO_LONG;
   if (kv.freeSequence == NONE) return OUT_OF_SEQUENCES;
   const handle = takeSequence(kv, namespace, flags);
@@ -115,11 +133,16 @@ export function open(kv: KvCache, namespace: u32, tokensPtr: usize, count: u32, 
 
   const sequence = sequenceOf(kv, handle);
   const table = tableOf(kv, handle & SLOT_MASK);
-  const matched = matchPrefix(kv, namespace, tokensPtr, (count - 1) >> kv.blockShift, table);
+  let matched = matchPrefix(kv, namespace, tokensPtr, (count - 1) >> kv.blockShift, table);
+  if (kv.groups != 0) {
+    const length = (matched << kv.blockShift) & ~(groupsOf(kv).unit - 1);
+    matched = fitting(kv, table, length, NONE) >> kv.blockShift;
+  }
   for (let i: u32 = 0; i < matched; i++) reference(kv, load<u32>(table + ((<usize>i) << 2)));
   sequence.length = matched << kv.blockShift;
   sequence.blockCount = matched;
   sequence.published = matched;
+  if (kv.groups != 0) groupsRegain(kv, handle & SLOT_MASK, table, sequence.length);
   if (kv.children != 0 && (flags & LOSSY) == 0) {
     const part = partBehind(kv, tokensPtr, count, sequence.length);
     if (part != 0) {
@@ -147,6 +170,7 @@ export function countLookup(kv: KvCache, handle: u32, count: u32): void {
   kv.hitTokens += sequence.length;
   if (kv.children != 0) childrenOf(kv).copiedTokens += sequence.length & (kv.blockSize - 1);
   if (kv.order == 0) return;
+  if (kv.groups != 0) groupsUse(kv, handle & SLOT_MASK);
   const table = tableOf(kv, handle & SLOT_MASK);
   for (let i: u32 = 0; i < sequence.published; i++)
     orderUse(orderOf(kv), load<u32>(table + ((<usize>i) << 2)));
@@ -190,18 +214,30 @@ export function slotsAfter(sequence: Sequence, count: u32): u32 {
 function copyTail(kv: KvCache, handle: u32, sequence: Sequence, table: usize): void {
   const entry = table + ((<usize>(sequence.length >> kv.blockShift)) << 2);
   const source = load<u32>(entry);
-  const target = takeBlock(kv);
+  const target = grabBlock(kv);
   const filled = sequence.length & (kv.blockSize - 1);
   memory.copy(tokensOf(kv, target), tokensOf(kv, source), (<usize>filled) << 2);
   store<u32>(entry, target);
+  recordCopy(kv, handle, source, target, filled, 0);
+}
+
+/** Lists a copy of the first `tokens` tokens of a block for the executor. */
+export function recordCopy(
+  kv: KvCache,
+  handle: u32,
+  source: BlockId,
+  target: BlockId,
+  tokens: u32,
+  op: u32,
+): void {
   const record = copyAt(kv, kv.copyCount);
   kv.copyCount += 1;
-  record.op = 0;
+  record.op = op;
   record.sourceTier = 0;
   record.source = source;
   record.targetTier = 0;
   record.target = target;
-  record.tokens = filled;
+  record.tokens = tokens;
   record.mark = 0;
   record.sequence = handle;
 }
@@ -211,6 +247,11 @@ function copyTail(kv: KvCache, handle: u32, sequence: Sequence, table: usize): v
  * Returns the number of blocks added to the table.
  */
 export function reserve(kv: KvCache, handle: u32, count: u32): i32 {
+  return reserveBeside(kv, handle, count, count);
+}
+
+/** As `reserve`, with room in the cache's groups for `beside` tokens only. */
+export function reserveBeside(kv: KvCache, handle: u32, count: u32, beside: u32): i32 {
   if (!isOpen(kv, handle)) return UNKNOWN_SEQUENCE;
   const sequence = sequenceOf(kv, handle);
   if (<u64>sequence.length + <u64>count > <u64>kv.maxSequenceTokens) return TOO_LONG;
@@ -221,11 +262,19 @@ export function reserve(kv: KvCache, handle: u32, count: u32): i32 {
   const needed = blocksFor(kv, slotsAfter(sequence, count));
   const added = needed > sequence.blockCount ? needed - sequence.blockCount : 0;
   const shared = !lossy && count > 0 && tailIsShared(kv, sequence, table);
-  if (added + u32(shared) > availableBlocks(kv)) return OUT_OF_BLOCKS;
-  if (shared) {
-    if (kv.copyCount == kv.maxSequences) return OUT_OF_SEQUENCES;
-    copyTail(kv, handle, sequence, table);
+  let copies = u32(shared);
+  if (kv.groups == 0) {
+    if (added + copies > availableBlocks(kv)) return OUT_OF_BLOCKS;
+    if (shared && kv.copyCount == kv.maxSequences) return OUT_OF_SEQUENCES;
+  } else {
+    const slot = handle & SLOT_MASK;
+    if (beside > 0) copies += groupsShared(kv, slot, sequence.length);
+    const addedBeside = groupsAdded(kv, slot, sequence.length, beside);
+    if (added + addedBeside + copies > availableBlocks(kv)) return OUT_OF_BLOCKS;
+    if (kv.copyCount + copies > groupsOf(kv).copyCapacity) return OUT_OF_SEQUENCES;
+    groupsReserve(kv, handle, sequence.length, beside);
   }
+  if (shared) copyTail(kv, handle, sequence, table);
   for (let i: u32 = sequence.blockCount; i < needed; i++)
     store<u32>(table + ((<usize>i) << 2), takeBlock(kv));
   sequence.blockCount += added;
@@ -244,10 +293,10 @@ function publishFull(kv: KvCache, sequence: Sequence, table: usize): void {
     const parent = i == 0 ? sequence.namespace | ROOT : load<u32>(entry - 4);
     const canonical = publish(kv, id, parent);
     if (canonical != id) {
-      reference(kv, canonical);
+      hold(kv, canonical);
       if (kv.order != 0) orderUse(orderOf(kv), canonical);
       store<u32>(entry, canonical);
-      release(kv, id);
+      letGo(kv, id);
     }
   }
   sequence.published = full;
@@ -278,6 +327,10 @@ export function append(kv: KvCache, handle: u32, tokensPtr: usize, count: u32): 
   if (kv.copyCount != 0 && (length & mask) != 0) {
     if (copyPending(kv, load<u32>(table + ((<usize>(length >> kv.blockShift)) << 2)))) return COPIES_PENDING;
   }
+  if (kv.groups != 0 && count > 0) {
+    const ready = groupsReady(kv, handle & SLOT_MASK, length, count);
+    if (ready != OK) return ready;
+  }
   let from = tokensPtr;
   let at = length;
   const end = length + count;
@@ -294,6 +347,7 @@ export function append(kv: KvCache, handle: u32, tokensPtr: usize, count: u32): 
   if (kv.prefixCache != 0 && (sequence.flags & PRIVATE) == 0 && end >> kv.blockShift > sequence.published) {
     publishFull(kv, sequence, table);
   }
+  if (kv.groups != 0) groupsAdvance(kv, sequence, handle & SLOT_MASK, length);
   return OK;
 }
 
@@ -302,8 +356,8 @@ export function append(kv: KvCache, handle: u32, tokensPtr: usize, count: u32): 
  * in turn. That happens while the sequence still holds the source's ancestors, which keeps every evictable
  * block in front of its ancestors.
  */
-function releaseWithCopies(kv: KvCache, id: BlockId): void {
-  release(kv, id);
+export function releaseWithCopies(kv: KvCache, id: BlockId): void {
+  letGo(kv, id);
   if (block(kv, id).refs != 0) return;
   for (let i = kv.copyCount; i > 0; i--) {
     const copy = copyAt(kv, i - 1);
@@ -317,9 +371,16 @@ function releaseWithCopies(kv: KvCache, id: BlockId): void {
   }
 }
 
+// @ts-ignore: decorator
+@inline
+function slotOf(kv: KvCache, sequence: Sequence): u32 {
+  return <u32>((changetype<usize>(sequence) - <usize>kv.sequences) / offsetof<Sequence>());
+}
+
 /** Releases the blocks from `keep` on, the last one first. */
 function releaseFrom(kv: KvCache, sequence: Sequence, table: usize, keep: u32): void {
   for (let i = sequence.blockCount; i > keep; i--) {
+    if (kv.groups != 0) groupsRelease(kv, slotOf(kv, sequence), i - 1, keep << kv.blockShift);
     const id = load<u32>(table + ((<usize>(i - 1)) << 2));
     if (kv.copyCount == 0) release(kv, id);
     else releaseWithCopies(kv, id);
@@ -329,13 +390,15 @@ function releaseFrom(kv: KvCache, sequence: Sequence, table: usize, keep: u32): 
 }
 
 /**
- * Forgets the tokens from `length` on (rejected drafts) and gives back every block that is no longer needed.
+ * Forgets the tokens from `length` on (rejected drafts) and gives back every block that is no longer needed. With groups
+ * it may have to forget more, down to where each still has what the next token needs.
  */
 export function truncate(kv: KvCache, handle: u32, length: u32): Status {
   if (!isOpen(kv, handle)) return UNKNOWN_SEQUENCE;
   const sequence = sequenceOf(kv, handle);
   if (length > sequence.length) return INVALID_ARGUMENT;
   if ((sequence.flags & LOSSY) != 0) return LOSSY_SEQUENCE;
+  if (kv.groups != 0) length = groupsTruncate(kv, sequence, handle & SLOT_MASK, length);
   const keep = blocksFor(kv, length);
   if (keep < sequence.blockCount) releaseFrom(kv, sequence, tableOf(kv, handle & SLOT_MASK), keep);
   sequence.length = length;
@@ -347,6 +410,7 @@ export function truncate(kv: KvCache, handle: u32, length: u32): Status {
 export function unreserve(kv: KvCache, handle: u32, keep: u32): void {
   const sequence = sequenceOf(kv, handle);
   if (keep < sequence.blockCount) releaseFrom(kv, sequence, tableOf(kv, handle & SLOT_MASK), keep);
+  if (kv.groups != 0) groupsRelease(kv, handle & SLOT_MASK, 0, sequence.length);
 }
 
 /**
@@ -366,7 +430,7 @@ export function fork(kv: KvCache, handle: u32): i32 {
   for (let i: u32 = 0; i < held; i++) {
     const id = load<u32>(from + ((<usize>i) << 2));
     store<u32>(to + ((<usize>i) << 2), id);
-    reference(kv, id);
+    hold(kv, id);
   }
   sequence.length = parent.length;
   sequence.blockCount = held;
@@ -374,13 +438,14 @@ export function fork(kv: KvCache, handle: u32): i32 {
   sequence.slots = parent.slots;
   sequence.reuse = parent.reuse;
   sequence.writeFrom = parent.writeFrom;
+  if (kv.groups != 0) groupsFork(kv, handle & SLOT_MASK, twin & SLOT_MASK, parent.length);
   return <i32>twin;
 }
 
 /** Forgets the planned compaction: its fresh blocks are free again. */
 export function unstage(kv: KvCache): void {
   for (let i = kv.stagedCount; i > 0; i--)
-    if (stagedSource(kv, i - 1) == NONE) release(kv, stagedBlock(kv, i - 1));
+    if (stagedSource(kv, i - 1) == NONE) letGo(kv, stagedBlock(kv, i - 1));
   kv.stagedSequence = 0;
 }
 
@@ -405,7 +470,7 @@ export function close(kv: KvCache, handle: u32): Status {
 
 /** The executor has run the pending copies: their sources lose the reference that kept them. */
 export function settleCopies(kv: KvCache): void {
-  for (let i: u32 = 0; i < kv.copyCount; i++) release(kv, copyAt(kv, i).source);
+  for (let i: u32 = 0; i < kv.copyCount; i++) letGo(kv, copyAt(kv, i).source);
   kv.copyCount = 0;
   trim(kv);
 }
@@ -415,24 +480,26 @@ export function revertCopies(kv: KvCache): void {
   for (let i = kv.copyCount; i > 0; i--) {
     const source = copyAt(kv, i - 1).source;
     const target = copyAt(kv, i - 1).target;
+    const group = copyAt(kv, i - 1).op >> 8;
     for (let slot: u32 = 0; slot < kv.maxSequences; slot++) {
       const sequence = sequenceAt(kv, slot);
+      if (sequence.open == 0) continue;
       const tail = sequence.length >> kv.blockShift;
-      if (sequence.open == 0 || tail >= sequence.blockCount) continue;
-      const entry = tableOf(kv, slot) + ((<usize>tail) << 2);
-      if (load<u32>(entry) != target) continue;
+      let entry = tail < sequence.blockCount ? tableOf(kv, slot) + ((<usize>tail) << 2) : 0;
+      if (group != 0) entry = groupTail(kv, group - 1, slot);
+      if (entry == 0 || load<u32>(entry) != target) continue;
       store<u32>(entry, source);
-      reference(kv, source);
-      release(kv, target);
+      hold(kv, source);
+      letGo(kv, target);
     }
-    release(kv, source);
+    letGo(kv, source);
   }
   kv.copyCount = 0;
   trim(kv);
 }
 
 /** Whether a copy into this block has not been settled yet. */
-function copyPending(kv: KvCache, id: BlockId): bool {
+export function copyPending(kv: KvCache, id: BlockId): bool {
   for (let i: u32 = 0; i < kv.copyCount; i++) if (copyAt(kv, i).target == id) return true;
   return false;
 }

@@ -21,6 +21,8 @@ import {
 } from "./layout";
 import { childrenValid } from "./children";
 import { eventsValid } from "./events";
+import { groupsShiftCounts, groupsValid } from "./group-tables";
+import { groupsOf } from "./groups";
 import { isCandidate, orderValid } from "../orders/validate";
 import { isCached, isFirst } from "./pool";
 import { bucketPtr, keyBehind, withKey } from "./prefix";
@@ -31,6 +33,7 @@ export function kvValidate(kv: KvCache): Status {
   if (!validLists(kv) || !validIndex(kv) || !validProbeIndex(kv) || !validSequences(kv)) return CORRUPT;
   if (kv.children != 0 && !childrenValid(kv)) return CORRUPT;
   if (kv.events != 0 && !eventsValid(kv)) return CORRUPT;
+  if (kv.groups != 0 && !groupsValid(kv)) return CORRUPT;
   const counted = countsAgree(kv);
   return counted ? OK : CORRUPT;
 }
@@ -91,7 +94,7 @@ function validIndex(kv: KvCache): bool {
       id = record.chain;
     }
   }
-  return indexed == kv.cachedCount;
+  return indexed + (kv.groups == 0 ? 0 : groupsOf(kv).twinCount) == kv.cachedCount;
 }
 
 /** The shared probe index, if any, holds the first block of each key in its hash chain and nothing else. */
@@ -150,6 +153,7 @@ function shiftCounts(kv: KvCache, delta: i32): void {
       const record = block(kv, load<u32>(table + ((<usize>i) << 2)));
       record.refs = <u32>(<i32>record.refs + delta);
     }
+    if (kv.groups != 0) groupsShiftCounts(kv, slot, delta);
   }
   for (let i: u32 = 0; i < kv.copyCount; i++) {
     const record = block(kv, copyAt(kv, i).source);

@@ -25,6 +25,7 @@ import {
   STEP_IN_FLIGHT,
   UNKNOWN_REQUEST,
 } from "../memory/status";
+import { groupsOf } from "../paging/groups";
 import { NONE, SLOT_MASK } from "../paging/layout";
 import { reserve, sequenceOf } from "../paging/sequences";
 import { countToken } from "./fairness";
@@ -106,6 +107,8 @@ export function draftPtr(s: Scheduler, slot: u32): usize {
 /** Most drafts that the request can make use of now; 0 unless its next row feeds its last token alone. */
 function roomFor(s: Scheduler, r: Request): u32 {
   if (r.state != State.Running || r.generated == 0 || r.peakSlots != 0) return 0;
+  // A recurrent state is overwritten: a wrong draft could not be taken back.
+  if (s.kv.groups != 0 && groupsOf(s.kv).recurrent != 0) return 0;
   if (knownTokens(r) - sequenceOf(s.kv, r.sequence).length != 1) return 0;
   return min(draftsOf(s).most, r.maxNewTokens - r.generated - 1);
 }

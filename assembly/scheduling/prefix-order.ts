@@ -9,7 +9,7 @@
  * What is cached changes with every commit, so the queue is put in order in each step that may admit somebody: one match
  * a waiting request, and one move in the index for those whose place has changed. O(waiting * (prompt + log waiting)).
  */
-import { matchPrefix } from "../paging/prefix";
+import { matchLength } from "../paging/group-tables";
 import { knownTokens, Request, request, Scheduler } from "./layout";
 import { dequeue, prefixKey, requeue, seekWaiting } from "./queue";
 import { readTokens } from "./tokens";
@@ -22,7 +22,7 @@ function cachedTokens(s: Scheduler, slot: u32, r: Request): u32 {
   const limit = (known - 1) >> kv.blockShift;
   if (limit == 0) return 0;
   readTokens(s, slot, 0, limit << kv.blockShift, kv.input);
-  return matchPrefix(kv, r.namespace, kv.input, limit, 0) << kv.blockShift;
+  return matchLength(kv, r.namespace, kv.input, limit);
 }
 
 /** Puts every waiting request where its cached prefix belongs now. */

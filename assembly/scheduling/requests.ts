@@ -10,6 +10,7 @@
 import { indexDelete } from "../index/delete";
 import { indexPut } from "../index/put";
 import { indexFind } from "../index/read";
+import { groupsPeak } from "../paging/groups";
 import { blocksFor, MAX_GENERATION, MAX_NAMESPACE, NONE, SLOT_BITS, SLOT_MASK } from "../paging/layout";
 import { close } from "../paging/sequences";
 import {
@@ -96,7 +97,9 @@ function admissible(
   const total = <u64>promptTokens + <u64>maxNewTokens;
   if (total > <u64>s.kv.maxSequenceTokens) return TOO_LONG;
   // The last token generated is never fed back, so its K and V need no slot.
-  if (blocksFor(s.kv, <u32>total - 1) > s.kv.blockCount) return POOL_TOO_SMALL;
+  const tokens = <u32>total - 1;
+  const blocks = blocksFor(s.kv, tokens) + (s.kv.groups == 0 ? 0 : groupsPeak(s.kv, tokens));
+  if (blocks > s.kv.blockCount) return POOL_TOO_SMALL;
   if (!tokensBelow(promptPtr, promptTokens, s.vocabSize)) return INVALID_TOKEN;
   if (id != 0 && indexFind(s.ids, id) != 0) return DUPLICATE_ID;
   if (s.freeRequest == NONE) return OUT_OF_REQUESTS;
@@ -133,6 +136,7 @@ export function submit(
     deadlineUs,
   );
   if (status != OK) return status;
+  if (peakSlots != 0 && s.kv.groups != 0) return INVALID_ARGUMENT;
   const slot = s.freeRequest;
   const r = request(s, slot);
   s.freeRequest = r.nextFree;

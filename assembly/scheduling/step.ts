@@ -18,8 +18,9 @@
  * tokens written.
  */
 import { availableBlocks } from "../paging/pool";
-import { NONE } from "../paging/layout";
-import { close, countLookup, reserve, sequenceOf } from "../paging/sequences";
+import { groupsAdded, groupsRoom } from "../paging/group-tables";
+import { NONE, SLOT_MASK } from "../paging/layout";
+import { close, countLookup, reserve, reserveBeside, sequenceOf } from "../paging/sequences";
 import {
   COMPACTION_PENDING,
   INVALID_TIME,
@@ -35,7 +36,7 @@ import { emitPlan, recordOutcome } from "./emit";
 import { countPrompt } from "./fairness";
 import { knownTokens, Policy, Request, request, runningAt, Scheduler, setRunning, State } from "./layout";
 import { growthOf, neededFor, openFor } from "./lossy";
-import { OutcomeKind, setWord, StepPlan } from "./plan-layout";
+import { OutcomeKind, setWord, StepPlan, word } from "./plan-layout";
 import { orderByPrefix } from "./prefix-order";
 import { dequeue, endsUs, enqueueArrived, requeue, seekNext, seekWaiting } from "./queue";
 import { endRequest, handleOf, validTime } from "./requests";
@@ -99,14 +100,14 @@ function planDecodes(s: Scheduler, plan: StepPlan): void {
     const r = request(s, slot);
     if (!decodes(s, r)) continue;
     const keepBlocks = sequenceOf(s.kv, r.sequence).blockCount;
-    if (reserveOrPreempt(s, plan, slot, r)) addRow(s, plan, slot, 1, keepBlocks);
+    if (reserveOrPreempt(s, plan, slot, r, 1)) addRow(s, plan, slot, 1, keepBlocks);
   }
   if (s.preemptedInStep != 0) compactRunning(s);
 }
 
-/** Room for one more token; takes blocks from the request that is served last until there is. */
-function reserveOrPreempt(s: Scheduler, plan: StepPlan, slot: u32, r: Request): bool {
-  while (reserve(s.kv, r.sequence, 1) == OUT_OF_BLOCKS) {
+/** Room for `tokens` more tokens; takes blocks from the request that is served last until there is. */
+function reserveOrPreempt(s: Scheduler, plan: StepPlan, slot: u32, r: Request, tokens: u32): bool {
+  while (reserve(s.kv, r.sequence, tokens) == OUT_OF_BLOCKS) {
     const victim = lastServed(s);
     preempt(s, plan, victim);
     if (runningAt(s, victim) == NONE && r.state != State.Running) return false;
@@ -145,7 +146,7 @@ function preempt(s: Scheduler, plan: StepPlan, index: u32): void {
   setRunning(s, index, NONE);
   if (r.planRow != 0) {
     setWord(plan.slotOf, r.planRow - 1, NONE);
-    s.budgetLeft += 1; // only decode rows exist while anybody can be preempted
+    s.budgetLeft += word(plan.newTokens, r.planRow - 1);
     r.planRow = 0;
   }
   close(s.kv, r.sequence);
@@ -192,11 +193,25 @@ function chunkOf(s: Scheduler, r: Request, left: u32): u32 {
 function planChunks(s: Scheduler, plan: StepPlan): void {
   for (let i: u32 = 0; i < s.runningCount && s.budgetLeft > 0; i++) {
     const slot = runningAt(s, i);
+    if (slot == NONE) continue;
     const r = request(s, slot);
     if (r.planRow != 0 || decodes(s, r)) continue;
-    const tokens = chunkOf(s, r, remaining(s, r));
-    if (tokens != 0) addRow(s, plan, slot, tokens, sequenceOf(s.kv, r.sequence).blockCount);
+    let tokens = chunkOf(s, r, remaining(s, r));
+    if (tokens == 0) continue;
+    const keepBlocks = sequenceOf(s.kv, r.sequence).blockCount;
+    if (s.kv.groups != 0) tokens = reserveChunk(s, plan, slot, r, tokens);
+    if (tokens != 0) addRow(s, plan, slot, tokens, keepBlocks);
   }
+  if (s.kv.groups != 0 && s.preemptedInStep != 0) compactRunning(s);
+}
+
+/**
+ * Room for a chunk in the cache's groups, which admissions do not reserve: what windows let go of may have gone to others.
+ * The chunk is halved until there is, then somebody is preempted. Returns its tokens; 0: the request itself was.
+ */
+function reserveChunk(s: Scheduler, plan: StepPlan, slot: u32, r: Request, tokens: u32): u32 {
+  while (tokens > 1 && reserve(s.kv, r.sequence, tokens) == OUT_OF_BLOCKS) tokens >>= 1;
+  return reserveOrPreempt(s, plan, slot, r, tokens) ? tokens : 0;
 }
 
 /** Ends every waiting request whose deadline or time-out has come, and finds the next time at which one's will. */
@@ -244,7 +259,8 @@ function planAdmissions(s: Scheduler, plan: StepPlan): void {
     setRunning(s, s.runningCount, slot);
     s.runningCount += 1;
     const cached = sequenceOf(s.kv, r.sequence).length;
-    const tokens = chunkOf(s, r, knownTokens(r) - cached);
+    let tokens = chunkOf(s, r, knownTokens(r) - cached);
+    if (s.kv.groups != 0) tokens = min(tokens, groupsRoom(s.kv, r.sequence & SLOT_MASK, cached));
     if (tokens != 0) addRow(s, plan, slot, tokens, 0);
   }
 }
@@ -277,9 +293,18 @@ function admit(s: Scheduler, slot: u32, r: Request): bool {
   // out.
   const margin = s.runningCount == 0 ? 0 : s.watermarkBlocks;
   const promised = lossyGrowth(s) + growthOf(s, r, handle, sequenceOf(kv, handle).blockCount + needed);
-  if (needed + margin + promised > availableBlocks(kv) || reserve(kv, handle, target - cached) < 0) {
-    if (r.adopted == 0) close(kv, handle);
-    return false;
+  // In groups for the first chunk only: what a window lets go of makes room for the next one.
+  let beside: u32 = kv.groups == 0 ? 0 : chunkOf(s, r, target - cached);
+  while (
+    needed + (kv.groups == 0 ? 0 : groupsAdded(kv, handle & SLOT_MASK, cached, beside)) + margin + promised >
+      availableBlocks(kv) ||
+    reserveBeside(kv, handle, target - cached, beside) < 0
+  ) {
+    if (beside <= 1 || s.runningCount != 0) {
+      if (r.adopted == 0) close(kv, handle);
+      return false;
+    }
+    beside >>= 1;
   }
   countLookup(kv, handle, target);
   dequeue(s, slot);
