@@ -7,6 +7,7 @@ import { NativeExecutor, type NativeExecutorOptions } from "./native-executor.js
 import { locateTensors } from "./safetensors.js";
 import { openTokenizer } from "./tokenizer.js";
 
+export * from "../storage/main.js";
 export * from "./wasm.js";
 export { type Addon, loadAddon } from "./addon.js";
 export { MappedKVMemory } from "./mapped-kv-memory.js";

@@ -1,0 +1,103 @@
+/**
+ * Records of the disk tier, little-endian, and their checksum.
+ *
+ *   0 magic u32 "QMKV" | 4 version u16 | 6 fingerprint u16 | 8 key[32] | 40 parent[32] (zeros: none)
+ *   72 tenant u16 | 74 flags u16 | 76 payload bytes u32 | 80 payload | checksum[16] of all before it
+ *
+ * The checksum is the first 16 bytes of SHA-256: 128 bits are far more than damage can hit by chance, and SHA-256 is the
+ * cryptographic hash that node:crypto runs on the processor's own instructions; BLAKE3, which it has not, would be
+ * several times slower in WebAssembly. It guards against damage, not against somebody who can write the files.
+ */
+import { createHash, hash } from "node:crypto";
+import { invalidArgument, requireInteger } from "../../bindings/errors.js";
+import { type BlockInfo, KEY_BYTES } from "./tier-backend.js";
+
+export const HEADER_BYTES = 80;
+export const CHECKSUM_BYTES = 16;
+/** Bytes of a record beside its payload. */
+export const RECORD_OVERHEAD = HEADER_BYTES + CHECKSUM_BYTES;
+export const MAX_PAYLOAD = 32 * 2 ** 20;
+const MAGIC = 0x564b4d51;
+const VERSION = 1;
+
+export const LOSSY = 1;
+/** The record says that the block is forgotten. */
+export const TOMBSTONE = 2;
+
+const NO_PARENT = new Uint8Array(KEY_BYTES);
+
+export interface RecordHeader {
+  readonly key: Buffer;
+  /** Undefined: the first of its prefix. */
+  readonly parent: Buffer | undefined;
+  readonly fingerprint: number;
+  readonly tenant: number;
+  readonly flags: number;
+  readonly payloadBytes: number;
+}
+
+export function checksum(bytes: Uint8Array): Buffer {
+  // The one-shot form, where Node has it, saves an object a record.
+  const digest =
+    hash === undefined ? createHash("sha256").update(bytes).digest() : hash("sha256", bytes, "buffer");
+  return digest.subarray(0, CHECKSUM_BYTES);
+}
+
+export function requireKey(argument: string, key: unknown): Uint8Array {
+  if (!(key instanceof Uint8Array) || key.length !== KEY_BYTES)
+    throw invalidArgument(argument, key, `a Uint8Array of ${KEY_BYTES} bytes`);
+  return key;
+}
+
+/** A key as what a Map finds it by. */
+export function keyText(key: Uint8Array): string {
+  return Buffer.from(key.buffer, key.byteOffset, key.length).toString("latin1");
+}
+
+/** One record as bytes. Throws INVALID_ARGUMENT. */
+export function encodeRecord(
+  key: Uint8Array,
+  payload: Uint8Array,
+  info: BlockInfo = {},
+  flags = info.lossy ? LOSSY : 0,
+): Buffer {
+  requireKey("key", key);
+  if (!(payload instanceof Uint8Array) || payload.length > MAX_PAYLOAD)
+    throw invalidArgument("payload", payload, `a Uint8Array of at most ${MAX_PAYLOAD} bytes`);
+  const record = Buffer.allocUnsafe(RECORD_OVERHEAD + payload.length);
+  record.writeUInt32LE(MAGIC, 0);
+  record.writeUInt16LE(VERSION, 4);
+  record.writeUInt16LE(requireInteger("fingerprint", info.fingerprint ?? 0, 0, 65535), 6);
+  record.set(key, 8);
+  record.set(info.parent === undefined ? NO_PARENT : requireKey("parent", info.parent), 40);
+  record.writeUInt16LE(requireInteger("tenant", info.tenant ?? 0, 0, 65535), 72);
+  record.writeUInt16LE(flags, 74);
+  record.writeUInt32LE(payload.length, 76);
+  record.set(payload, HEADER_BYTES);
+  const end = HEADER_BYTES + payload.length;
+  record.set(checksum(record.subarray(0, end)), end);
+  return record;
+}
+
+/** The header at `at`, or undefined where none can be: its payload would end behind `bytes`. */
+export function decodeHeader(bytes: Buffer, at: number): RecordHeader | undefined {
+  if (at + RECORD_OVERHEAD > bytes.length) return undefined;
+  if (bytes.readUInt32LE(at) !== MAGIC || bytes.readUInt16LE(at + 4) !== VERSION) return undefined;
+  const payloadBytes = bytes.readUInt32LE(at + 76);
+  if (payloadBytes > MAX_PAYLOAD || at + RECORD_OVERHEAD + payloadBytes > bytes.length) return undefined;
+  const parent = bytes.subarray(at + 40, at + 72);
+  return {
+    key: bytes.subarray(at + 8, at + 40),
+    parent: parent.equals(NO_PARENT) ? undefined : parent,
+    fingerprint: bytes.readUInt16LE(at + 6),
+    tenant: bytes.readUInt16LE(at + 72),
+    flags: bytes.readUInt16LE(at + 74),
+    payloadBytes,
+  };
+}
+
+/** Whether the whole record at `at`, of a header that has been decoded, has its checksum. */
+export function recordIntact(bytes: Buffer, at: number, payloadBytes: number): boolean {
+  const end = at + HEADER_BYTES + payloadBytes;
+  return checksum(bytes.subarray(at, end)).equals(bytes.subarray(end, end + CHECKSUM_BYTES));
+}

@@ -1,0 +1,50 @@
+/**
+ * TierBackend: a place outside the process's caches where blocks of K and V are kept by key. Keys are 32 bytes that name a
+ * block's content (everything it depends on: model, namespace, the tokens up to its end), opaque here.
+ */
+
+export const KEY_BYTES = 32;
+
+export interface BlockInfo {
+  /** Key of the block before it; none: it is the first of its prefix. */
+  readonly parent?: Uint8Array;
+  /** The host's number of the model fingerprint, 0 to 65535. Default 0. */
+  readonly fingerprint?: number;
+  /** 0 to 65535. Default 0. */
+  readonly tenant?: number;
+  /** Whether the payload is not exactly what was computed. Default false. */
+  readonly lossy?: boolean;
+}
+
+export interface StoredBlock extends Required<Omit<BlockInfo, "parent">> {
+  readonly parent: Uint8Array | undefined;
+  readonly payload: Uint8Array;
+  /** Some block before it is gone: of use for reuse of chunks, not as part of a prefix. */
+  readonly orphan: boolean;
+}
+
+export interface TierStat {
+  /** Blocks that `get` can give. */
+  readonly blocks: number;
+  /** Bytes of their records. */
+  readonly liveBytes: number;
+  /** Bytes of all records, those of forgotten blocks included, until their room is used again. */
+  readonly usedBytes: number;
+  readonly capacityBytes: number;
+  readonly orphans: number;
+  readonly evictions: number;
+  /** Blocks that were dropped because their checksum was wrong when they were read. */
+  readonly corrupt: number;
+  /** Writes that the device did not take: it was full, or failed. */
+  readonly failedWrites: number;
+}
+
+export interface TierBackend {
+  /** Keeps a copy of the payload; resolves to false when the key is there already. */
+  put(key: Uint8Array, payload: Uint8Array, info?: BlockInfo): Promise<boolean>;
+  /** The block, its checksum verified; undefined when it is not there or no longer right. */
+  get(key: Uint8Array): Promise<StoredBlock | undefined>;
+  /** Forgets a block; resolves to whether it was there. */
+  del(key: Uint8Array): Promise<boolean>;
+  stat(): TierStat;
+}
