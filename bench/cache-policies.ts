@@ -43,6 +43,8 @@ const POLICIES: readonly Policy[] = [
   { name: "gdsf", order: "gdsf", plotted: false },
   { name: "gdsf, whole past", order: { kind: "gdsf", history: ALL }, plotted: true },
   { name: OURS, order: "gittins", plotted: true },
+  { name: "seen-twice", order: "seen-twice", plotted: false },
+  { name: "seen-twice, whole past", order: { kind: "seen-twice", history: ALL }, plotted: false },
   { name: "marker", order: "marker", plotted: false },
   { name: "flush-all-0s", order: "flush-all-0s", plotted: false },
   { name: "mark0", order: "mark0", plotted: false },

@@ -15,6 +15,7 @@ export const ORDER_KINDS = [
   "mark0",
   "mark-and-predict",
   "priority",
+  "seen-twice",
 ] as const;
 export type BlockOrderKind = (typeof ORDER_KINDS)[number];
 
@@ -34,6 +35,8 @@ export interface BlockOrderOptions {
    *   arXiv 2210.02775)
    * - `priority` what has outlived its time to live, then the lowest of the priorities given with `cache.prioritize`,
    *   then least recently used
+   * - `seen-twice` those used once, then those used more often, least recently used first: what is asked for once never
+   *   pushes out what is asked for again
    *
    * Only blocks that nobody holds and that have no cached children are candidates, in every order.
    */
@@ -41,7 +44,9 @@ export interface BlockOrderOptions {
   /**
    * Blocks remembered by hash after they have left, 0 to 2^26, about 36 bytes each: the ghost queue of `s3-fifo`, the
    * uses that `lfu`, `gdsf` and `gittins` go on counting when a block returns. 0 with `lfu`: uses since the block came in.
-   * Default: as many as the cache has blocks for `s3-fifo` and the orders by advice, 4 times as many for `lfu`, `gdsf` and `gittins`, else 0.
+   * `seen-twice` remembers in 4 to 8 bytes each, the latest so many to twice as many, and takes one in 90 or fewer for seen
+   * that was not. Default: as many as the cache has blocks for `s3-fifo` and the orders by advice, 4 times as many for
+   * `lfu`, `gdsf`, `gittins` and `seen-twice`, else 0.
    */
   history?: number;
   /** `gdsf`: cost to recompute the first block of a prompt, >= 0. Default 1. */
@@ -64,6 +69,7 @@ const HISTORY_FACTOR: Readonly<Record<BlockOrderKind, number>> = {
   mark0: 1,
   "mark-and-predict": 1,
   priority: 0,
+  "seen-twice": 4,
 };
 /** Orders that go by advice. */
 export const ADVICE_KINDS: readonly BlockOrderKind[] = ["flush-all-0s", "mark0", "mark-and-predict"];

@@ -172,4 +172,5 @@ export {
   VirtualMemory,
   type VirtualMemoryOptions,
 } from "./virtual-memory.js";
+export { releaseTime } from "./ttft-bucket.js";
 export { TextStream, type Detokenizer } from "./text-stream.js";

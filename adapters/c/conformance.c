@@ -193,6 +193,67 @@ static int answer_cache(const call* c) {
   return 1;
 }
 
+/* Bytes of a key, as 8 numbers. */
+static void put_key(const uint8_t* key) {
+  uint32_t words[8];
+  memcpy(words, key, sizeof words);
+  put_words(words, 8);
+}
+
+static void put_events(int found, const qm_event* events, uint32_t block_size) {
+  put(found);
+  for (int i = 0; i < found; i++) {
+    const qm_event* e = events + i;
+    const uint32_t words[] = {e->kind, e->block, e->parent, e->name_space, e->tier, e->group};
+    put_words(words, 6);
+    put_key(e->key);
+    put_key(e->parent_key);
+    if (e->kind == QM_STORED) put_words(qm_event_tokens(core, e), block_size);
+  }
+}
+
+static int answer_outside(const call* c) {
+  static uint32_t block_size;
+  uint8_t bytes[64], keys[64 * 32], list[256];
+  const qm_event* events = NULL;
+  if (is(c, "named")) {
+    block_size = u(c, 1);
+    for (int i = 0; i < 64; i++) bytes[i] = (uint8_t)i;
+    int status = qm_cache_create(core,
+                                 &(qm_cache_options){.blocks = u(c, 0), .block_size = block_size, .max_sequences = u(c, 2),
+                                                     .max_sequence_tokens = u(c, 3)},
+                                 &cache);
+    if (status == QM_OK) status = qm_cache_set_content_keys(core, cache, 4, bytes, bytes + 32);
+    put(status == QM_OK ? qm_cache_set_events(core, cache, u(c, 4), 5, 6) : status);
+  } else if (is(c, "scope") || is(c, "chunk")) {
+    const int last = c->list_count - 1;
+    if (c->list_lengths[last] > sizeof list) fail("a list is too long");
+    for (uint32_t i = 0; i < c->list_lengths[last]; i++) list[i] = (uint8_t)c->lists[last][i];
+    if (is(c, "scope")) put(qm_cache_set_scope(core, cache, u(c, 0), list, c->list_lengths[0]));
+    else {
+      put(qm_chunk_content_key(core, cache, c->lists[0], c->list_lengths[0], list, c->list_lengths[1], keys));
+      put_key(keys);
+    }
+  } else if (is(c, "keys")) {
+    const int found = qm_sequence_content_keys(core, cache, u(c, 0), 0, 64, keys);
+    put(found);
+    for (int i = 0; i < found; i++) put_key(keys + 32 * i);
+  } else if (is(c, "key")) {
+    const int status = qm_block_content_key(core, cache, u(c, 0), keys);
+    put(status);
+    if (status == QM_OK) put_key(keys);
+  } else if (is(c, "events")) {
+    const int found = qm_cache_read_events(core, cache, u(c, 0), &events);
+    put_events(found, events, block_size);
+    put(qm_cache_event_batches(core, cache));
+  } else if (is(c, "picture")) {
+    const int found = qm_cache_snapshot_events(core, cache, 1, &events);
+    put_events(found, events, block_size);
+  } else if (is(c, "lose")) put(qm_cache_lose_events(core, cache));
+  else return 0;
+  return 1;
+}
+
 static int answer_scheduler(const call* c) {
   if (is(c, "scheduler"))
     put(qm_scheduler_create(
@@ -253,7 +314,7 @@ static void answer_call(const call* c) {
     put(qm_core_create((uint64_t)c->numbers[0], 0, &core));
   } else if (is(c, "validate")) {
     put(qm_core_validate(core));
-  } else if (!answer_cache(c) && !answer_scheduler(c) && !answer_index(c)) {
+  } else if (!answer_cache(c) && !answer_outside(c) && !answer_scheduler(c) && !answer_index(c)) {
     fprintf(stderr, "conformance: unknown operation %s\n", c->operation);
     exit(2);
   }

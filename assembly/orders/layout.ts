@@ -8,7 +8,8 @@
  *   lists      heads and tails                      candidates of the learned order and of those by advice (lists.ts)
  *   lifetimes  learned order only                   what it has learned (lifetimes.ts)
  *   terms      priority order only                  times at which priorities fall back (priority.ts)
- *   history    [history] Trace, 32 B, and buckets   ids that have left, by key (history.ts)
+ *   history    [history] Trace, 32 B, and buckets   ids that have left, by key (history.ts), or a filter of their keys
+ *                                                   (seen-filter.ts)
  *
  * Least recently used needs none of this: it is the pool's own list.
  */
@@ -17,6 +18,7 @@ import { heapBytes, heapCreate } from "./heap";
 import { historyBytes, historyCreate } from "./history";
 import { CLASSES, lifetimesBytes, lifetimesCreate } from "./lifetimes";
 import { listsBytes, listsCreate } from "./lists";
+import { seenFilterBytes, seenFilterCreate } from "./seen-filter";
 import { termsBytes, termsCreate } from "./priority";
 
 /** No id, no position, end of a list. */
@@ -38,10 +40,11 @@ export const enum OrderKind {
   Mark0 = 9,
   MarkPredict = 10,
   Priority = 11,
+  SeenTwice = 12,
 }
 
 // @ts-ignore: decorator
-@inline export const LAST_KIND: u32 = OrderKind.Priority;
+@inline export const LAST_KIND: u32 = OrderKind.SeenTwice;
 // @ts-ignore: decorator
 @inline export const MAX_HISTORY: u32 = 1 << 26;
 
@@ -95,6 +98,8 @@ export class Order {
   /** Priority order: addresses of its terms and of the heap of their deadlines. */
   terms: u32;
   deadlines: u32;
+  /** Seen-twice order: address of its filter, 0: it remembers nothing. */
+  filter: u32;
 }
 
 // @ts-ignore: decorator
@@ -131,8 +136,8 @@ export function takesAdvice(kind: u32): bool {
 
 /** Exact bytes of an order of this kind over `capacity` ids that remembers `history` of those that have left. */
 export function orderBytes(kind: u32, capacity: u32, history: u32): u64 {
-  let bytes =
-    align(offsetof<Order>()) + align(<u64>capacity * offsetof<Record>()) + align(historyBytes(history));
+  let bytes = align(offsetof<Order>()) + align(<u64>capacity * offsetof<Record>());
+  bytes += align(kind == OrderKind.SeenTwice ? seenFilterBytes(history) : historyBytes(history));
   bytes += <u64>heapsOf(kind) * align(heapBytes(capacity));
   bytes += align(listsBytes(listsOf(kind)));
   if (kind == OrderKind.Gittins) bytes += align(lifetimesBytes(capacity));
@@ -149,7 +154,11 @@ export function orderLayOut(order: Order, kind: u32, capacity: u32, history: u32
   order.records = <u32>at;
   for (let id: u32 = 0; id < capacity; id++) record(order, id).position = NONE;
   at += <usize>align(<u64>capacity * offsetof<Record>());
-  if (history != 0) {
+  if (history != 0 && kind == OrderKind.SeenTwice) {
+    order.filter = <u32>at;
+    seenFilterCreate(at, history);
+    at += <usize>align(seenFilterBytes(history));
+  } else if (history != 0) {
     order.history = <u32>at;
     historyCreate(at, history);
     at += <usize>align(historyBytes(history));

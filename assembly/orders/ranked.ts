@@ -1,5 +1,5 @@
 /**
- * Orders whose key is set when something happens to an id and then stays: LRU, FIFO, LFU, GDSF, scored.
+ * Orders whose key is set when something happens to an id and then stays: LRU, FIFO, LFU, GDSF, scored, seen twice.
  *
  *   LRU      when it was let go of (a pool's own list does the same)
  *   FIFO     entry
@@ -7,6 +7,8 @@
  *            as the history remembers its key.
  *   GDSF     L + uses * cost(depth) at its last use, L = the key of the last victim; deepest first among equals, then
  *            least recently used. "GreedyDual-Size-Frequency" (Cherkasova, HP Labs TR-98-69R1), blocks of one size.
+ *   seen     those used once before those used more often, here or before they left as far as the filter remembers;
+ *   twice    least recently used first among equals. What is asked for once never pushes out what is asked for again.
  *   scored   a number that the host gives, the lowest first; deepest first among equals
  *
  * Deepest first: of equals in one chain the last goes first.
@@ -14,6 +16,7 @@
 import { heapAdd, heapMoved, heapRemove, heapTop } from "./heap";
 import { historyAdd, historyTake, Trace } from "./history";
 import { NONE, Order, OrderKind, Record, record } from "./layout";
+import { isSeen, see } from "./seen-filter";
 
 // @ts-ignore: decorator
 @inline const STAMP_BITS: u64 = 40;
@@ -47,6 +50,7 @@ function unordered64(key: u64): f64 {
 function count(order: Order, r: Record): void {
   r.count += 1;
   if (order.kind == OrderKind.Lfu) r.major = r.count;
+  else if (order.kind == OrderKind.SeenTwice) r.major = u64(r.count > 1);
   else if (order.kind == OrderKind.Gdsf)
     r.major = ordered64(order.inflation + <f64>r.count * (order.baseCost + <f64>r.depth * order.depthCost));
 }
@@ -58,6 +62,7 @@ export function rankedEnter(order: Order, r: Record, key: u64): void {
     const trace = historyTake(order.history, key);
     if (trace != null) r.count = trace.count;
   }
+  if (order.filter != 0) r.count = u32(isSeen(order.filter, key));
   if (order.kind == OrderKind.Fifo) r.major = ++order.clock;
   else if (order.kind == OrderKind.Scored) r.major = ordered64(0);
   else count(order, r);
@@ -74,7 +79,7 @@ export function rankedUse(order: Order, r: Record): void {
 export function rankedRest(order: Order, r: Record): void {
   r.stamp = ++order.clock;
   if (order.kind == OrderKind.Lru) r.major = r.stamp;
-  r.minor = order.kind == OrderKind.Lfu ? r.stamp : deepestFirst(r);
+  r.minor = order.kind == OrderKind.Lfu || order.kind == OrderKind.SeenTwice ? r.stamp : deepestFirst(r);
 }
 
 // @ts-ignore: decorator
@@ -98,6 +103,7 @@ export function rankedVictim(order: Order): u32 {
 export function rankedLeave(order: Order, r: Record, key: u64, evicted: bool): void {
   if (evicted && order.kind == OrderKind.Gdsf) order.inflation = unordered64(r.major);
   if (order.history != 0) historyAdd(order.history, key).count = r.count;
+  if (order.filter != 0) see(order.filter, key);
 }
 
 /** Gives an id that has entered another score. */

@@ -50,6 +50,20 @@ function orderedCalls(kind: BlockOrderKind, history: number): Generator {
   };
 }
 
+/** A cache whose blocks have names, and tell when they come and go. */
+const namedCalls: Generator = async (recorder) => {
+  await recorder.call("core", 15);
+  await recorder.call("named", 14, 4, 9, 48, 12);
+  await recorder.call("scope", 1, [4, 1, 0, 0, 0, 115]);
+  await recorder.call("scope", 1, [4, 1, 0, 0, 0, 116]);
+  await recorder.call("chunk", tokens(recorder.random, 40), [3, 1, 0, 0, 0, 97]);
+  await callCache(recorder, "lru");
+  await recorder.call("lose");
+  await recorder.call("picture");
+  await recorder.call("events", 0);
+  await recorder.call("picture");
+};
+
 async function callCache(recorder: Recorder, kind?: BlockOrderKind): Promise<void> {
   const { random } = recorder;
   const open: number[] = [];
@@ -108,6 +122,11 @@ async function callCache(recorder: Recorder, kind?: BlockOrderKind): Promise<voi
     if (kind === "priority" && i % 5 === 0) {
       await recorder.call("prioritize", any(), random.below(101), i + random.below(60), i + random.below(60));
       await recorder.call("advance", i);
+    }
+    if (kind === "lru" && i % 8 === 0) {
+      await recorder.call("keys", any());
+      await recorder.call("key", random.below(15));
+      await recorder.call("events", random.below(2));
     }
     if (kind === "mark0" && i % 5 === 0) await recorder.call("advise", any(), random.below(2));
     if (i % 50 === 0) await recorder.call("validate");
@@ -187,6 +206,8 @@ const GENERATORS: Readonly<Record<string, Generator>> = {
   "order-gittins": orderedCalls("gittins", 80),
   "order-mark0": orderedCalls("mark0", 40),
   "order-priority": orderedCalls("priority", 0),
+  "order-seen-twice": orderedCalls("seen-twice", 20),
+  named: namedCalls,
 };
 
 /** All scripts, made anew. */

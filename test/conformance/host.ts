@@ -117,6 +117,49 @@ export class ConformanceHost {
     },
     abandon: ([stepId]: number[]) => [(this.scheduler.abandon(stepId), 0)],
 
+    named: ([blocks, blockSize, maxSequences, maxSequenceTokens, ring]: number[]) => {
+      const bytes = Uint8Array.from({ length: 64 }, (_, i) => i);
+      const contentKeys = { domainKey: bytes.subarray(0, 32), fingerprint: bytes.subarray(32), scopes: 4 };
+      const { core } = this;
+      // Raw calls for the events: the tier is another than the binding's.
+      this.cache = core.kvCache({ blocks, blockSize, maxSequences, maxSequenceTokens, contentKeys });
+      const { exports, memory } = core;
+      const missing =
+        exports.coreTop() + exports.coreCost(exports.kvEventsBytes(blocks, ring)) - memory.buffer.byteLength;
+      if (missing > 0) memory.grow(Math.ceil(missing / 65536));
+      exports.coreExtend();
+      return [exports.kvEventsCreate(this.cache.pointer, ring, 5, 6)];
+    },
+    scope: ([namespace, list]: [number, number[]]) => {
+      const at = this.core.scratch(32 + list.length);
+      new Uint8Array(this.core.memory.buffer).set(list, at + 32);
+      return [this.core.exports.kvContentScope(this.cache.pointer, namespace, at + 32, list.length, at)];
+    },
+    chunk: ([tokens, list]: [number[], number[]]) => {
+      const { exports, memory } = this.core;
+      const count = this.cache.writeInput("tokens", tokens);
+      const at = this.core.scratch(32 + list.length);
+      new Uint8Array(memory.buffer).set(list, at + 32);
+      const input = exports.kvInput(this.cache.pointer);
+      const status = exports.kvContentChunk(this.cache.pointer, input, count, at + 32, list.length, at);
+      return [status, ...new Uint32Array(memory.buffer, at, 8)];
+    },
+    keys: ([sequence]: number[]) => {
+      const bytes = this.cache.contentKeys(sequence);
+      return [bytes.length / 32, ...new Uint32Array(bytes.buffer)];
+    },
+    key: ([block]: number[]) => [0, ...new Uint32Array(this.cache.content!.ofBlock(block).buffer)],
+    events: ([others]: number[]) => {
+      const { exports } = this.core;
+      const at = this.core.scratch(this.core.scratchBytes);
+      const answer = this.#events(exports.kvEventsRead(this.cache.pointer, at, 682, others), at);
+      return [...answer, exports.kvEventsBatches(this.cache.pointer)];
+    },
+    picture: () => {
+      const at = this.core.scratch(this.core.scratchBytes);
+      return this.#events(this.core.exports.kvEventsSnapshot(this.cache.pointer, at, 682, 1), at);
+    },
+    lose: () => [this.core.exports.kvEventsLose(this.cache.pointer)],
     index: ([capacity]: number[]) => [((this.index = this.core.orderedIndex({ capacity })), 0)],
     put: ([key, value]: number[]) => [+this.index.set(BigInt(key), BigInt(value))],
     get: ([key]: number[]) => {
@@ -134,6 +177,17 @@ export class ConformanceHost {
     size: () => [this.index.size],
     validate: () => [(this.core.validate(), 0)],
   };
+
+  /** Count, then what each record says, with a stored block's tokens. */
+  #events(count: number, at: number): Answer {
+    const { buffer } = this.core.memory;
+    const records = Array.from({ length: Math.max(0, count) }, (_, i) => {
+      const words = [...new Uint32Array(buffer, at + 96 * i, 24)];
+      const tokens = words[0] === 1 ? new Uint32Array(buffer, words[4], this.cache.blockSize) : [];
+      return [...words.slice(0, 4), ...words.slice(5, 7), ...words.slice(8), ...tokens];
+    });
+    return [count, ...records.flat()];
+  }
 
   /** Result, counts, then every section in the order of docs/conformance.md. */
   #step(nowUs: number): Answer {

@@ -105,6 +105,26 @@ export class NaiveLfu extends NaiveOrder {
   }
 }
 
+export class NaiveSeenTwice extends NaiveOrder {
+  readonly #gone = new Set<number>();
+  constructor(readonly remembered: number) {
+    super();
+  }
+  protected override entered(note: Note, block: MapBlock): void {
+    note.rank = this.#gone.has(block.name) ? 2 : 1;
+  }
+  protected used(note: Note): void {
+    note.rank = 2;
+  }
+  override leave(block: MapBlock, evicted: boolean): void {
+    if (this.remembered > 0) this.#gone.add(block.name);
+    super.leave(block, evicted);
+  }
+  protected override tie(a: MapBlock, b: MapBlock): boolean {
+    return this.older(a, b);
+  }
+}
+
 export class NaiveGdsf extends NaiveOrder {
   #inflation = 0;
   constructor(

@@ -145,7 +145,8 @@ QM_API int qm_cache_reuse_parts(qm_core* core, qm_cache cache, uint32_t threshol
 /* Which unheld cached block goes first when room is needed (docs/abi.md, "Eviction orders"). */
 typedef enum qm_order {
   QM_LRU = 0, QM_FIFO = 1, QM_LFU = 2, QM_S3_FIFO = 3, QM_GDSF = 4, QM_SCORED = 5, QM_GITTINS = 6,
-  QM_MARKER = 7, QM_FLUSH_ALL_0S = 8, QM_MARK0 = 9, QM_MARK_AND_PREDICT = 10, QM_BY_PRIORITY = 11
+  QM_MARKER = 7, QM_FLUSH_ALL_0S = 8, QM_MARK0 = 9, QM_MARK_AND_PREDICT = 10, QM_BY_PRIORITY = 11,
+  QM_SEEN_TWICE = 12
 } qm_order;
 /* Gives a cache an order while it is new; QM_LRU is what it has. history: blocks remembered after they have left, 0 to
  * 2^26. base_cost, depth_cost: QM_GDSF only, >= 0. */
@@ -161,6 +162,47 @@ QM_API int qm_sequence_prioritize(qm_core* core, qm_cache cache, uint32_t sequen
 QM_API int qm_sequence_advise(qm_core* core, qm_cache cache, uint32_t sequence, uint32_t discard);
 /* QM_BY_PRIORITY: the clock has come to now_us. */
 QM_API int qm_cache_advance(qm_core* core, qm_cache cache, double now_us);
+
+/* ---- content keys and events: what the outside knows of a cache ---------------------------------------------------- */
+
+enum { QM_KEY_BYTES = 32 };
+
+/* BLAKE3 in keyed mode: 32 bytes of `bytes` bytes under a key of 32. */
+QM_API int qm_keyed_hash(qm_core* core, const uint8_t* key, const void* input, uint64_t bytes, uint8_t* out);
+/* Gives a cache names for its cached blocks that are the same in every process with this domain key and model (32 bytes each;
+ * docs/abi.md, "Content keys"). scopes: namespaces that can be given a scope. */
+QM_API int qm_cache_set_content_keys(qm_core* core, qm_cache cache, uint32_t scopes, const uint8_t* domain_key,
+                                     const uint8_t* fingerprint);
+/* What a namespace stands for outside: a list of { type u8, bytes u32, content }. Before it is used. */
+QM_API int qm_cache_set_scope(qm_core* core, qm_cache cache, uint32_t name_space, const uint8_t* list, uint32_t bytes);
+/* Keys of a sequence's cached blocks from table entry `from` on, at most `count`: [n][32]. Returns how many. */
+QM_API int qm_sequence_content_keys(qm_core* core, qm_cache cache, uint32_t sequence, uint32_t from, uint32_t count,
+                                    uint8_t* out);
+/* QM_NOT_FOUND when the block is not cached. */
+QM_API int qm_block_content_key(qm_core* core, qm_cache cache, uint32_t block, uint8_t* out);
+/* Key of tokens by themselves, with a list of extras. */
+QM_API int qm_chunk_content_key(qm_core* core, qm_cache cache, const uint32_t* tokens, uint32_t count,
+                                const uint8_t* extras, uint32_t bytes, uint8_t* out);
+
+typedef enum qm_event_kind { QM_STORED = 1, QM_REMOVED = 2, QM_CLEARED = 3, QM_GAP = 4 } qm_event_kind;
+/* docs/abi.md, "KV events". Stored: parent is the block before it, or 2^31 + name_space, and then parent_key is zero. */
+typedef struct qm_event {
+  uint32_t kind, block, parent, name_space, tokens, tier, group, unused;
+  uint8_t key[32], parent_key[32];
+} qm_event;
+/* Gives a new cache with content keys events; the core keeps `ring` of them between two reads. */
+QM_API int qm_cache_set_events(qm_core* core, qm_cache cache, uint32_t ring, uint32_t tier, uint32_t group);
+/* What has happened since the last call, up to 682 events: a batch, with `others` events of yours. *events lasts until the next
+ * call on this core. Returns how many; 0 when there are none left. */
+QM_API int qm_cache_read_events(qm_core* core, qm_cache cache, uint32_t others, const qm_event** events);
+/* Batches read: the number of the next. */
+QM_API double qm_cache_event_batches(qm_core* core, qm_cache cache);
+/* All cached blocks as stored events, ancestors first: begin 1, then 0, until it returns 0. Read everything before. */
+QM_API int qm_cache_snapshot_events(qm_core* core, qm_cache cache, int begin, const qm_event** events);
+/* The next read begins with a gap: after restoring a core, for whom another history had been told. */
+QM_API int qm_cache_lose_events(qm_core* core, qm_cache cache);
+/* Token ids of a stored event's block, as many as a block has; as long as nothing else is called. */
+QM_API const uint32_t* qm_event_tokens(const qm_core* core, const qm_event* event);
 
 /* ---- scheduler ------------------------------------------------------------------------------------------------ */
 
