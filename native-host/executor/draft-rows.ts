@@ -82,6 +82,13 @@ export class DraftRows {
     return {
       ...plan,
       ...this.#place(sections),
+      ...(plan.groups && {
+        groups: plan.groups.map((group) => ({
+          ...group,
+          tableStart: Uint32Array.from(each(group.tableStart)),
+          tableCount: Uint32Array.from(each(group.tableCount)),
+        })),
+      }),
       rows: parts.length,
       decodeRows: plan.tokenStart[plan.decodeRows],
       samplingRows: sections.phases.filter((phase) => phase !== Phase.PrefillChunk).length,

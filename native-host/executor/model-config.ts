@@ -37,6 +37,8 @@ export interface ModelConfig {
   readonly tiedEmbeddings: boolean;
   /** Tokens a query sees at most, itself included; 0 = all. */
   readonly slidingWindow: number;
+  /** By layer, where layers differ; undefined: all have `slidingWindow`. */
+  readonly layerWindows?: readonly number[];
   readonly maxPositions: number;
   readonly eosTokenIds: readonly number[];
 }
@@ -102,6 +104,25 @@ function readRopeScaling(json: Json): RopeScaling {
   }
 }
 
+/** Windows by layer from `layer_types`, where some layers slide and others do not. */
+function readLayerWindows(json: Json): readonly number[] | undefined {
+  const types = json.layer_types;
+  if (!Array.isArray(types)) return undefined;
+  if (types.length !== count(json, "num_hidden_layers"))
+    throw configError("layer_types", types, "one for each layer");
+  const windows = types.map((type: unknown) => {
+    if (type === "full_attention") return 0;
+    if (type === "sliding_attention") return count(json, "sliding_window");
+    throw configError("layer_types", type, "full_attention, sliding_attention");
+  });
+  return windows.some((window) => window > 0) ? windows : undefined;
+}
+
+/** Tokens that a query of a layer sees at most, itself included; 0 = all. */
+export function windowOf(config: ModelConfig, layer: number): number {
+  return config.layerWindows?.[layer] ?? config.slidingWindow;
+}
+
 function readIds(value: unknown): number[] {
   const ids = Array.isArray(value) ? value : [value];
   return ids.filter((id): id is number => typeof id === "number" && Number.isInteger(id) && id >= 0);
@@ -141,7 +162,9 @@ export function parseModelConfig(text: string, generationText?: string): ModelCo
   if (hidden % 4 !== 0) throw configError("hidden_size", hidden, "a multiple of 4");
   const rope = (json.rope_parameters ?? {}) as Json;
   const window = family.slidingWindow && json.use_sliding_window !== false ? json.sliding_window : undefined;
+  const layerWindows = readLayerWindows(json);
   return {
+    ...(layerWindows && { layerWindows }),
     architecture,
     layers: count(json, "num_hidden_layers"),
     hidden,

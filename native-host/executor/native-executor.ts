@@ -2,7 +2,7 @@
  * NativeExecutor: runs plans on the addon's CPU kernels, which read the plan and the block tables in core
  * memory.
  */
-import { invalidArgument, requireInteger } from "../../bindings/errors.js";
+import { invalidArgument, QuartermasterError, requireInteger } from "../../bindings/errors.js";
 import type { Executor, ExecutorDescription, RowContext, StepResult } from "../../bindings/executor.js";
 import { Phase, type StepPlan } from "../../bindings/plan.js";
 import type { RunOptions } from "../../bindings/statistics.js";
@@ -60,6 +60,15 @@ export class NativeExecutor implements Executor {
     options: NativeExecutorOptions,
   ): NativeExecutor {
     const shape = executorShape(config, options);
+    if (config.layerWindows !== undefined || shape.groups.length > 0)
+      throw new QuartermasterError(
+        "UNSUPPORTED",
+        "the native kernels have one window for all layers, and no groups",
+        {
+          argument: "groups",
+          value: options.groups,
+        },
+      );
     const kvType = options.kvType ?? "f32";
     const isa = options.isa ?? "auto";
     if (!KV_TYPES.includes(kvType)) throw invalidArgument("kvType", kvType, KV_TYPES.join(", "));

@@ -1,17 +1,18 @@
 /** WasmExecutor: runs plans on the wasm kernels, on the calling thread. Works in Node, Deno and browsers. */
-import { invalidArgument, requireInteger } from "../../bindings/errors.js";
+import { invalidArgument, QuartermasterError, requireInteger } from "../../bindings/errors.js";
 import type { Executor, ExecutorDescription, RowContext, StepResult } from "../../bindings/executor.js";
 import { Phase, type StepPlan, TRANSFER_WORDS } from "../../bindings/plan.js";
 import type { RunOptions } from "../../bindings/statistics.js";
 import { DraftRows } from "./draft-rows.js";
 import { ALL_STATISTICS, readSpecialRows, type SpecialRow } from "./lane-rows.js";
+import type { LayerGroup } from "./layer-groups.js";
 import type { ModelConfig } from "./model-config.js";
 import type { ModelSource } from "./model-source.js";
 import { checkMoves, readMerges } from "./moves.js";
 import type { TensorLocation } from "./safetensors.js";
 import { sampleRow } from "./sampling.js";
 import type { LanePart } from "./wasm-lanes.js";
-import { MAX_TOKENS, WasmModel } from "./wasm-model.js";
+import { MAX_TOKENS, type TokenPlaces, WasmModel } from "./wasm-model.js";
 
 export interface ExecutorOptions {
   /** KV blocks to hold, >= 1. */
@@ -22,6 +23,11 @@ export interface ExecutorOptions {
   maxSequenceTokens?: number;
   /** Whether results carry the logits of the sampling rows. Default false. */
   returnLogits?: boolean;
+  /**
+   * Layers with cache groups of their own, for a cache with `describe().groups`; on the wasm kernels. Default: all layers
+   * are in group 0.
+   */
+  groups?: readonly LayerGroup[];
 }
 
 /** Checks the options against the model. */
@@ -35,6 +41,7 @@ export function executorShape(config: ModelConfig, options: ExecutorOptions): Re
     blockSize,
     maxSequenceTokens: requireInteger("maxSequenceTokens", maxSequenceTokens, 1, config.maxPositions),
     returnLogits: options.returnLogits ?? false,
+    groups: options.groups ?? [],
   };
 }
 
@@ -88,6 +95,7 @@ export class WasmExecutor implements Executor {
       statMask: ALL_STATISTICS,
       drafts: true,
       layered: true,
+      groups: this.#model.layout.groups,
     };
   }
 
@@ -102,12 +110,18 @@ export class WasmExecutor implements Executor {
   ): Promise<StepResult> {
     const model = this.#model;
     const special = readSpecialRows(plan, options, model.config, model.blockSize);
+    const apart = model.config.layerWindows !== undefined || model.layout.groups.length > 0;
+    if (apart && (special.rows.length > 0 || options?.afterLayer !== undefined))
+      throw new QuartermasterError("UNSUPPORTED", "lanes and statistics in a model whose layers differ");
+    if ((plan.groups ?? []).length !== model.layout.groups.length)
+      throw invalidArgument("plan.groups", plan.groups, `${model.layout.groups.length} groups`);
     model.lanes.begin(special);
     for (let i = 0; i < plan.transferCount; i++) {
       const at = i * TRANSFER_WORDS;
-      model.pool.copyBlock(plan.transfers[at + 2], plan.transfers[at + 4], plan.transfers[at + 5]);
+      const [op, , source, , target, tokens] = plan.transfers.subarray(at, at + TRANSFER_WORDS);
+      model.pool.copyBlock(source, target, tokens, op >> 8);
     }
-    model.setTables(plan.tables);
+    model.setTables([plan.tables, ...(plan.groups ?? []).map(({ tables }) => tables)]);
     const sampled = new Uint32Array(plan.samplingRows);
     const vocab = model.config.vocab;
     const logits = this.#returnLogits ? new Float32Array(plan.samplingRows * vocab) : undefined;
@@ -159,9 +173,9 @@ export class WasmExecutor implements Executor {
         const end = Math.min(from + MAX_TOKENS, plan.totalTokens);
         const part = placeTokens(plan, from, end);
         sampling.push(...part.sampling);
-        const [tokens, slots] = [plan.tokens.subarray(from, end), plan.slots.subarray(from, end)];
+        const tokens = plan.tokens.subarray(from, end);
         const parts = partsOf(plan, from, end, special);
-        model.computeLayer(layer, from, tokens, part.positions, slots, part.tableStart, parts);
+        model.computeLayer(layer, from, tokens, part.positions, part.places, parts);
       }
       await afterLayer(layer, (row, of) => model.lanes.view(row, of));
     }
@@ -170,12 +184,11 @@ export class WasmExecutor implements Executor {
 
   /** Computes tokens `from` to `end` of the plan; returns the rows that sample after one of them. */
   #compute(plan: StepPlan, from: number, end: number, special: readonly SpecialRow[]): number[] {
-    const { positions, tableStart, sampling } = placeTokens(plan, from, end);
+    const { positions, places, sampling } = placeTokens(plan, from, end);
     this.#model.computeTokens(
       plan.tokens.subarray(from, end),
       positions,
-      plan.slots.subarray(from, end),
-      tableStart,
+      places,
       partsOf(plan, from, end, special),
     );
     return sampling;
@@ -189,19 +202,23 @@ function placeTokens(
   plan: StepPlan,
   from: number,
   end: number,
-): { positions: Uint32Array; tableStart: Uint32Array; sampling: number[] } {
+): { positions: Uint32Array; places: TokenPlaces[]; sampling: number[] } {
   const positions = new Uint32Array(end - from);
-  const tableStart = new Uint32Array(end - from);
+  const groups = [plan, ...(plan.groups ?? [])];
+  const places = groups.map(({ slots }) => ({
+    slots: slots.subarray(from, end),
+    tableStart: new Uint32Array(end - from),
+  }));
   const sampling: number[] = [];
   let row = 0;
   while (plan.tokenStart[row + 1] <= from) row += 1;
   for (let token = from; token < end; token++) {
     while (plan.tokenStart[row + 1] <= token) row += 1;
     positions[token - from] = plan.computedBefore[row] + token - plan.tokenStart[row];
-    tableStart[token - from] = plan.tableStart[row];
+    groups.forEach(({ tableStart }, group) => (places[group].tableStart[token - from] = tableStart[row]));
     if (token + 1 === plan.tokenStart[row + 1] && plan.phases[row] !== Phase.PrefillChunk) sampling.push(row);
   }
-  return { positions, tableStart, sampling };
+  return { positions, places, sampling };
 }
 
 /** The tokens of special rows among tokens `from` to `end` of the plan. */

@@ -7,7 +7,8 @@
  * Weights are streamed from the files to their place: they are never held twice.
  */
 import { QuartermasterError } from "../../bindings/errors.js";
-import { kvElementsPerToken, type ModelConfig, ropeFrequencies, type WeightType } from "./model-config.js";
+import { type ModelConfig, ropeFrequencies, type WeightType } from "./model-config.js";
+import { type GroupLayout, type LayerGroup, layOutGroups } from "./layer-groups.js";
 import type { ModelSource } from "./model-source.js";
 import type { TensorLocation } from "./safetensors.js";
 import type { KernelExports, Weight } from "./wasm-kernels.js";
@@ -38,6 +39,21 @@ export interface WasmModelOptions {
   blocks: number;
   blockSize: number;
   maxSequenceTokens: number;
+  groups: readonly LayerGroup[];
+}
+
+/** Where a group keeps the tokens that are computed together: slots, and index of their tables' first entries. */
+export interface TokenPlaces {
+  readonly slots: ArrayLike<number>;
+  readonly tableStart: ArrayLike<number>;
+}
+
+/** Addresses of what is known of a group in a step: its tables, and by token the slot and the table. */
+interface GroupInputs {
+  readonly slots: number;
+  readonly tableOf: number;
+  tables: number;
+  tableWords: number;
 }
 
 export class WasmModel {
@@ -46,6 +62,7 @@ export class WasmModel {
   readonly blockSize: number;
   readonly blockBytes: number;
   readonly maxSequenceTokens: number;
+  readonly layout: GroupLayout;
   readonly #memory: WebAssembly.Memory;
   readonly #kernels: KernelExports;
   readonly #layers: Layer[] = [];
@@ -62,8 +79,8 @@ export class WasmModel {
   // Activations and inputs of up to MAX_TOKENS tokens.
   #ids!: number;
   #positions!: number;
-  #slots!: number;
-  #tableOf!: number;
+  /** Of group 0, 1, ... */
+  #inputs: GroupInputs[] = [];
   #x!: number;
   #normed!: number;
   #q!: number;
@@ -74,8 +91,6 @@ export class WasmModel {
   #up!: number;
   #scores!: number;
   #logits!: number;
-  #tables = 0;
-  #tableWords = 0;
   /** Hidden states of a step that is computed layer by layer. */
   #states = { pointer: 0, bytes: 0 };
 
@@ -89,7 +104,8 @@ export class WasmModel {
     this.blocks = options.blocks;
     this.blockSize = options.blockSize;
     this.maxSequenceTokens = options.maxSequenceTokens;
-    this.blockBytes = kvElementsPerToken(config) * options.blockSize * 4;
+    this.layout = layOutGroups(config, options.blockSize, options.groups);
+    this.blockBytes = this.layout.pageElements * 4;
     this.#memory = memory;
     this.#kernels = kernels;
   }
@@ -110,7 +126,7 @@ export class WasmModel {
     await model.#loadWeights(source, tensors);
     model.#makeRopeTables();
     const kv = model.#take(model.blockBytes * options.blocks, "KV pool");
-    model.pool = new WasmPool(memory, kv, config, options.blockSize);
+    model.pool = new WasmPool(memory, kv, config, options.blockSize, model.layout);
     model.#makeScratch();
     const take = (bytes: number, what: string): number => model.#take(bytes, what);
     model.lanes = new WasmLanes(memory, model.#kernels, take, config, options, model.#scores);
@@ -208,8 +224,12 @@ export class WasmModel {
     const perToken = (width: number): number => this.#take(MAX_TOKENS * width * 4, "activations");
     this.#ids = perToken(1);
     this.#positions = perToken(1);
-    this.#slots = perToken(1);
-    this.#tableOf = perToken(1);
+    this.#inputs = [0, ...this.layout.groups].map(() => ({
+      slots: perToken(1),
+      tableOf: perToken(1),
+      tables: 0,
+      tableWords: 0,
+    }));
     this.#x = perToken(hidden);
     this.#normed = perToken(Math.max(hidden, heads * headDim));
     this.#q = perToken(heads * headDim);
@@ -222,28 +242,29 @@ export class WasmModel {
     this.#logits = this.#take(vocab * 4, "activations");
   }
 
-  /** Copies the block tables of a step in; `computeTokens` names rows of it by index. */
-  setTables(tables: Uint32Array): void {
-    if (tables.length > this.#tableWords) {
-      this.#tableWords = tables.length;
-      this.#tables = this.#take(tables.length * 4, "block tables");
+  /** Copies the block tables of a step in, group by group; `computeTokens` names rows of them by index. */
+  setTables(tables: readonly Uint32Array[]): void {
+    for (const [group, words] of tables.entries()) {
+      const inputs = this.#inputs[group];
+      if (words.length > inputs.tableWords) {
+        inputs.tableWords = words.length;
+        inputs.tables = this.#take(words.length * 4, "block tables");
+      }
+      new Uint32Array(this.#memory.buffer, inputs.tables, words.length).set(words);
     }
-    new Uint32Array(this.#memory.buffer, this.#tables, tables.length).set(tables);
   }
 
   /**
-   * Computes up to MAX_TOKENS tokens through all layers, writing their K and V. `tableStart`: index of each
-   * token's first block id in the tables. `parts`: tokens of special rows, in order. Hidden states stay for
-   * `logits`.
+   * Computes up to MAX_TOKENS tokens through all layers, writing their K and V. `places`: of group 0, 1, ... `parts`:
+   * tokens of special rows, in order. Hidden states stay for `logits`.
    */
   computeTokens(
     ids: ArrayLike<number>,
     positions: ArrayLike<number>,
-    slots: ArrayLike<number>,
-    tableStart: ArrayLike<number>,
+    places: readonly TokenPlaces[],
     parts: readonly LanePart[] = [],
   ): void {
-    const n = this.#enter(ids, positions, slots, tableStart);
+    const n = this.#enter(ids, positions, places);
     this.#embed(n, this.#x);
     this.#layers.forEach((layer, i) => this.#computeLayer(layer, i, n, parts, this.#x));
   }
@@ -263,32 +284,29 @@ export class WasmModel {
     first: number,
     ids: ArrayLike<number>,
     positions: ArrayLike<number>,
-    slots: ArrayLike<number>,
-    tableStart: ArrayLike<number>,
+    places: readonly TokenPlaces[],
     parts: readonly LanePart[],
   ): void {
-    const n = this.#enter(ids, positions, slots, tableStart);
+    const n = this.#enter(ids, positions, places);
     const x = this.#states.pointer + first * this.config.hidden * 4;
     if (index === 0) this.#embed(n, x);
     this.#computeLayer(this.#layers[index], index, n, parts, x);
   }
 
   /** Copies what is computed together in; returns how many tokens. */
-  #enter(
-    ids: ArrayLike<number>,
-    positions: ArrayLike<number>,
-    slots: ArrayLike<number>,
-    tableStart: ArrayLike<number>,
-  ): number {
+  #enter(ids: ArrayLike<number>, positions: ArrayLike<number>, places: readonly TokenPlaces[]): number {
     const n = ids.length;
     const { buffer } = this.#memory;
     const put = (pointer: number, values: ArrayLike<number>): void =>
       new Uint32Array(buffer, pointer, n).set(values);
     put(this.#ids, ids);
     put(this.#positions, positions);
-    put(this.#slots, slots);
-    const tableOf = new Uint32Array(buffer, this.#tableOf, n);
-    for (let i = 0; i < n; i++) tableOf[i] = this.#tables + tableStart[i] * 4;
+    for (const [group, { slots, tableStart }] of places.entries()) {
+      const inputs = this.#inputs[group];
+      put(inputs.slots, slots);
+      const tableOf = new Uint32Array(buffer, inputs.tableOf, n);
+      for (let i = 0; i < n; i++) tableOf[i] = inputs.tables + tableStart[i] * 4;
+    }
     return n;
   }
 
@@ -298,9 +316,11 @@ export class WasmModel {
   }
 
   #computeLayer(layer: Layer, index: number, n: number, parts: readonly LanePart[], x: number): void {
-    const { hidden, heads, kvHeads, headDim, intermediate, rmsEps, slidingWindow } = this.config;
+    const { hidden, heads, kvHeads, headDim, intermediate, rmsEps } = this.config;
     const kernels = this.#kernels;
-    const shift = Math.log2(this.blockSize);
+    const { group, window, blockSize } = this.layout.layers[index];
+    const { slots, tableOf, tables } = this.#inputs[group];
+    const shift = Math.log2(blockSize);
     const interleaved = this.config.ropeLayout === "interleaved" ? 1 : 0;
     const layerBase = this.pool.layerBase(index);
     const project = (
@@ -318,7 +338,7 @@ export class WasmModel {
     project(this.#normed, layer.v, layer.biases.v, kvHeads * headDim, hidden, this.#v);
     kernels.rope(this.#q, this.#positions, n, heads, headDim, this.#cos, this.#sin, interleaved);
     kernels.rope(this.#k, this.#positions, n, kvHeads, headDim, this.#cos, this.#sin, interleaved);
-    const place: LayerPlace = { index, layerBase, tables: this.#tables };
+    const place: LayerPlace = { index, layerBase, tables };
     const each = (width: number, part: LanePart, pointer: number): number => pointer + part.first * width * 4;
     const [queryWidth, keyWidth] = [heads * headDim, kvHeads * headDim];
     // K and V of all tokens before any attends: nothing reads another row's, but a row's own tokens see each other.
@@ -326,7 +346,7 @@ export class WasmModel {
       kernels.writeKv(
         this.#k + first * keyWidth * 4,
         this.#v + first * keyWidth * 4,
-        this.#slots + first * 4,
+        slots + first * 4,
         count,
         kvHeads,
         headDim,
@@ -341,7 +361,7 @@ export class WasmModel {
       kernels.attention(
         this.#q + first * queryWidth * 4,
         this.#positions + first * 4,
-        this.#tableOf + first * 4,
+        tableOf + first * 4,
         count,
         heads,
         kvHeads,
@@ -349,7 +369,7 @@ export class WasmModel {
         shift,
         layerBase,
         this.blockBytes,
-        slidingWindow,
+        window,
         this.#scores,
         this.#attended + first * queryWidth * 4,
       ),

@@ -1,6 +1,10 @@
-/** WasmPool: copies, moves and merges within kv[block][layer][K, V][kvHead][blockSize][headDim], f32. */
+/**
+ * WasmPool: copies, moves and merges within kv[block][layer][K, V][kvHead][blockSize][headDim], f32. With layer groups a
+ * page holds the layers of one group (layer-groups.ts); moves and merges are for models without.
+ */
 import { MOVE_WORDS } from "../../bindings/statistics.js";
-import { kvElementsPerToken, type ModelConfig } from "./model-config.js";
+import type { GroupLayout } from "./layer-groups.js";
+import type { ModelConfig } from "./model-config.js";
 import type { Merge } from "./moves.js";
 
 export class WasmPool {
@@ -12,26 +16,40 @@ export class WasmPool {
   readonly #planeBytes: number;
   readonly #blockBytes: number;
 
+  readonly #layout: GroupLayout;
+
   /** @param kv address of block 0 */
-  constructor(memory: WebAssembly.Memory, kv: number, config: ModelConfig, blockSize: number) {
+  constructor(
+    memory: WebAssembly.Memory,
+    kv: number,
+    config: ModelConfig,
+    blockSize: number,
+    layout: GroupLayout,
+  ) {
+    this.#layout = layout;
     this.#memory = memory;
     this.#kv = kv;
     this.#kvHeads = config.kvHeads;
     this.#headDim = config.headDim;
     this.#headBytes = config.headDim * 4;
     this.#planeBytes = this.#headBytes * blockSize;
-    this.#blockBytes = kvElementsPerToken(config) * blockSize * 4;
+    this.#blockBytes = layout.pageElements * 4;
   }
 
   /** Address of a layer's K in block 0. */
   layerBase(layer: number): number {
-    return this.#slot(layer, 0, 0, 0, 0);
+    const { index, blockSize } = this.#layout.layers[layer];
+    return this.#kv + index * 2 * this.#kvHeads * blockSize * this.#headBytes;
   }
 
-  /** Copies the first tokens of a block to another one, in every layer and head. */
-  copyBlock(source: number, target: number, tokens: number): void {
+  /** Copies the first tokens of a block of a group to another one, in every layer and head. */
+  copyBlock(source: number, target: number, tokens: number, group = 0): void {
     const bytes = new Uint8Array(this.#memory.buffer);
-    for (let plane = 0; plane < this.#blockBytes; plane += this.#planeBytes) {
+    const layers = this.#layout.layers.filter((layer) => layer.group === group);
+    if (layers.length === 0) return;
+    const planeBytes = this.#headBytes * layers[0].blockSize;
+    const end = layers.length * 2 * this.#kvHeads * planeBytes;
+    for (let plane = 0; plane < end; plane += planeBytes) {
       const from = this.#kv + source * this.#blockBytes + plane;
       bytes.copyWithin(this.#kv + target * this.#blockBytes + plane, from, from + tokens * this.#headBytes);
     }
