@@ -9,6 +9,10 @@ import { Index, isNode, isOptimistic, keyPtr, node, Stripe, valuePtr } from "./l
 import { Operation, OPERATION_BYTES, OperationRecord } from "./operation";
 import { hintedLeaf, hintedSlot, Hints, hintsOf, PROBES } from "./probe";
 
+/** Entries of one scan that are asked for: more would push out what the group needs first. */
+// @ts-ignore: decorator
+@inline const AHEAD: u64 = 256;
+
 /** Where a lane's scan goes on, in the worker's stripe: u32 leaf and u32 entries left, 8 B a lane. */
 type Lanes = usize;
 
@@ -94,11 +98,11 @@ export function askScans(index: Index, own: Stripe, hints: Hints, records: usize
     const leaf = hintedLeaf(hints, lane);
     const slot = hintedSlot(hints, lane);
     const count = countOf(index, leaf);
-    // More than a u32 of entries is refused for want of room before it is read.
-    const end = <u32>min<u64>(count, <u64>slot + record.value);
+    const wanted = <u32>min<u64>(record.value, AHEAD);
+    const end = min(count, slot + wanted);
     sum += askRun(index, leaf, slot, end);
     const read = end > slot ? end - slot : 0;
-    setLane(lanes, lane, nextOf(index, leaf), <u32>record.value - read);
+    setLane(lanes, lane, nextOf(index, leaf), wanted - read);
     scans += 1;
   }
   while (scans != 0) {

@@ -2,13 +2,14 @@
  * Removing a key: from its highest level down, the node to the left held as well, so that the lock order is
  * everybody's. (The paper's code locks right before left here.)
  */
-import { lockExclusive, releaseExclusive } from "../memory/locks";
+import { releaseExclusive } from "../memory/locks";
 import { Status } from "../memory/status";
 import { workerId } from "../memory/workers";
 import { leaveUnchanged, removeSlot } from "./edit";
 import { childAt, Index, isShared, KEY_MAX, KEY_MIN, keyAt, node, stripe } from "./layout";
 import { leftOfPlace, lockPlace } from "./place";
 import { heightOf, rank } from "./rank";
+import { lockNode } from "./reading";
 
 /** Removes a key. Returns 1, or 0 when it is not there. */
 export function indexDelete(ptr: usize, key: u64): Status {
@@ -27,13 +28,13 @@ export function indexDelete(ptr: usize, key: u64): Status {
     if (level > 0) {
       // The key's node below lies to the right of where the key before it leads.
       below = slot > 0 ? childAt(index, at, slot - 1) : childAt(index, left, <u32>node(left).count - 1);
-      if (isShared(index)) lockExclusive(below);
+      if (isShared(index)) lockNode(index, below);
     }
     removeSlot(index, left, at, slot, level);
     if (level == 0) break;
     left = neighbourBefore(index, below, key);
     at = node(left).next;
-    if (isShared(index)) lockExclusive(at);
+    if (isShared(index)) lockNode(index, at);
     slot = 0;
   }
   stripe(index, workerId()).entries -= 1;
@@ -45,7 +46,7 @@ function neighbourBefore(index: Index, at: u32, key: u64): u32 {
   while (node(at).nextHeader != key) {
     const next = node(at).next;
     if (isShared(index)) {
-      lockExclusive(next);
+      lockNode(index, next);
       releaseExclusive(at);
     }
     at = next;

@@ -5,10 +5,11 @@
  * An edit locks further nodes only to the right of these and unlocks them again; a node that is absorbed or
  * empty is given back. The edit ends with one of the `leave` functions.
  */
-import { lockExclusive, releaseExclusive, unlockExclusive } from "../memory/locks";
+import { releaseExclusive, unlockExclusive } from "../memory/locks";
 import { capacityOf, childPtr, Index, isShared, keyAt, keyPtr, node, storeValue, valuePtr } from "./layout";
 import { giveNode, takeNode } from "./nodes";
 import { heightOf, rank } from "./rank";
+import { lockNode } from "./reading";
 
 /** Moves the slots from `slot` on one to the right and writes key and payload there. */
 export function insertAt(index: Index, at: u32, slot: u32, level: u32, key: u64, payload: u64): void {
@@ -65,7 +66,7 @@ export function absorbNext(index: Index, at: u32, level: u32, held: bool): bool 
   const right = node(at).next;
   if (right == 0 || heightOf(index, node(at).nextHeader) > level) return false;
   const lock = isShared(index) && !held;
-  if (lock) lockExclusive(right);
+  if (lock) lockNode(index, right);
   const count = <u32>node(at).count;
   const more = <u32>node(right).count;
   if (count + more > capacityOf(index, level)) {

@@ -84,6 +84,9 @@ export class Stripe {
   /** Where a shared index hands a value out. */
   result: u64;
   result2: u64;
+  /** Mode.Locked: the inner nodes that the worker reads, 0: none (reading.ts). */
+  reading: u32;
+  reading2: u32;
   /** Sum of what has been asked for ahead (ahead.ts); nobody reads it. */
   asked: u64;
   /** Leaves and slots found ahead for a group of keys (probe.ts), 48 B, and where their scans go on (ahead.ts), 64 B. */

@@ -5,19 +5,11 @@
  * Source of the protocol: "Bridging Cache-Friendliness and Concurrency" (arXiv 2507.21492); optimistic descent
  * and upgrade are ours.
  */
-import {
-  lockExclusive,
-  lockShared,
-  NO_VERSION,
-  readVersion,
-  releaseExclusive,
-  tryUpgrade,
-  unchanged,
-  unlockShared,
-} from "../memory/locks";
+import { NO_VERSION, readVersion, releaseExclusive, tryUpgrade, unchanged } from "../memory/locks";
 import { workerId } from "../memory/workers";
 import { capacityOf, childAt, head, Index, isNode, isOptimistic, isShared, node, stripe } from "./layout";
 import { rank, rankAmong } from "./rank";
+import { enterShared, leaveShared, lockNode } from "./reading";
 
 /** Optimistic attempts before an operation takes locks all the way. */
 // @ts-ignore: decorator
@@ -82,15 +74,15 @@ export function lockPlace(index: Index, key: u64, level: u32): u32 {
 function lockedPlace(index: Index, key: u64, level: u32): u32 {
   let above = index.levels - 1;
   let at = head(index, above);
-  if (above == level) lockExclusive(at);
-  else lockShared(at);
+  if (above == level) lockNode(index, at);
+  else enterShared(index, at);
   while (above > level) {
-    at = sharedRight(at, key);
+    at = sharedRight(index, at, key);
     const child = childAt(index, at, rank(at, key));
     above -= 1;
-    if (above == level) lockExclusive(child);
-    else lockShared(child);
-    unlockShared(at);
+    if (above == level) lockNode(index, child);
+    else enterShared(index, child);
+    leaveShared(index, at);
     at = child;
   }
   return walkRight(index, 0, at, key);
@@ -99,11 +91,11 @@ function lockedPlace(index: Index, key: u64, level: u32): u32 {
 /** Moves right hand over hand while the neighbour starts at or before `key`. */
 // @ts-ignore: decorator
 @inline
-function sharedRight(at: u32, key: u64): u32 {
+function sharedRight(index: Index, at: u32, key: u64): u32 {
   while (node(at).nextHeader <= key) {
     const next = node(at).next;
-    lockShared(next);
-    unlockShared(at);
+    enterShared(index, next);
+    leaveShared(index, at);
     at = next;
   }
   return at;
@@ -117,7 +109,7 @@ export function walkRight(index: Index, left: u32, at: u32, key: u64): u32 {
   while (node(at).nextHeader <= key) {
     const next = node(at).next;
     if (isShared(index)) {
-      lockExclusive(next);
+      lockNode(index, next);
       if (left != 0) releaseExclusive(left);
     }
     left = at;
@@ -130,15 +122,15 @@ export function walkRight(index: Index, left: u32, at: u32, key: u64): u32 {
 /** Leaf whose range holds `key`, locked shared. */
 export function lockLeafShared(index: Index, key: u64): u32 {
   let at = head(index, index.levels - 1);
-  lockShared(at);
+  enterShared(index, at);
   for (let level = index.levels - 1; level > 0; level--) {
-    at = sharedRight(at, key);
+    at = sharedRight(index, at, key);
     const child = childAt(index, at, rank(at, key));
-    lockShared(child);
-    unlockShared(at);
+    enterShared(index, child);
+    leaveShared(index, at);
     at = child;
   }
-  return sharedRight(at, key);
+  return sharedRight(index, at, key);
 }
 
 /**

@@ -2,7 +2,7 @@
  * Entering a key: one pass from the top down, as the key's height is known before (paper, section on top-down
  * insertion).
  */
-import { lockExclusive, unlockExclusive, releaseExclusive } from "../memory/locks";
+import { unlockExclusive, releaseExclusive } from "../memory/locks";
 import { INVALID_ARGUMENT, OUT_OF_MEMORY, Status } from "../memory/status";
 import { workerId } from "../memory/workers";
 import { insertAt, insertIntoFull, leaveGrown, leaveSmaller, leaveUnchanged, splitAtPromoted } from "./edit";
@@ -22,6 +22,7 @@ import {
 import { reserveNodes, takeNode } from "./nodes";
 import { leftOfPlace, lockPlace, walkRight } from "./place";
 import { heightOf, rank } from "./rank";
+import { lockNode } from "./reading";
 
 /**
  * Enters or overwrites. Returns 1 inserted, 0 overwritten, INVALID_ARGUMENT for a sentinel key,
@@ -65,7 +66,7 @@ export function descendToEntry(index: Index, left: u32, at: u32, slot: u32, heig
   for (let level = height; level > 0; level--) {
     const child = childAt(index, at, slot);
     if (isShared(index)) {
-      lockExclusive(child);
+      lockNode(index, child);
       releaseExclusive(at);
     }
     at = child;
@@ -94,7 +95,7 @@ function insertTower(
   if (full) insertIntoFull(index, at, height, key, payload);
   else insertAt(index, at, slot + 1, height, key, payload);
   for (let level = height; level > 0;) {
-    if (isShared(index)) lockExclusive(child);
+    if (isShared(index)) lockNode(index, child);
     leaveSmaller(index, left, at, level);
     level -= 1;
     at = walkRight(index, 0, child, key);

@@ -1,7 +1,15 @@
 /** What is checked about the shared index under all schedules, and which missing guard each check notices. */
 import type { MutantName } from "../support/threads-builds.js";
-import { batchPlans, fullLeaf, type Plan, randomPlans, splitRun, takeAndGivePlans } from "./index-plans.js";
-import { keysOfHeights, LEAF_CAPACITY, type Mode, type Step } from "./index-scenario.js";
+import {
+  batchPlans,
+  changesAbove,
+  fullLeaf,
+  type Plan,
+  randomPlans,
+  splitRun,
+  takeAndGivePlans,
+} from "./index-plans.js";
+import { keysOfHeights, layoutOf, LEAF_CAPACITY, type Mode, type Step } from "./index-scenario.js";
 
 export interface Check {
   /** Default: both. */
@@ -310,6 +318,15 @@ export const CHECKS: Readonly<Record<string, Check>> = {
     },
     preemptions: 2,
     mutants: ["leaving a lock forgets readers that came in"],
+  },
+  "changes of inner nodes against readers": {
+    modes: ["locked"],
+    plans: () => {
+      const highest = layoutOf().levels - 1;
+      return [highest, highest - 1].flatMap((height) => changesAbove(height));
+    },
+    preemptions: 2,
+    mutants: ["a writer of an inner node does not wait for its readers"],
   },
   "anything against anything": {
     preemptions: 2,

@@ -22,6 +22,25 @@ export function splitRun(): { keys: number[]; second: number[] } {
   return { keys, second: keys.slice(4, LEAF_CAPACITY + 1) };
 }
 
+/** A key of this height comes and goes while others look for keys behind it. */
+export function changesAbove(height: number): Plan[] {
+  const [before, key, ...behind] = keysOfHeights([1, height, 0, 1, 0]);
+  return [behind[0], behind[2]].flatMap((wanted): Plan[] => [
+    { keys: [before, key, ...behind], threads: [[["delete", key]], [["get", wanted]]] },
+    { keys: [before, ...behind], threads: [[["put", key, 1]], [["get", wanted]]] },
+    {
+      keys: [before, key, ...behind],
+      threads: [
+        [
+          ["delete", key],
+          ["put", key, 5],
+        ],
+        [["get", wanted]],
+      ],
+    },
+  ]);
+}
+
 type RandomKind = "put" | "get" | "delete" | "add" | "scan";
 
 /** Random plans around a few neighbouring keys. */

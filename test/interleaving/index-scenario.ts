@@ -44,6 +44,10 @@ export interface IndexScenario {
 const SEED = 5n;
 /** Where the index lies is known once it has been created, the same in every build. */
 const NODE_BYTES = 128;
+/** The workers' stripes, and where one names the inner nodes that its worker reads (assembly/index/layout.ts). */
+const STRIPES_AT = 128;
+const STRIPE_BYTES = 192;
+const READING_AT = 32;
 const DIGIT_BITS = 2;
 export const LEAF_CAPACITY = 6;
 const SCAN_LIMIT = 64;
@@ -112,7 +116,7 @@ export function heightOf(key: number, { seed, levels } = layoutOf()): number {
 }
 
 /** The layout is the arena's seed and the shape alone: compute it as the core does (memory/rng.ts). */
-function layoutOf(): Layout {
+export function layoutOf(): Layout {
   if (!known) throw new Error("useLayout first");
   return known;
 }
@@ -190,6 +194,12 @@ function told(
   return { history, scans };
 }
 
+/** Whether a word of the index is one in which one of the workers names an inner node that it reads. */
+function isName(offset: number, threads: number): boolean {
+  const within = offset - STRIPES_AT - READING_AT;
+  return within >= 0 && within % STRIPE_BYTES < 8 && within / STRIPE_BYTES < threads + 1;
+}
+
 /** A scenario whose every outcome must be valid and linearizable, scans complete and in order. */
 export function indexScenario({ mode, keys, gone = [], threads, nodes = NODES }: IndexScenario): Scenario {
   const layout = layoutOf();
@@ -208,12 +218,16 @@ export function indexScenario({ mode, keys, gone = [], threads, nodes = NODES }:
       });
     },
     enter: (exports) => void exports.coreAttach(1),
-    // The nodes, and the free list's words in the header.
+    // The nodes, the free list's words in the header, and who reads which inner node.
     isShared: (address) =>
       (address >= nodesAt && address < nodesAt + nodes * NODE_BYTES) ||
-      (address >= index + 64 && address < index + 80),
+      (address >= index + 64 && address < index + 80) ||
+      isName(address - index, threads.length),
     // Who comes back to the same node finds the same lock word; only one that is held is waited for.
-    mayWait: (address, value) => (address - nodesAt) % NODE_BYTES === 0 && (value & LOCKED) !== 0n,
+    mayWait: (address, value) =>
+      isName(address - index, threads.length)
+        ? value !== 0n
+        : (address - nodesAt) % NODE_BYTES === 0 && (value & LOCKED) !== 0n,
     threads: threads.map((steps, i) => steps.map((step) => toCall(step, i, layout))),
     observe,
     check({ events, exports, memory }) {

@@ -18,8 +18,8 @@ export const MUTANTS = {
   },
   "a level is left before the next is locked": {
     file: "assembly/index/put.ts",
-    find: "    if (isShared(index)) lockExclusive(child);\n    leaveSmaller(index, left, at, level);\n",
-    replace: "    leaveSmaller(index, left, at, level);\n    if (isShared(index)) lockExclusive(child);\n",
+    find: "    if (isShared(index)) lockNode(index, child);\n    leaveSmaller(index, left, at, level);\n",
+    replace: "    leaveSmaller(index, left, at, level);\n    if (isShared(index)) lockNode(index, child);\n",
   },
   "a new node is published unlocked": {
     file: "assembly/index/nodes.ts",
@@ -28,19 +28,19 @@ export const MUTANTS = {
   },
   "a deletion locks right before left": {
     file: "assembly/index/delete.ts",
-    find: "      if (isShared(index)) lockExclusive(below);\n",
+    find: "      if (isShared(index)) lockNode(index, below);\n",
     replace:
       "      if (isShared(index)) {\n" +
       "        const first = node(below).next;\n" +
-      "        if (first != 0) lockExclusive(first);\n" +
-      "        lockExclusive(below);\n" +
+      "        if (first != 0) lockNode(index, first);\n" +
+      "        lockNode(index, below);\n" +
       "        if (first != 0) releaseExclusive(first);\n" +
       "      }\n",
   },
   "an overwrite lets go of the entry before it locks the leaf": {
     file: "assembly/index/put.ts",
-    find: "      lockExclusive(child);\n      releaseExclusive(at);\n",
-    replace: "      releaseExclusive(at);\n      lockExclusive(child);\n",
+    find: "      lockNode(index, child);\n      releaseExclusive(at);\n",
+    replace: "      releaseExclusive(at);\n      lockNode(index, child);\n",
   },
   "a merge does not lock the right neighbour": {
     file: "assembly/index/edit.ts",
@@ -49,8 +49,13 @@ export const MUTANTS = {
   },
   "a locking reader lets go before it has the next node": {
     file: "assembly/index/place.ts",
-    find: "    lockShared(next);\n    unlockShared(at);\n",
-    replace: "    unlockShared(at);\n    lockShared(next);\n",
+    find: "    enterShared(index, next);\n    leaveShared(index, at);\n",
+    replace: "    leaveShared(index, at);\n    enterShared(index, next);\n",
+  },
+  "a writer of an inner node does not wait for its readers": {
+    file: "assembly/index/reading.ts",
+    find: "  if (isNamed(index, at)) awaitReaders(index, at);\n",
+    replace: "",
   },
   "a reader does not validate the leaf": {
     file: "assembly/index/read.ts",
