@@ -34,6 +34,9 @@ export const STATUS_CODES = {
   [-27]: "LANES_SHARED",
   [-28]: "COMPACTION_PENDING",
   [-29]: "LOSSY_SEQUENCE",
+  [-30]: "QUOTA_EXCEEDED",
+  [-31]: "PIN_LIMIT",
+  [-32]: "OUT_OF_SCOPES",
 } as const;
 
 export type StatusCode = (typeof STATUS_CODES)[keyof typeof STATUS_CODES];

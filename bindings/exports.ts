@@ -165,6 +165,13 @@ export interface IsolationExports {
   kvChildrenBytes(blocks: number): number;
   kvChildrenCreate(kv: number, threshold: number): number;
   kvCopiedTokens(kv: number): number;
+  kvAccountsBytes(blocks: number, tenants: number): number;
+  kvAccountsCreate(kv: number, tenants: number): number;
+  kvTenants(kv: number): number;
+  kvSetQuota(kv: number, tenant: number, floor: number, watermark: number, ceiling: number): number;
+  kvAccount(kv: number, tenant: number): number;
+  kvTenantAvailable(kv: number, tenant: number): number;
+  kvOpenAs(kv: number, namespace: number, count: number, flags: number, tenant: number): number;
 }
 
 export interface GroupExports {

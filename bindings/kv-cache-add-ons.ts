@@ -2,13 +2,57 @@
 import { writeGroups } from "./cache-groups.js";
 import { createContentKeys } from "./content-keys.js";
 import type { Core } from "./core.js";
-import type { KvCacheShape } from "./kv-cache-options.js";
+import { invalidArgument, requireInteger } from "./errors.js";
+import type { CoreExports } from "./exports.js";
+import type { KvCacheShape, TenantQuota } from "./kv-cache-options.js";
 
 export interface AddOn {
   /** Bytes of its region. */
   readonly bytes: number;
   /** Makes it for the new cache at `kv`, behind all that has been made before; a status. */
   create(kv: number): number;
+}
+
+/** Number of a tenant's account; that of the common account comes behind all tenants'. */
+export function accountOf(tenant: number | "common", tenants: number): number {
+  return tenant === "common" ? tenants : requireInteger("tenant", tenant, 0, tenants - 1);
+}
+
+/** Fills in defaults; a quota that the cache cannot have throws INVALID_ARGUMENT. */
+export function quotaShape(quota: TenantQuota, blocks: number): Required<Omit<TenantQuota, "tenant">> {
+  const ceiling = requireInteger("ceiling", quota.ceiling ?? blocks, 0, blocks);
+  const watermark = requireInteger("watermark", quota.watermark ?? ceiling, 0, ceiling);
+  const floor = requireInteger("floor", quota.floor ?? 0, 0, watermark);
+  return { floor, watermark, ceiling };
+}
+
+function setQuotas(exports: CoreExports, kv: number, shape: KvCacheShape): number {
+  for (const quota of shape.quotas) {
+    const { floor, watermark, ceiling } = quotaShape(quota, shape.blocks);
+    const status = exports.kvSetQuota(kv, accountOf(quota.tenant, shape.tenants), floor, watermark, ceiling);
+    if (status < 0) return status;
+  }
+  return 0;
+}
+
+/** Checks quotas against each other. */
+export function requireQuotas(
+  quotas: readonly TenantQuota[],
+  tenants: number,
+  blocks: number,
+): readonly TenantQuota[] {
+  if (!Array.isArray(quotas)) throw invalidArgument("quotas", quotas, "an array");
+  let floors = 0;
+  const seen = new Set<number>();
+  for (const quota of quotas) {
+    const account = accountOf(quota?.tenant, tenants);
+    if (tenants === 0 || seen.has(account))
+      throw invalidArgument("quotas", quota.tenant, "each tenant once, below `tenants`");
+    seen.add(account);
+    floors += quotaShape(quota, blocks).floor;
+  }
+  if (floors > blocks) throw invalidArgument("quotas", floors, `floors of ${blocks} blocks together at most`);
+  return quotas;
 }
 
 /** The add-ons that options ask for, in the order in which they are to be made. */
@@ -40,5 +84,10 @@ export function addOnsOf(core: Core, shape: KvCacheShape): AddOn[] {
       create: (kv) => exports.kvGroupsCreate(kv, writeGroups(core, groups), groups.length),
     });
   }
+  if (shape.tenants > 0)
+    addOns.push({
+      bytes: exports.kvAccountsBytes(shape.blocks, shape.tenants),
+      create: (kv) => exports.kvAccountsCreate(kv, shape.tenants) || setQuotas(exports, kv, shape),
+    });
   return addOns;
 }

@@ -57,6 +57,45 @@ export interface KvCacheOptions {
   contentKeys?: ContentKeyOptions;
   /** Whether `events` can be read; needs `contentKeys`. Default: not. */
   events?: KvEventOptions | true;
+  /**
+   * Tenants with accounts of the blocks that they hold or have cached, 1 to 65,536; sequences and requests name one. 40
+   * bytes a block, 128 a tenant. A block is paid by the tenant that it was taken for, and by the common account once a
+   * sequence of another tenant holds it too. Default 0: no accounts, and no quotas.
+   */
+  tenants?: number;
+  /** Quotas to begin with; `setQuota` changes them. Default: nobody has any. */
+  quotas?: readonly TenantQuota[];
+}
+
+/**
+ * What a tenant may have of the pool, in blocks. With all quotas at their defaults the cache does what it does without
+ * accounts.
+ */
+export interface TenantQuota {
+  /** Its number, or "common": the blocks that several tenants use. */
+  tenant: number | "common";
+  /** Others never push a cached block of its out that leaves it with fewer. All floors together fit the pool. Default 0. */
+  floor?: number;
+  /** From so many blocks on it makes room among its own first, and goes first when others need room. Default: `ceiling`. */
+  watermark?: number;
+  /** It never takes more: its own cached blocks go, then reservations are refused (QUOTA_EXCEEDED). Default: all blocks. */
+  ceiling?: number;
+}
+
+/** A tenant's quota and what has become of it. */
+export interface TenantAccount {
+  readonly floor: number;
+  readonly watermark: number;
+  readonly ceiling: number;
+  /** Blocks that it holds or has cached. */
+  readonly used: number;
+  /** Those that no sequence holds. */
+  readonly evictable: number;
+  /** Its cached blocks that were forgotten for itself, and for others. */
+  readonly evictedOwn: number;
+  readonly evictedByOthers: number;
+  /** Reservations refused with QUOTA_EXCEEDED. */
+  readonly refused: number;
 }
 
 /** Options with everything filled in. */
@@ -77,6 +116,8 @@ export interface OpenOptions {
    * 2. Default 0.
    */
   namespace?: number;
+  /** Who pays for its blocks, below the cache's `tenants`. Default 0. */
+  tenant?: number;
   /** A private sequence neither reuses nor publishes blocks. Default false. */
   private?: boolean;
   /** A sequence whose lanes will drop tokens: it may reuse blocks, and publishes none. Default false. */

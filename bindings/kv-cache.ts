@@ -16,6 +16,7 @@ import { ContentKeys, contentKeyShape } from "./content-keys.js";
 import type { Core } from "./core.js";
 import { invalidArgument, QuartermasterError, requireInteger, statusError } from "./errors.js";
 import { KvEvents, kvEventShape, type KvReaderOptions } from "./kv-events.js";
+import { accountOf, quotaShape, requireQuotas } from "./kv-cache-add-ons.js";
 import { TRANSFER_WORDS } from "./plan.js";
 import { type PrefixProbe, probePrefix } from "./prefix-probe.js";
 import { requireTokenIds } from "./token-ids.js";
@@ -25,6 +26,8 @@ import {
   type KvCacheOptions,
   type KvCacheShape,
   type OpenOptions,
+  type TenantAccount,
+  type TenantQuota,
   type RetentionTerms,
   type KvCacheStats,
 } from "./kv-cache-options.js";
@@ -43,6 +46,8 @@ function requireTime(argument: string, us: number | undefined): number {
 const DEFAULT_PRIORITY = 35;
 const PRIVATE = 1;
 const LOSSY = 4;
+/** Words of an account that a host reads (docs/abi.md). */
+const ACCOUNT_WORDS = 15;
 const MAX_NAMESPACE = 2 ** 31 - 2;
 const MAX_BLOCKS_OF_A_SEQUENCE = 2 ** 24;
 
@@ -82,6 +87,8 @@ export class KvCache {
   readonly evictionOrder: BlockOrderKind;
   /** Its content keys, if it was made with `contentKeys`. */
   readonly content: ContentKeys | undefined;
+  /** Tenants with accounts, 0: none. */
+  readonly tenants: number;
 
   /** Made by `core.kvCache(...)`. */
   constructor(core: Core, pointer: number) {
@@ -98,6 +105,7 @@ export class KvCache {
       window,
       blockSize,
     }));
+    this.tenants = core.exports.kvTenants(pointer);
     this.evictionOrder = ORDER_KINDS[core.exports.kvOrderKind(pointer)];
     this.content = core.exports.kvContent(pointer) === 0 ? undefined : new ContentKeys(this);
   }
@@ -107,6 +115,7 @@ export class KvCache {
     if (typeof options !== "object" || options === null)
       throw invalidArgument("options", options, "an object");
     const blocks = requireInteger("blocks", options.blocks, 1, 2 ** 27);
+    const tenants = requireInteger("tenants", options.tenants ?? 0, 0, 2 ** 16);
     const shape = {
       blocks,
       blockSize: requireInteger("blockSize", options.blockSize ?? 16, 1, 256),
@@ -118,6 +127,8 @@ export class KvCache {
       evictionOrder: blockOrderShape(options.evictionOrder, blocks),
       partialReuse: requireInteger("partialReuse", options.partialReuse ?? 0, 0, options.blockSize ?? 16),
       groups: groupShapes(options.groups ?? [], options.blockSize ?? 16),
+      tenants,
+      quotas: requireQuotas(options.quotas ?? [], tenants, blocks),
       retainBlocks: requireInteger("retainBlocks", options.retainBlocks ?? blocks, 0, blocks),
       contentKeys: contentKeyShape(options.contentKeys),
       events: kvEventShape(options.events, options.contentKeys !== undefined),
@@ -125,6 +136,8 @@ export class KvCache {
     if ((shape.blockSize & (shape.blockSize - 1)) !== 0) {
       throw invalidArgument("blockSize", shape.blockSize, "a power of two from 1 to 256");
     }
+    if (tenants > 0 && shape.groups.length > 0)
+      throw invalidArgument("tenants", tenants, "0 for a cache with groups");
     if (shape.partialReuse > 0 && shape.groups.length > 0)
       throw invalidArgument("partialReuse", shape.partialReuse, "0 for a cache with groups");
     if (shape.partialReuse > 0 && !shape.prefixCache)
@@ -140,9 +153,37 @@ export class KvCache {
    */
   open(options: OpenOptions): SequenceId {
     const namespace = requireInteger("namespace", options.namespace ?? 0, 0, MAX_NAMESPACE);
+    const tenant = requireInteger("tenant", options.tenant ?? 0, 0, Math.max(this.tenants, 1) - 1);
     const count = this.writeInput("tokens", options.tokens);
     const flags = (options.private ? PRIVATE : 0) | (options.lossy ? LOSSY : 0);
-    return this.core.call(() => this.core.exports.kvOpen(this.pointer, namespace, count, flags), "open");
+    const { exports } = this.core;
+    return this.core.call(() => exports.kvOpenAs(this.pointer, namespace, count, flags, tenant), "open");
+  }
+
+  /**
+   * Changes what a tenant may have. What it has above a lower ceiling and does not hold is forgotten. Throws
+   * INVALID_ARGUMENT, also when the floors do not fit the pool together.
+   */
+  setQuota(quota: TenantQuota): void {
+    const account = this.#account(quota?.tenant);
+    const { floor, watermark, ceiling } = quotaShape(quota, this.blocks);
+    const { exports } = this.core;
+    this.core.call(() => exports.kvSetQuota(this.pointer, account, floor, watermark, ceiling), "setQuota");
+  }
+
+  /** What a tenant, or several in common, may have and has. Throws INVALID_ARGUMENT. */
+  account(tenant: number | "common"): TenantAccount {
+    const pointer = this.core.exports.kvAccount(this.pointer, this.#account(tenant)) >>> 0;
+    const words = new Uint32Array(this.core.memory.buffer, pointer, ACCOUNT_WORDS);
+    const wide = (word: number): number => words[word] + words[word + 1] * 2 ** 32;
+    const [floor, watermark, ceiling, used, evictable] = words;
+    const counts = { evictedOwn: wide(9), evictedByOthers: wide(11), refused: wide(13) };
+    return { floor, watermark, ceiling, used, evictable, ...counts };
+  }
+
+  /** Blocks that a tenant could take now, its ceiling apart: `available` less what others' floors keep. */
+  availableTo(tenant: number): number {
+    return this.core.exports.kvTenantAvailable(this.pointer, this.#account(tenant));
   }
 
   /** Tokens that `open` would find cached now. Changes nothing. */
@@ -164,7 +205,7 @@ export class KvCache {
   /**
    * Makes room for `count` tokens behind the sequence's length, all or nothing; returns how many blocks were
    * added. When the last block is shared and partly filled the sequence gets a copy of its own: see `copies`.
-   * Throws OUT_OF_BLOCKS, TOO_LONG, UNKNOWN_SEQUENCE, and LANES_SHARED for a lossy sequence whose next token would be
+   * Throws OUT_OF_BLOCKS, QUOTA_EXCEEDED, TOO_LONG, UNKNOWN_SEQUENCE, and LANES_SHARED for a lossy sequence whose next token would be
    * written to a shared block (`CoreLanes.unshare`).
    */
   reserve(sequence: SequenceId, count: number): number {
@@ -437,6 +478,12 @@ export class KvCache {
     const input = this.core.exports.kvInput(this.pointer) >>> 0;
     new Uint32Array(this.core.memory.buffer, input, count).set(tokens);
     return count;
+  }
+
+  #account(tenant: number | "common"): number {
+    if (this.tenants === 0)
+      throw new QuartermasterError("UNSUPPORTED", "accounts need a cache with `tenants`");
+    return accountOf(tenant, this.tenants);
   }
 
   #header(): Uint32Array {

@@ -109,6 +109,8 @@ export {
   type KvCacheOptions,
   type RetentionTerms,
   type KvCacheStats,
+  type TenantAccount,
+  type TenantQuota,
   type OpenOptions,
   type SequenceId,
 } from "./kv-cache-options.js";

@@ -131,12 +131,17 @@ export interface LaneStart {
 export interface Outcome {
   readonly request: RequestId;
   readonly kind: "finished" | "preempted" | "rejected" | "expired";
-  /** Why it was rejected: "QUEUE_TIMEOUT". */
+  /**
+   * Why it was rejected: "QUEUE_TIMEOUT"; "QUOTA_EXCEEDED" when its tenant's quota has no room for it though nothing else
+   * of the tenant runs; "OUT_OF_BLOCKS" when floors of others have none though nothing runs.
+   */
   readonly code: string | undefined;
   readonly generated: number;
   /** Prompt tokens found in the cache when it was first admitted. */
   readonly cachedTokens: number;
   readonly preemptions: number;
+  /** Cached blocks of its tenant's own that were forgotten to make room for it. */
+  readonly evictedOwn: number;
 }
 
 /** Result of a step for the sampling rows, in row order. */

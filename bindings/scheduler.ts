@@ -319,7 +319,10 @@ export class Scheduler {
     const words = new Int32Array(buffer, header[PlanHeader.outcomes], count * OUTCOME_WORDS);
     const outcomes: Outcome[] = [];
     for (let at = 0; at < words.length; at += OUTCOME_WORDS) {
-      const [request, kind, code, generated, cachedTokens, preemptions] = words.subarray(at, at + 6);
+      const [request, kind, code, generated, cachedTokens, preemptions, evictedOwn] = words.subarray(
+        at,
+        at + 7,
+      );
       outcomes.push({
         request,
         kind: OUTCOME_KINDS[kind] ?? "rejected",
@@ -327,6 +330,7 @@ export class Scheduler {
         generated,
         cachedTokens,
         preemptions,
+        evictedOwn,
       });
     }
     return outcomes;

@@ -25,12 +25,14 @@ import {
 } from "../orders/layout";
 import { MAX_PRIORITY, priorityAdvance, priorityGive, priorityNextUs } from "../orders/priority";
 import { setScore } from "../orders/ranked";
+import { accountMoved } from "../paging/accounts";
 import { kvCreate, kvSetOrder, kvShapeValid, kvShareProbe } from "../paging/cache";
 import {
   block,
   kvBytes,
   KvCache,
   MAX_NAMESPACE,
+  NONE,
   orderOf,
   OWNED,
   SLOT_MASK,
@@ -201,7 +203,9 @@ export function kvPrioritize(
 export function kvAdvance(cache: usize, nowUs: f64): Status {
   const kv = changetype<KvCache>(cache);
   if (!(nowUs >= 0 && nowUs < Infinity)) return INVALID_TIME;
-  if (kv.order != 0 && orderOf(kv).kind == OrderKind.Priority) priorityAdvance(orderOf(kv), nowUs);
+  if (kv.order == 0 || orderOf(kv).kind != OrderKind.Priority) return OK;
+  for (let id = priorityAdvance(orderOf(kv), nowUs); id != NONE; id = priorityAdvance(orderOf(kv), nowUs))
+    if (kv.accounts != 0) accountMoved(kv, id);
   return checked(kv, OK);
 }
 
@@ -247,7 +251,7 @@ export function kvScore(cache: usize, handle: u32, from: u32, count: u32, scores
 /** Opens a sequence on the cached part of `count` tokens in the input region. `flags`: 1 = never shared, 4 = lossy. */
 export function kvOpen(cache: usize, namespace: u32, count: u32, flags: u32): i32 {
   const kv = changetype<KvCache>(cache);
-  const handle = open(kv, namespace, kv.input, count, flags & ~OWNED);
+  const handle = open(kv, namespace, kv.input, count, flags & ~OWNED, 0);
   if (handle >= 0) countLookup(kv, handle, count);
   return checked(kv, handle);
 }

@@ -96,3 +96,12 @@ export type Status = i32;
 /** The sequence has dropped tokens, or may at any time: it cannot be shortened. */
 // @ts-ignore: decorator
 @inline export const LOSSY_SEQUENCE: Status = -29;
+/** More blocks than the tenant's ceiling allows, its own cached ones given up. */
+// @ts-ignore: decorator
+@inline export const QUOTA_EXCEEDED: Status = -30;
+/** More hard-pinned blocks than their share of the pool, or more pins than there is room for. */
+// @ts-ignore: decorator
+@inline export const PIN_LIMIT: Status = -31;
+/** More distinct scopes, adapters and items than the cache has room for. */
+// @ts-ignore: decorator
+@inline export const OUT_OF_SCOPES: Status = -32;

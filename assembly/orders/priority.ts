@@ -112,24 +112,24 @@ export function priorityGive(
   setLevel(order, id, r, priority + 1);
 }
 
-/** The host's clock has come to `nowUs`. */
-export function priorityAdvance(order: Order, nowUs: f64): void {
-  while (heapSize(order.deadlines) != 0) {
-    const id = heapTop(order.deadlines);
-    const t = term(order, id);
-    if (reinterpret<f64>(t.nextUs) > nowUs) return;
-    const r = record(order, id);
-    if (t.priorityUntilUs <= nowUs) {
-      t.priorityUntilUs = Infinity;
-      r.state = DEFAULT_PRIORITY;
-      if (r.major != 0) setLevel(order, id, r, DEFAULT_PRIORITY + 1);
-    }
-    if (t.liveUntilUs <= nowUs) {
-      t.liveUntilUs = Infinity;
-      setLevel(order, id, r, 0);
-    }
-    schedule(order, id, t);
+/** The host's clock has come to `nowUs`: changes one id and returns it, NONE when nothing is due any more. */
+export function priorityAdvance(order: Order, nowUs: f64): u32 {
+  if (heapSize(order.deadlines) == 0) return NONE;
+  const id = heapTop(order.deadlines);
+  const t = term(order, id);
+  if (reinterpret<f64>(t.nextUs) > nowUs) return NONE;
+  const r = record(order, id);
+  if (t.priorityUntilUs <= nowUs) {
+    t.priorityUntilUs = Infinity;
+    r.state = DEFAULT_PRIORITY;
+    if (r.major != 0) setLevel(order, id, r, DEFAULT_PRIORITY + 1);
   }
+  if (t.liveUntilUs <= nowUs) {
+    t.liveUntilUs = Infinity;
+    setLevel(order, id, r, 0);
+  }
+  schedule(order, id, t);
+  return id;
 }
 
 /** Earliest time at which something changes, or Infinity. */

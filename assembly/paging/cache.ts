@@ -44,6 +44,7 @@ export function kvCreate(
   kv.order = 0;
   kv.children = 0;
   kv.groups = 0;
+  kv.accounts = 0;
   kv.retained = blocks;
   poolCreate(kv);
   prefixCreate(kv, seed, keyBits);

@@ -18,7 +18,6 @@ import {
   INVALID_ARGUMENT,
   NOT_FOUND,
   OK,
-  OUT_OF_BLOCKS,
   Status,
   UNKNOWN_SEQUENCE,
 } from "../memory/status";
@@ -35,8 +34,9 @@ import {
   stagedSource,
   tableOf,
 } from "./layout";
-import { availableBlocks, hold, isShared, letGo } from "./pool";
+import { hold, isShared, letGo } from "./pool";
 import { grabBlock, trim } from "./prefix";
+import { roomFor } from "./quotas";
 import { isOpen, sequenceOf, unstage } from "./sequences";
 
 /** OK, or why no compaction of this sequence can be planned now. */
@@ -65,11 +65,12 @@ export function stage(kv: KvCache, handle: u32, held: u32, from: u32): Status {
   const heldBefore = blocksFor(kv, slotsOf(sequence));
   let fresh: u32 = 0;
   for (let i = from; i < held; i++) fresh += u32(isShared(kv, entry(table, stagedSource(kv, i))));
-  if (fresh > availableBlocks(kv)) return OUT_OF_BLOCKS;
+  const status = roomFor(kv, sequence.tenant, fresh);
+  if (status != OK) return status;
   for (let i: u32 = 0; i < held; i++) {
     const source = stagedSource(kv, i);
     const id = entry(table, source);
-    if (i >= from && isShared(kv, id)) setStaged(kv, i, grabBlock(kv), NONE);
+    if (i >= from && isShared(kv, id)) setStaged(kv, i, grabBlock(kv, sequence.tenant), NONE);
     else setStaged(kv, i, id, source);
   }
   let count = held;

@@ -121,6 +121,8 @@ export class KvCache {
   events: u32;
   /** Address of the groups (groups.ts), 0: none but the cache's own tables. */
   groups: u32;
+  /** Address of the tenants' accounts (accounts.ts), 0: none. */
+  accounts: u32;
 }
 
 
@@ -166,7 +168,8 @@ export class Sequence {
   reuse: u32;
   /** Slots below it are not written by the next tokens. */
   writeFrom: u32;
-  reserved: u32;
+  /** Who pays for the blocks that it takes. */
+  tenant: u32;
 }
 
 /** A sequence that keeps its blocks out of the prefix index. */

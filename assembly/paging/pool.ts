@@ -14,6 +14,7 @@
  * Every operation on the lists is O(1); a block reused from the middle of the evictable list is unlinked, not
  * searched for.
  */
+import { accountBare, accountHold, accountRest, discharge } from "./accounts";
 import { orderBare, orderHold, orderRest, orderVictim } from "../orders/order";
 import { Block, BlockId, block, KvCache, NONE, orderOf, ROOT } from "./layout";
 
@@ -90,6 +91,7 @@ function pushFree(kv: KvCache, id: BlockId, record: Block): void {
   else block(kv, head).prev = id;
   kv.freeHead = id;
   kv.freeCount += 1;
+  if (kv.accounts != 0) discharge(kv, id);
 }
 
 function pushEvictable(kv: KvCache, id: BlockId, record: Block): void {
@@ -129,12 +131,16 @@ export function release(kv: KvCache, id: BlockId): void {
   const refs = record.refs - 1;
   record.refs = refs;
   if (refs > 0) return;
-  if (!isCached(record)) pushFree(kv, id, record);
-  else if (kv.order == 0) pushEvictable(kv, id, record);
+  if (!isCached(record)) {
+    pushFree(kv, id, record);
+    return;
+  }
+  if (kv.order == 0) pushEvictable(kv, id, record);
   else {
     kv.evictableCount += 1;
     orderRest(orderOf(kv), id, record.children == 0);
   }
+  if (kv.accounts != 0) accountRest(kv, id, record.children == 0);
 }
 
 /** `reference` and `release` as calls, where nobody waits for them: they are long. */
@@ -155,6 +161,7 @@ function leaveEvictable(kv: KvCache, id: BlockId, record: Block): void {
     kv.evictableCount -= 1;
     orderHold(orderOf(kv), id);
   }
+  if (kv.accounts != 0) accountHold(kv, id);
 }
 
 /** The evictable block to forget next; there must be one. It has no cached children. */
@@ -178,5 +185,7 @@ export function evictableToFree(kv: KvCache, id: BlockId): void {
 export function loseChild(kv: KvCache, id: BlockId): void {
   const record = block(kv, id);
   record.children -= 1;
-  if (kv.order != 0 && record.children == 0 && record.refs == 0) orderBare(orderOf(kv), id);
+  if (record.children != 0 || record.refs != 0) return;
+  if (kv.order != 0) orderBare(orderOf(kv), id);
+  if (kv.accounts != 0) accountBare(kv, id);
 }

@@ -18,6 +18,7 @@ import { orderEnter, orderLeave } from "../orders/order";
 import { contentEnter } from "./content-keys";
 import { Block, BlockId, block, KvCache, MATCH_GROUP, NONE, orderOf, ROOT, tokensOf } from "./layout";
 import { leaveTwin, memberOf } from "./groups";
+import { accountHold, accountVictim, charge } from "./accounts";
 import { childrenEnter, childrenLeave } from "./children";
 import { eventRemoved, eventsCleared, eventStored } from "./events";
 import { evictableToFree, isCached, isFirst, loseChild, nextVictim, takeFree } from "./pool";
@@ -175,6 +176,7 @@ function forget(kv: KvCache, id: BlockId, record: Block, evicted: bool): void {
   if (kv.events != 0) eventRemoved(kv, id);
   if (kv.children != 0) childrenLeave(kv, id, record.parent);
   if (kv.order != 0) orderLeave(orderOf(kv), id, record.key, evicted);
+  if (kv.accounts != 0) accountHold(kv, id);
   const bucket = bucketPtr(kv, record.key);
   let link = bucket;
   while (load<u32>(link) != id)
@@ -187,9 +189,14 @@ function forget(kv: KvCache, id: BlockId, record: Block, evicted: bool): void {
   if (kv.probeIndex != 0) withdraw(kv, record, withKey(kv, load<u32>(bucket), record.key));
 }
 
-/** Forgets the next victim of the eviction order; its block is free then. */
-function evict(kv: KvCache): void {
-  const victim = nextVictim(kv);
+/** The block to forget next, whoever wants its room. */
+function anyVictim(kv: KvCache): BlockId {
+  const victim = kv.accounts == 0 ? NONE : accountVictim(kv, NONE);
+  return victim == NONE ? nextVictim(kv) : victim;
+}
+
+/** Forgets an unheld block without cached children, for room; it is free then. */
+export function evictBlock(kv: KvCache, victim: BlockId): void {
   forget(kv, victim, block(kv, victim), true);
   evictableToFree(kv, victim);
   kv.evictions += 1;
@@ -197,23 +204,25 @@ function evict(kv: KvCache): void {
 
 /** Forgets unheld blocks until no more are cached than are to be retained. */
 export function trim(kv: KvCache): void {
-  while (kv.evictableCount > kv.retained) evict(kv);
+  while (kv.evictableCount > kv.retained) evictBlock(kv, anyVictim(kv));
 }
 
 /**
- * Takes one block, referenced once: a free one, else the next victim of the eviction order. One must be
+ * Takes one block for a tenant, referenced once: a free one, else the next victim of the eviction order. One must be
  * available.
  */
 // @ts-ignore: decorator
 @inline
-export function takeBlock(kv: KvCache): BlockId {
-  if (kv.freeCount == 0) evict(kv);
-  return takeFree(kv);
+export function takeBlock(kv: KvCache, tenant: u32 = NONE): BlockId {
+  if (kv.freeCount == 0) evictBlock(kv, anyVictim(kv));
+  const id = takeFree(kv);
+  if (kv.accounts != 0) charge(kv, id, tenant);
+  return id;
 }
 
 /** `takeBlock` as a call. */
-export function grabBlock(kv: KvCache): BlockId {
-  return takeBlock(kv);
+export function grabBlock(kv: KvCache, tenant: u32 = NONE): BlockId {
+  return takeBlock(kv, tenant);
 }
 
 /** Forgets every cached block that no sequence holds; returns how many. */

@@ -50,6 +50,7 @@ import {
   tableOf,
   tokensOf,
 } from "./layout";
+import { accountsOf, share } from "./accounts";
 import { childrenFind, childrenOf } from "./children";
 import {
   fitting,
@@ -70,6 +71,7 @@ import { groupsOf } from "./groups";
 import { orderUse } from "../orders/order";
 import { availableBlocks, hold, isShared, letGo, reference, release } from "./pool";
 import { grabBlock, matchPrefix, publish, takeBlock, trim } from "./prefix";
+import { roomFor } from "./quotas";
 
 export function sequencesCreate(kv: KvCache): void {
   for (let slot: u32 = 0; slot < kv.maxSequences; slot++) {
@@ -99,7 +101,7 @@ export function isOpen(kv: KvCache, handle: u32): bool {
   return sequence.open != 0 && sequence.generation == handle >> SLOT_BITS;
 }
 
-function takeSequence(kv: KvCache, namespace: u32, flags: u32): u32 {
+function takeSequence(kv: KvCache, namespace: u32, flags: u32, tenant: u32): u32 {
   const slot = kv.freeSequence;
   const sequence = sequenceAt(kv, slot);
   kv.freeSequence = sequence.nextFree;
@@ -115,7 +117,23 @@ function takeSequence(kv: KvCache, namespace: u32, flags: u32): u32 {
   sequence.reuse = 0;
   sequence.writeFrom = 0;
   if (kv.groups != 0) groupsReset(kv, slot);
+  sequence.tenant = tenant;
   return (sequence.generation << SLOT_BITS) | slot;
+}
+
+/** Whether blocks can be charged to a tenant of this number; without accounts any number will do. */
+// @ts-ignore: decorator
+@inline
+export function isTenant(kv: KvCache, tenant: u32): bool {
+  return kv.accounts == 0 || tenant < accountsOf(kv).tenants;
+}
+
+/** A sequence of a tenant holds a block that it has found. */
+// @ts-ignore: decorator
+@inline
+function holdFor(kv: KvCache, id: BlockId, tenant: u32): void {
+  reference(kv, id);
+  if (kv.accounts != 0) share(kv, id, tenant);
 }
 
 /**
@@ -123,12 +141,19 @@ function takeSequence(kv: KvCache, namespace: u32, flags: u32): u32 {
  * is never taken from the cache: somebody has to compute it to get logits. With lists of children the prefix may end
  * inside a cached block, which `reserve` then replaces by a copy as any shared last block. Returns a handle.
  */
-export function open(kv: KvCache, namespace: u32, tokensPtr: usize, count: u32, flags: u32): i32 {
-  if (namespace > MAX_NAMESPACE) return INVALID_ARGUMENT;
+export function open(
+  kv: KvCache,
+  namespace: u32,
+  tokensPtr: usize,
+  count: u32,
+  flags: u32,
+  tenant: u32,
+): i32 {
+  if (namespace > MAX_NAMESPACE || !isTenant(kv, tenant)) return INVALID_ARGUMENT;
   if (kv.groups != 0 && (flags & LOSSY) != 0) return INVALID_ARGUMENT;
   if (count > kv.maxSequenceTokens) return TOO_LONG;
   if (kv.freeSequence == NONE) return OUT_OF_SEQUENCES;
-  const handle = takeSequence(kv, namespace, flags);
+  const handle = takeSequence(kv, namespace, flags, tenant);
   if (kv.prefixCache == 0 || (flags & PRIVATE) != 0 || count < 2) return handle;
 
   const sequence = sequenceOf(kv, handle);
@@ -138,7 +163,7 @@ export function open(kv: KvCache, namespace: u32, tokensPtr: usize, count: u32, 
     const length = (matched << kv.blockShift) & ~(groupsOf(kv).unit - 1);
     matched = fitting(kv, table, length, NONE) >> kv.blockShift;
   }
-  for (let i: u32 = 0; i < matched; i++) reference(kv, load<u32>(table + ((<usize>i) << 2)));
+  for (let i: u32 = 0; i < matched; i++) holdFor(kv, load<u32>(table + ((<usize>i) << 2)), tenant);
   sequence.length = matched << kv.blockShift;
   sequence.blockCount = matched;
   sequence.published = matched;
@@ -147,7 +172,7 @@ export function open(kv: KvCache, namespace: u32, tokensPtr: usize, count: u32, 
     const part = partBehind(kv, tokensPtr, count, sequence.length);
     if (part != 0) {
       store<u32>(table + ((<usize>matched) << 2), childrenOf(kv).found);
-      reference(kv, childrenOf(kv).found);
+      holdFor(kv, childrenOf(kv).found, tenant);
       sequence.length += part;
       sequence.blockCount += 1;
     }
@@ -180,6 +205,7 @@ export function countLookup(kv: KvCache, handle: u32, count: u32): void {
 export function uncountLookup(kv: KvCache, handle: u32, count: u32): void {
   kv.queriedTokens -= count;
   kv.hitTokens -= sequenceOf(kv, handle).length;
+  if (kv.children != 0) childrenOf(kv).copiedTokens -= sequenceOf(kv, handle).length & (kv.blockSize - 1);
 }
 
 /**
@@ -187,7 +213,7 @@ export function uncountLookup(kv: KvCache, handle: u32, count: u32): void {
  */
 // @ts-ignore: decorator
 @inline
-function tailIsShared(kv: KvCache, sequence: Sequence, table: usize): bool {
+export function tailIsShared(kv: KvCache, sequence: Sequence, table: usize): bool {
   if ((sequence.length & (kv.blockSize - 1)) == 0) return false;
   return isShared(kv, load<u32>(table + ((<usize>(sequence.length >> kv.blockShift)) << 2)));
 }
@@ -214,7 +240,7 @@ export function slotsAfter(sequence: Sequence, count: u32): u32 {
 function copyTail(kv: KvCache, handle: u32, sequence: Sequence, table: usize): void {
   const entry = table + ((<usize>(sequence.length >> kv.blockShift)) << 2);
   const source = load<u32>(entry);
-  const target = grabBlock(kv);
+  const target = grabBlock(kv, sequence.tenant);
   const filled = sequence.length & (kv.blockSize - 1);
   memory.copy(tokensOf(kv, target), tokensOf(kv, source), (<usize>filled) << 2);
   store<u32>(entry, target);
@@ -264,8 +290,9 @@ export function reserveBeside(kv: KvCache, handle: u32, count: u32, beside: u32)
   const shared = !lossy && count > 0 && tailIsShared(kv, sequence, table);
   let copies = u32(shared);
   if (kv.groups == 0) {
-    if (added + copies > availableBlocks(kv)) return OUT_OF_BLOCKS;
     if (shared && kv.copyCount == kv.maxSequences) return OUT_OF_SEQUENCES;
+    const status = roomFor(kv, sequence.tenant, added + copies);
+    if (status != OK) return status;
   } else {
     const slot = handle & SLOT_MASK;
     if (beside > 0) copies += groupsShared(kv, slot, sequence.length);
@@ -276,7 +303,7 @@ export function reserveBeside(kv: KvCache, handle: u32, count: u32, beside: u32)
   }
   if (shared) copyTail(kv, handle, sequence, table);
   for (let i: u32 = sequence.blockCount; i < needed; i++)
-    store<u32>(table + ((<usize>i) << 2), takeBlock(kv));
+    store<u32>(table + ((<usize>i) << 2), takeBlock(kv, sequence.tenant));
   sequence.blockCount += added;
   return <i32>added;
 }
@@ -293,7 +320,7 @@ function publishFull(kv: KvCache, sequence: Sequence, table: usize): void {
     const parent = i == 0 ? sequence.namespace | ROOT : load<u32>(entry - 4);
     const canonical = publish(kv, id, parent);
     if (canonical != id) {
-      hold(kv, canonical);
+      holdFor(kv, canonical, sequence.tenant);
       if (kv.order != 0) orderUse(orderOf(kv), canonical);
       store<u32>(entry, canonical);
       letGo(kv, id);
@@ -422,7 +449,7 @@ export function fork(kv: KvCache, handle: u32): i32 {
   if (kv.freeSequence == NONE) return OUT_OF_SEQUENCES;
   if (kv.stagedSequence == handle) return COMPACTION_PENDING;
   const parent = sequenceOf(kv, handle);
-  const twin = takeSequence(kv, parent.namespace, parent.flags);
+  const twin = takeSequence(kv, parent.namespace, parent.flags, parent.tenant);
   const sequence = sequenceOf(kv, twin);
   const from = tableOf(kv, handle & SLOT_MASK);
   const to = tableOf(kv, twin & SLOT_MASK);

@@ -19,6 +19,7 @@ import {
   tableOf,
   tokensOf,
 } from "./layout";
+import { accountsValid } from "./accounts";
 import { childrenValid } from "./children";
 import { eventsValid } from "./events";
 import { groupsShiftCounts, groupsValid } from "./group-tables";
@@ -34,6 +35,7 @@ export function kvValidate(kv: KvCache): Status {
   if (kv.children != 0 && !childrenValid(kv)) return CORRUPT;
   if (kv.events != 0 && !eventsValid(kv)) return CORRUPT;
   if (kv.groups != 0 && !groupsValid(kv)) return CORRUPT;
+  if (kv.accounts != 0 && !accountsValid(kv)) return CORRUPT;
   const counted = countsAgree(kv);
   return counted ? OK : CORRUPT;
 }

@@ -18,13 +18,7 @@
  *
  * Drafts stay until a commit enters a token of their request, it is preempted or it ends: an abandoned step keeps them.
  */
-import {
-  INVALID_ARGUMENT,
-  INVALID_TOKEN,
-  OUT_OF_BLOCKS,
-  STEP_IN_FLIGHT,
-  UNKNOWN_REQUEST,
-} from "../memory/status";
+import { INVALID_ARGUMENT, INVALID_TOKEN, STEP_IN_FLIGHT, UNKNOWN_REQUEST } from "../memory/status";
 import { groupsOf } from "../paging/groups";
 import { NONE, SLOT_MASK } from "../paging/layout";
 import { reserve, sequenceOf } from "../paging/sequences";
@@ -135,7 +129,7 @@ export function planDrafts(s: Scheduler, plan: StepPlan): void {
     const slot = word(plan.slotOf, row);
     if (slot == NONE) continue;
     let count = min(draftCount(s, slot), s.budgetLeft);
-    while (count > 0 && reserve(s.kv, request(s, slot).sequence, 1 + count) == OUT_OF_BLOCKS) count -= 1;
+    while (count > 0 && reserve(s.kv, request(s, slot).sequence, 1 + count) < 0) count -= 1;
     setWord(plan.newTokens, row, word(plan.newTokens, row) + count);
     s.budgetLeft -= count;
   }

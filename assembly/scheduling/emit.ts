@@ -17,6 +17,7 @@ export function recordOutcome(s: Scheduler, plan: StepPlan, slot: u32, kind: Out
   outcome.generated = r.generated;
   outcome.cachedTokens = r.cachedTokens;
   outcome.preemptions = r.preemptions;
+  outcome.evictedOwn = r.evictedOwn;
 }
 
 /** Physical slots of `count` tokens from `position` on. */

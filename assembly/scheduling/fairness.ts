@@ -12,18 +12,22 @@
  *
  * Choosing is O(tenants) an admission.
  */
+import { NONE } from "../paging/layout";
 import { Request, Scheduler, tenantOf } from "./layout";
 
 // @ts-ignore: decorator
 @inline export const TENANT_SHIFT: u64 = 52;
 
-/** The tenant to serve next; somebody must be waiting. */
-export function leastServed(s: Scheduler): u32 {
-  let least: u32 = 0;
+/**
+ * The tenant to serve next, NONE: nobody waits. `admissible`: of those whose quota has not refused a request in this step.
+ */
+export function leastServed(s: Scheduler, admissible: bool): u32 {
+  let least = NONE;
   let lowest: f64 = Infinity;
   for (let tenant: u32 = 0; tenant < s.tenantCount; tenant++) {
     const record = tenantOf(s, tenant);
     if (record.waiting == 0 || record.counter >= lowest) continue;
+    if (admissible && record.passedIn == s.stepId) continue;
     least = tenant;
     lowest = record.counter;
   }
@@ -34,7 +38,7 @@ export function leastServed(s: Scheduler): u32 {
 export function liftTenant(s: Scheduler, tenant: u32): void {
   const record = tenantOf(s, tenant);
   if (record.waiting != 0) return;
-  const floor = tenantOf(s, s.waitingCount == 0 ? s.lastTenant : leastServed(s)).counter;
+  const floor = tenantOf(s, s.waitingCount == 0 ? s.lastTenant : leastServed(s, false)).counter;
   if (record.counter < floor) record.counter = floor;
 }
 

@@ -170,6 +170,8 @@ export class Request {
   laneFlags: u32;
   /** Handle of a host's sequence that it goes on with, or 0. */
   adopted: u32;
+  /** Blocks of its tenant's own that were forgotten for it. */
+  evictedOwn: u32;
 }
 
 
@@ -179,7 +181,8 @@ export class Tenant {
   counter: f64;
   /** Requests of it that wait. */
   waiting: u32;
-  reserved: u32;
+  /** Step in which its quota has refused a request: the others of it wait too. */
+  passedIn: u32;
 }
 
 // @ts-ignore: decorator

@@ -16,8 +16,8 @@ import {
   UNKNOWN_REQUEST,
   UNKNOWN_SEQUENCE,
 } from "../memory/status";
-import { blocksFor, LOSSY, NONE, OWNED, PRIVATE, SLOT_MASK } from "../paging/layout";
-import { isOpen, open, sequenceOf, slotsAfter } from "../paging/sequences";
+import { blocksFor, LOSSY, NONE, OWNED, PRIVATE, SLOT_MASK, tableOf } from "../paging/layout";
+import { isOpen, open, sequenceOf, slotsAfter, tailIsShared } from "../paging/sequences";
 import { Request, request, Scheduler, State } from "./layout";
 import { isLive } from "./requests";
 
@@ -53,22 +53,25 @@ export function requestLanes(s: Scheduler, handle: u32, flags: u32, sequence: u3
 /** Opens or adopts the sequence of a request with `target` known tokens, which lie in the cache's input. */
 export function openFor(s: Scheduler, r: Request, target: u32): i32 {
   const kv = s.kv;
-  if (r.peakSlots == 0) return open(kv, r.namespace, kv.input, target, OWNED);
+  if (r.peakSlots == 0) return open(kv, r.namespace, kv.input, target, OWNED, r.tenant);
   if (r.adopted != 0) return <i32>r.adopted;
   // Room for the survivors beside the prompt may be more than there ever is.
   const share =
     (r.laneFlags & SHARE) != 0 && blocksFor(kv, target) + blocksFor(kv, r.peakSlots) <= kv.blockCount;
-  if (!share) return open(kv, r.namespace, kv.input, 0, OWNED | LOSSY | PRIVATE);
+  if (!share) return open(kv, r.namespace, kv.input, 0, OWNED | LOSSY | PRIVATE, r.tenant);
   // What is measured of the last queries needs them computed.
   const measured = max(r.lastChunk, 1);
-  return open(kv, r.namespace, kv.input, target >= measured ? target - measured + 1 : 0, OWNED);
+  return open(kv, r.namespace, kv.input, target >= measured ? target - measured + 1 : 0, OWNED, r.tenant);
 }
 
 /** Blocks that its sequence takes for the rest of its tokens. */
 export function neededFor(s: Scheduler, handle: u32, target: u32): u32 {
   const sequence = sequenceOf(s.kv, handle);
   const after = blocksFor(s.kv, slotsAfter(sequence, target - sequence.length));
-  return after > sequence.blockCount ? after - sequence.blockCount : 0;
+  // A prefix that ends inside a block ends in one that is shared: a copy takes its place.
+  const copy =
+    (sequence.flags & LOSSY) == 0 && tailIsShared(s.kv, sequence, tableOf(s.kv, handle & SLOT_MASK));
+  return u32(copy) + (after > sequence.blockCount ? after - sequence.blockCount : 0);
 }
 
 /** Blocks that a request with so many now may still ask for, if it drops tokens. */

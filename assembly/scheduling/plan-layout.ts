@@ -65,7 +65,7 @@ export class Outcome {
   generated: u32;
   cachedTokens: u32;
   preemptions: u32;
-  reserved0: u32;
+  evictedOwn: u32;
   reserved1: u32;
 }
 

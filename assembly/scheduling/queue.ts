@@ -16,7 +16,8 @@ import { indexPut } from "../index/put";
 import { indexFind } from "../index/read";
 import { indexSeek } from "../index/scan";
 import { leastServed, liftTenant, TENANT_SHIFT, tenantEnters, tenantLeaves } from "./fairness";
-import { knownTokens, Policy, Request, request, Scheduler, State } from "./layout";
+import { NONE } from "../paging/layout";
+import { knownTokens, Policy, Request, request, Scheduler, State, tenantOf } from "./layout";
 
 // @ts-ignore: decorator
 @inline const LAST_UNIT: f64 = 8796093022206; // 2^43 - 2
@@ -119,10 +120,17 @@ export function seekWaiting(s: Scheduler, key: u64): bool {
   );
 }
 
-/** Finds the request to admit next, as `seekWaiting` does. */
-// @ts-ignore: decorator
-@inline
-export function seekNext(s: Scheduler): bool {
+/** Finds the request to admit next, from this key on, as `seekWaiting` does; no tenant whose quota has refused one. */
+export function seekNext(s: Scheduler, key: u64): bool {
   if (s.waitingCount == 0) return false;
-  return seekWaiting(s, s.policy == Policy.Fair ? max(1, (<u64>leastServed(s)) << TENANT_SHIFT) : 1);
+  if (s.policy == Policy.Fair) {
+    const tenant = leastServed(s, true);
+    return tenant != NONE && seekWaiting(s, max(1, (<u64>tenant) << TENANT_SHIFT));
+  }
+  while (seekWaiting(s, key)) {
+    if (s.kv.accounts == 0) return true;
+    if (tenantOf(s, request(s, <u32>s.foundValue).tenant).passedIn != s.stepId) return true;
+    key = s.foundKey + 1;
+  }
+  return false;
 }

@@ -12,7 +12,8 @@ import { indexPut } from "../index/put";
 import { indexFind } from "../index/read";
 import { groupsPeak } from "../paging/groups";
 import { blocksFor, MAX_GENERATION, MAX_NAMESPACE, NONE, SLOT_BITS, SLOT_MASK } from "../paging/layout";
-import { close } from "../paging/sequences";
+import { mostBlocks } from "../paging/quotas";
+import { close, isTenant } from "../paging/sequences";
 import {
   DUPLICATE_ID,
   EMPTY_PROMPT,
@@ -23,6 +24,7 @@ import {
   OUT_OF_REQUESTS,
   OUT_OF_TOKENS,
   POOL_TOO_SMALL,
+  QUOTA_EXCEEDED,
   Status,
   TOO_LONG,
 } from "../memory/status";
@@ -100,6 +102,8 @@ function admissible(
   const tokens = <u32>total - 1;
   const blocks = blocksFor(s.kv, tokens) + (s.kv.groups == 0 ? 0 : groupsPeak(s.kv, tokens));
   if (blocks > s.kv.blockCount) return POOL_TOO_SMALL;
+  if (!isTenant(s.kv, tenant)) return INVALID_ARGUMENT;
+  if (s.kv.accounts != 0 && blocks > mostBlocks(s.kv, tenant)) return QUOTA_EXCEEDED;
   if (!tokensBelow(promptPtr, promptTokens, s.vocabSize)) return INVALID_TOKEN;
   if (id != 0 && indexFind(s.ids, id) != 0) return DUPLICATE_ID;
   if (s.freeRequest == NONE) return OUT_OF_REQUESTS;
@@ -163,6 +167,7 @@ export function submit(
   r.chunkTokens = chunkTokens;
   r.laneFlags = 0;
   r.adopted = 0;
+  r.evictedOwn = 0;
   takePages(s, slot, r, pagesFor(promptTokens + maxNewTokens));
   writeTokens(s, slot, 0, promptPtr, promptTokens);
   if (id != 0) indexPut(s.ids, id, slot);

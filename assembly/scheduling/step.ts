@@ -13,10 +13,12 @@
  * preemption by recomputation as in vLLM (arXiv 2309.06180).
  *
  * An admission reserves the blocks of its whole prompt, so a running prefill never needs a block; only
- * decodes can run short. A request that drops tokens gives most of its prompt's blocks back once it is computed;
+ * decodes can run short. A tenant at its quota waits for, or preempts, its own alone (paging/quotas.ts).
+ * A request that drops tokens gives most of its prompt's blocks back once it is computed;
  * what its lanes may grow to is left free for it, so that such requests alone never preempt each other. A step preempts or admits, not both. Allocation-free; O(running + admitted) plus the
  * tokens written.
  */
+import { accountAt, accountAvailable, accountsOf } from "../paging/accounts";
 import { availableBlocks } from "../paging/pool";
 import { groupsAdded, groupsRoom } from "../paging/group-tables";
 import { NONE, SLOT_MASK } from "../paging/layout";
@@ -26,6 +28,7 @@ import {
   INVALID_TIME,
   OK,
   OUT_OF_BLOCKS,
+  QUOTA_EXCEEDED,
   QUEUE_TIMEOUT,
   Status,
   STEP_IN_FLIGHT,
@@ -34,7 +37,17 @@ import { nextArrivalUs, popArrival } from "./arrivals";
 import { clearDrafts, planDrafts } from "./drafts";
 import { emitPlan, recordOutcome } from "./emit";
 import { countPrompt } from "./fairness";
-import { knownTokens, Policy, Request, request, runningAt, Scheduler, setRunning, State } from "./layout";
+import {
+  knownTokens,
+  Policy,
+  Request,
+  request,
+  runningAt,
+  Scheduler,
+  setRunning,
+  State,
+  tenantOf,
+} from "./layout";
 import { growthOf, neededFor, openFor } from "./lossy";
 import { OutcomeKind, setWord, StepPlan, word } from "./plan-layout";
 import { orderByPrefix } from "./prefix-order";
@@ -105,28 +118,44 @@ function planDecodes(s: Scheduler, plan: StepPlan): void {
   if (s.preemptedInStep != 0) compactRunning(s);
 }
 
-/** Room for `tokens` more tokens; takes blocks from the request that is served last until there is. */
+/** As `reserveBeside`, and counts what of its tenant's own was forgotten for it. */
+function reserveFor(s: Scheduler, r: Request, count: u32, beside: u32): i32 {
+  if (s.kv.accounts == 0) return reserveBeside(s.kv, r.sequence, count, beside);
+  const account = accountAt(accountsOf(s.kv), r.tenant);
+  const before = account.evictedOwn;
+  const added = reserveBeside(s.kv, r.sequence, count, beside);
+  r.evictedOwn += <u32>(account.evictedOwn - before);
+  return added;
+}
+
+/**
+ * Room for `tokens` more tokens; takes blocks from the request that is served last until there is: of its tenant, at its
+ * quota.
+ */
 function reserveOrPreempt(s: Scheduler, plan: StepPlan, slot: u32, r: Request, tokens: u32): bool {
-  while (reserve(s.kv, r.sequence, tokens) == OUT_OF_BLOCKS) {
-    const victim = lastServed(s);
+  let status = reserveFor(s, r, tokens, tokens);
+  while (status == OUT_OF_BLOCKS || status == QUOTA_EXCEEDED) {
+    const victim = lastServed(s, status == QUOTA_EXCEEDED ? r.tenant : NONE);
     preempt(s, plan, victim);
     if (runningAt(s, victim) == NONE && r.state != State.Running) return false;
+    status = reserveFor(s, r, tokens, tokens);
   }
   return true;
 }
 
 /**
  * Position in the running list of the request to preempt: the last admitted of the least urgent, by deadline where the
- * queue goes by deadline, else by priority.
+ * queue goes by deadline, else by priority. Of one tenant, unless it is NONE.
  */
-function lastServed(s: Scheduler): u32 {
+function lastServed(s: Scheduler, tenant: u32): u32 {
   let last: u32 = NONE;
   let worst: f64 = -1;
   for (let i = s.runningCount; i > 0; i--) {
     const slot = runningAt(s, i - 1);
     if (slot == NONE) continue;
-    if (s.policy == Policy.Fcfs) return i - 1;
     const r = request(s, slot);
+    if (tenant != NONE && r.tenant != tenant) continue;
+    if (s.policy == Policy.Fcfs) return i - 1;
     const urgency = s.policy == Policy.EarliestDeadline ? r.deadlineUs : <f64>r.priority;
     if (urgency > worst) {
       last = i - 1;
@@ -251,11 +280,17 @@ function planAdmissions(s: Scheduler, plan: StepPlan): void {
     availableBlocks(s.kv) > 0
   )
     orderByPrefix(s);
+  let key: u64 = 1;
   while (s.budgetLeft > 0 && s.runningCount < s.maxRunning && availableBlocks(s.kv) > 0) {
-    if (!seekNext(s)) return;
+    if (!seekNext(s, key)) return;
     const slot = <u32>s.foundValue;
     const r = request(s, slot);
-    if (!admit(s, slot, r)) return;
+    key = s.foundKey;
+    const status = admit(s, slot, r);
+    if (status != OK) {
+      if (!passOver(s, plan, slot, r, status)) return;
+      continue;
+    }
     setRunning(s, s.runningCount, slot);
     s.runningCount += 1;
     const cached = sequenceOf(s.kv, r.sequence).length;
@@ -263,6 +298,26 @@ function planAdmissions(s: Scheduler, plan: StepPlan): void {
     if (s.kv.groups != 0) tokens = min(tokens, groupsRoom(s.kv, r.sequence & SLOT_MASK, cached));
     if (tokens != 0) addRow(s, plan, slot, tokens, 0);
   }
+}
+
+/**
+ * A request cannot be admitted: whether others may be in its place, which is so when its own tenant's quota is why. What
+ * nobody's end would ever make room for is rejected.
+ */
+function passOver(s: Scheduler, plan: StepPlan, slot: u32, r: Request, status: Status): bool {
+  if (s.kv.accounts == 0) return false;
+  const alone =
+    status == QUOTA_EXCEEDED
+      ? lastServed(s, r.tenant) == NONE
+      : status == OUT_OF_BLOCKS && s.kv.openSequences == 0;
+  if (alone) {
+    recordOutcome(s, plan, slot, OutcomeKind.Rejected, status);
+    dequeue(s, slot);
+    endRequest(s, slot);
+    return true;
+  }
+  tenantOf(s, r.tenant).passedIn = s.stepId;
+  return status == QUOTA_EXCEEDED;
 }
 
 /** Blocks that the running requests which drop tokens may still ask for: an admission leaves them room. */
@@ -279,14 +334,14 @@ function lossyGrowth(s: Scheduler): u32 {
  * Opens the request's sequence on its cached prefix and reserves the rest of its prompt. The cached blocks are
  * referenced before anything is counted or taken, so an admission never evicts its own hit. When there is no
  * room the references are dropped again, which leaves those blocks most recently used: the request that is next
- * in line keeps its prefix warm.
+ * in line keeps its prefix warm. OK, or why there was no room.
  */
-function admit(s: Scheduler, slot: u32, r: Request): bool {
+function admit(s: Scheduler, slot: u32, r: Request): Status {
   const kv = s.kv;
   const target = knownTokens(r);
   readTokens(s, slot, 0, target, kv.input);
   const handle = openFor(s, r, target);
-  if (handle < 0) return false;
+  if (handle < 0) return handle;
   const cached = sequenceOf(kv, handle).length;
   const needed = neededFor(s, handle, target);
   // With nothing running nobody would ever give blocks back: the watermark must not keep the only request
@@ -295,14 +350,18 @@ function admit(s: Scheduler, slot: u32, r: Request): bool {
   const promised = lossyGrowth(s) + growthOf(s, r, handle, sequenceOf(kv, handle).blockCount + needed);
   // In groups for the first chunk only: what a window lets go of makes room for the next one.
   let beside: u32 = kv.groups == 0 ? 0 : chunkOf(s, r, target - cached);
-  while (
-    needed + (kv.groups == 0 ? 0 : groupsAdded(kv, handle & SLOT_MASK, cached, beside)) + margin + promised >
-      availableBlocks(kv) ||
-    reserveBeside(kv, handle, target - cached, beside) < 0
-  ) {
+  r.sequence = handle;
+  while (true) {
+    const groups = kv.groups == 0 ? 0 : groupsAdded(kv, handle & SLOT_MASK, cached, beside);
+    const available =
+      kv.accounts == 0 ? availableBlocks(kv) : accountAvailable(kv, sequenceOf(kv, handle).tenant);
+    let status: i32 = OUT_OF_BLOCKS;
+    if (needed + groups + margin + promised <= available) status = reserveFor(s, r, target - cached, beside);
+    if (status >= 0) break;
     if (beside <= 1 || s.runningCount != 0) {
       if (r.adopted == 0) close(kv, handle);
-      return false;
+      r.sequence = NONE;
+      return status;
     }
     beside >>= 1;
   }
@@ -314,5 +373,5 @@ function admit(s: Scheduler, slot: u32, r: Request): bool {
   r.admittedNow = 1;
   countPrompt(s, r, 1);
   if (r.preemptions == 0) r.cachedTokens = cached;
-  return true;
+  return OK;
 }

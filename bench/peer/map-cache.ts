@@ -17,6 +17,18 @@ export interface MapBlock {
   /** With partial reuse, of a cached block. */
   namespace?: number;
   tokens?: number[];
+  /** With accounts: who pays for it. */
+  tenant?: number;
+}
+
+/** Accounts of tenants: what a reservation may take and push out. */
+export interface MapAccounts {
+  /** A tenant's sequence holds a block that it has not taken. */
+  share(block: MapBlock, tenant: number): void;
+  /** Forgets blocks (`cache.evict`) until so many are free; "OK", or why it cannot be. */
+  makeRoom(tenant: number, need: number): "OK" | "OUT_OF_BLOCKS" | "QUOTA_EXCEEDED";
+  /** The block to forget when no tenant asks. */
+  victim(): MapBlock;
 }
 
 /** An eviction order: told what happens to blocks, it names the victim. Without one: least recently used. */
@@ -35,6 +47,7 @@ export interface MapSequence {
   tokens: number[];
   blocks: MapBlock[];
   published: number;
+  tenant: number;
 }
 
 export class MapCache {
@@ -47,6 +60,9 @@ export class MapCache {
   readonly retainBlocks: number;
   /** Fewest tokens of a block that are reused by copy; 0: none are. */
   readonly partialReuse: number;
+  accounts?: MapAccounts;
+  /** Why the last `reserve` was refused. */
+  refusal: "OUT_OF_BLOCKS" | "QUOTA_EXCEEDED" = "OUT_OF_BLOCKS";
   free: number;
   open = 0;
   evictions = 0;
@@ -128,7 +144,12 @@ export class MapCache {
     return matched.length * this.blockSize + this.part(tokens, namespace, matched).tokens;
   }
 
-  openSequence(tokens: ArrayLike<number>, namespace = 0, isPrivate = false): MapSequence | undefined {
+  openSequence(
+    tokens: ArrayLike<number>,
+    namespace = 0,
+    isPrivate = false,
+    tenant = 0,
+  ): MapSequence | undefined {
     if (this.open === this.maxSequences) return undefined;
     this.open += 1;
     const blocks = isPrivate ? [] : this.match(tokens, namespace);
@@ -141,8 +162,10 @@ export class MapCache {
       tokens: Array.prototype.slice.call(tokens, 0, length) as number[],
       blocks,
       published: blocks.length,
+      tenant,
     };
     this.sequences.add(sequence);
+    for (const block of part.block ? [...blocks, part.block] : blocks) this.accounts?.share(block, tenant);
     if (this.order) for (const block of blocks) this.order.use(block);
     if (part.block) {
       this.#reference(part.block);
@@ -155,15 +178,24 @@ export class MapCache {
     const needed = this.blocksFor(sequence.tokens.length + count);
     const added = Math.max(0, needed - sequence.blocks.length);
     const shared = count > 0 && this.#tailIsShared(sequence);
-    if (added + (shared ? 1 : 0) > this.available) return false;
+    const need = added + (shared ? 1 : 0);
+    const room = this.accounts
+      ? this.accounts.makeRoom(sequence.tenant, need)
+      : need > this.available
+        ? "OUT_OF_BLOCKS"
+        : "OK";
+    if (room !== "OK") {
+      this.refusal = room;
+      return false;
+    }
     if (shared) {
       const index = Math.floor(sequence.tokens.length / this.blockSize);
       const source = sequence.blocks[index];
-      const target = this.#take();
+      const target = this.#take(sequence.tenant);
       sequence.blocks[index] = target;
       this.pendingCopies.push({ source, target });
     }
-    for (let i = 0; i < added; i++) sequence.blocks.push(this.#take());
+    for (let i = 0; i < added; i++) sequence.blocks.push(this.#take(sequence.tenant));
     return true;
   }
 
@@ -230,7 +262,7 @@ export class MapCache {
 
   forget(): number {
     const forgotten = this.evictable.size;
-    while (this.evictable.size > 0) this.#forget(this.#victim(), false);
+    while (this.evictable.size > 0) this.#forget(this.#inOrder(), false);
     return forgotten;
   }
 
@@ -263,6 +295,7 @@ export class MapCache {
       if (existing !== undefined) {
         this.duplicates += 1;
         this.#reference(existing);
+        this.accounts?.share(existing, sequence.tenant);
         this.order?.use(existing);
         this.#release(sequence.blocks[i]);
         sequence.blocks[i] = existing;
@@ -301,25 +334,29 @@ export class MapCache {
     if (at >= 0) this.#releaseWithCopies(this.pendingCopies.splice(at, 1)[0].source);
   }
 
-  #take(): MapBlock {
-    if (this.free === 0) {
-      this.#forget(this.#victim(), true);
-      this.evictions += 1;
-    }
+  #take(tenant: number): MapBlock {
+    if (this.free === 0) this.evict(this.#victim());
     this.free -= 1;
-    return { refs: 1, name: 0, children: 0 };
+    return { refs: 1, name: 0, children: 0, ...(this.accounts && { tenant }) };
+  }
+
+  /** Forgets an evictable block, for room. */
+  evict(block: MapBlock): void {
+    this.#forget(block, true);
+    this.evictions += 1;
   }
 
   #victim(): MapBlock {
+    return this.accounts ? this.accounts.victim() : this.#inOrder();
+  }
+
+  #inOrder(): MapBlock {
     if (!this.order) return this.evictable.values().next().value!;
     return this.order.victim([...this.evictable].filter(({ children }) => children === 0));
   }
 
   #trim(): void {
-    while (this.evictable.size > this.retainBlocks) {
-      this.#forget(this.#victim(), true);
-      this.evictions += 1;
-    }
+    while (this.evictable.size > this.retainBlocks) this.evict(this.#victim());
   }
 
   #forget(block: MapBlock, evicted: boolean): void {

@@ -44,14 +44,18 @@ export class CacheHarness {
         const tokens = this.tokens(random.below(30));
         const namespace = random.below(2);
         const isPrivate = random.below(10) === 0;
+        const tenant = cache.tenants > 0 ? random.below(cache.tenants) : 0;
         assert.equal(cache.match(tokens, namespace), model.matchTokens(tokens, namespace));
-        const opened = model.openSequence(tokens, namespace, isPrivate);
+        const opened = model.openSequence(tokens, namespace, isPrivate, tenant);
         if (opened === undefined) {
           assert.ok(
-            this.refused(() => cache.open({ tokens, namespace, private: isPrivate }), "OUT_OF_SEQUENCES"),
+            this.refused(
+              () => cache.open({ tokens, namespace, private: isPrivate, tenant }),
+              "OUT_OF_SEQUENCES",
+            ),
           );
         } else {
-          pairs.push({ real: cache.open({ tokens, namespace, private: isPrivate }), model: opened });
+          pairs.push({ real: cache.open({ tokens, namespace, private: isPrivate, tenant }), model: opened });
         }
         break;
       }
@@ -64,7 +68,7 @@ export class CacheHarness {
         if (pair.model.tokens.length + count > model.maxSequenceTokens) break;
         const reserved = model.reserve(pair.model, count);
         assert.equal(
-          this.refused(() => cache.reserve(pair.real, count), "OUT_OF_BLOCKS"),
+          this.refused(() => cache.reserve(pair.real, count), model.refusal),
           !reserved,
         );
         break;

@@ -58,7 +58,10 @@ typedef enum qm_status {
   QM_ALREADY_FREE = -26,
   QM_LANES_SHARED = -27,
   QM_COMPACTION_PENDING = -28,
-  QM_LOSSY_SEQUENCE = -29
+  QM_LOSSY_SEQUENCE = -29,
+  QM_QUOTA_EXCEEDED = -30,
+  QM_PIN_LIMIT = -31,
+  QM_OUT_OF_SCOPES = -32
 } qm_status;
 
 /* "OUT_OF_BLOCKS" for QM_OUT_OF_BLOCKS, and so on; "UNKNOWN_STATUS" for anything else. Static. */
@@ -141,6 +144,17 @@ QM_API int qm_cache_forget(qm_core* core, qm_cache cache);
 
 /* Lets a new cache reuse the beginning of a block by copy, from `threshold` tokens on, 1 to the block size. */
 QM_API int qm_cache_reuse_parts(qm_core* core, qm_cache cache, uint32_t threshold);
+
+/* Accounts of tenants, for a new cache before it has a scheduler (docs/guide.md, "Quotas"). */
+QM_API int qm_cache_set_tenants(qm_core* core, qm_cache cache, uint32_t tenants);
+/* In blocks, floor <= watermark <= ceiling. tenant: a number below the tenants', or their number for the common account. */
+QM_API int qm_cache_set_quota(qm_core* core, qm_cache cache, uint32_t tenant, uint32_t floor, uint32_t watermark,
+                              uint32_t ceiling);
+/* As qm_sequence_open, paid by a tenant. */
+QM_API int qm_sequence_open_as(qm_core* core, qm_cache cache, uint32_t name_space, const uint32_t* tokens,
+                               uint32_t count, int is_private, uint32_t tenant);
+/* Blocks that a tenant holds or has cached; QM_INVALID_ARGUMENT without accounts. */
+QM_API int qm_tenant_blocks(qm_core* core, qm_cache cache, uint32_t tenant);
 
 /* Which unheld cached block goes first when room is needed (docs/abi.md, "Eviction orders"). */
 typedef enum qm_order {
@@ -274,7 +288,7 @@ QM_API int qm_commit(qm_core* core, qm_scheduler scheduler, uint32_t step_id, do
 /* The plan was not executed: takes it back. */
 QM_API int qm_abandon(qm_core* core, qm_scheduler scheduler, uint32_t step_id);
 /* Outcomes of the last step and its commit, 8 words each: request, kind (1 finished, 2 preempted, 3 rejected, 4 expired), code,
- * tokens generated, prompt tokens cached, preemptions, 0, 0. Returns their number. */
+ * tokens generated, prompt tokens cached, preemptions, blocks of its tenant's own forgotten for it, 0. Returns their number. */
 QM_API int qm_outcomes(qm_core* core, qm_scheduler scheduler, const uint32_t** records);
 /* Time of the next arrival, deadline or queue time-out; infinity when there is none. */
 QM_API double qm_next_wake_us(qm_core* core, qm_scheduler scheduler);

@@ -367,6 +367,36 @@ int qm_cache_reuse_parts(qm_core* core, qm_cache cache, uint32_t threshold) {
   RESULT(core, w2c_qm_kvChildrenCreate(instance, cache, threshold));
 }
 
+int qm_cache_set_tenants(qm_core* core, qm_cache cache, uint32_t tenants) {
+  REQUIRE(core, QM_KV_CACHE, cache);
+  double bytes = 0;
+  QM_CALL(core, bytes, w2c_qm_kvAccountsBytes(instance, word(core, cache + QM_CACHE_BLOCKS), tenants));
+  const int status = make_room(core, bytes);
+  if (status != QM_OK) return status;
+  RESULT(core, w2c_qm_kvAccountsCreate(instance, cache, tenants));
+}
+
+int qm_cache_set_quota(qm_core* core, qm_cache cache, uint32_t tenant, uint32_t floor, uint32_t watermark,
+                       uint32_t ceiling) {
+  REQUIRE(core, QM_KV_CACHE, cache);
+  RESULT(core, w2c_qm_kvSetQuota(instance, cache, tenant, floor, watermark, ceiling));
+}
+
+int qm_sequence_open_as(qm_core* core, qm_cache cache, uint32_t name_space, const uint32_t* tokens, uint32_t count,
+                        int is_private, uint32_t tenant) {
+  REQUIRE(core, QM_KV_CACHE, cache);
+  const int status = put_tokens(core, cache, tokens, count);
+  if (status != QM_OK) return status;
+  RESULT(core, w2c_qm_kvOpenAs(instance, cache, name_space, count, is_private != 0, tenant));
+}
+
+int qm_tenant_blocks(qm_core* core, qm_cache cache, uint32_t tenant) {
+  REQUIRE(core, QM_KV_CACHE, cache);
+  uint32_t account = 0;
+  QM_CALL(core, account, w2c_qm_kvAccount(instance, cache, tenant));
+  return account == 0 ? QM_INVALID_ARGUMENT : (int)word(core, account + 3 * 4);
+}
+
 int qm_cache_set_order(qm_core* core, qm_cache cache, qm_order order, uint32_t history, double base_cost,
                        double depth_cost) {
   REQUIRE(core, QM_KV_CACHE, cache);

@@ -1,0 +1,67 @@
+/**
+ * Room under quotas: what a reservation of a tenant pushes out, in a fixed order, before it takes a block.
+ *
+ *   over its ceiling    its own resting blocks, even while others are free; QUOTA_EXCEEDED when they are too few
+ *   no free block left  `accountVictim`: its own above its watermark, whoever is the furthest above theirs, by the cache's
+ *                       eviction order what is above its payer's floor, its own; OUT_OF_BLOCKS when that is too little
+ *
+ * A refusal is decided before anything is forgotten, with one exception: a shared block may rest and still have to stay
+ * because a block behind it is under its payer's floor. Then what could go has gone when OUT_OF_BLOCKS comes back.
+ */
+import { OK, OUT_OF_BLOCKS, QUOTA_EXCEEDED, Status } from "../memory/status";
+import { seat } from "../orders/forest";
+import { accountAt, accountAvailable, accountFirst, accountsOf, accountVictim, setLimits } from "./accounts";
+import { BlockId, KvCache, NONE } from "./layout";
+import { availableBlocks } from "./pool";
+import { evictBlock } from "./prefix";
+
+/** Forgets a block for the sake of the account of this number. */
+function evictFor(kv: KvCache, index: u32, victim: BlockId): void {
+  const a = accountsOf(kv);
+  const payer = seat(a.seats, victim).tree;
+  if (payer == index) accountAt(a, payer).evictedOwn += 1;
+  else accountAt(a, payer).evictedByOthers += 1;
+  evictBlock(kv, victim);
+}
+
+/** Sees to it that `need` blocks are free for a tenant to take. */
+function makeRoom(kv: KvCache, tenant: u32, need: u32): Status {
+  const a = accountsOf(kv);
+  const index = min(tenant, a.tenants);
+  const account = accountAt(a, index);
+  const after = <u64>account.used + need;
+  if (need != 0 && after > <u64>account.ceiling + account.resting) {
+    account.refused += 1;
+    return QUOTA_EXCEEDED;
+  }
+  if (need > accountAvailable(kv, tenant)) return OUT_OF_BLOCKS;
+  while (need != 0 && account.used + need > account.ceiling) evictFor(kv, index, account.root);
+  while (kv.freeCount < need) {
+    const victim = accountVictim(kv, tenant);
+    if (victim == NONE) return OUT_OF_BLOCKS;
+    evictFor(kv, index, victim);
+  }
+  return OK;
+}
+
+/** OK when a tenant can take so many blocks now, and with accounts they are free then; else why not. */
+// @ts-ignore: decorator
+@inline
+export function roomFor(kv: KvCache, tenant: u32, need: u32): Status {
+  if (kv.accounts != 0) return makeRoom(kv, tenant, need);
+  return need > availableBlocks(kv) ? OUT_OF_BLOCKS : OK;
+}
+
+/** Sets a tenant's limits; what it has above its ceiling and does not hold is forgotten. */
+export function limitTenant(kv: KvCache, index: u32, floor: u32, watermark: u32, ceiling: u32): void {
+  setLimits(kv, index, floor, watermark, ceiling);
+  const account = accountAt(accountsOf(kv), index);
+  while (account.used > ceiling && accountFirst(kv, index) != NONE) evictFor(kv, index, account.root);
+}
+
+/** Most blocks that a tenant can come to hold, whatever others do. */
+export function mostBlocks(kv: KvCache, tenant: u32): u32 {
+  const a = accountsOf(kv);
+  const account = accountAt(a, tenant);
+  return min(account.ceiling, kv.blockCount - (a.floors - account.floor));
+}
