@@ -23,7 +23,12 @@ export function kvGroupsBytes(
 /** Gives a new cache without other add-ons these groups, in a region of their own. */
 export function kvGroupsCreate(cache: usize, specs: usize, count: u32): Status {
   const kv = changetype<KvCache>(cache);
-  if (kv.groups != 0 || (kv.children | kv.accounts) != 0 || kv.freeCount != kv.blockCount || kv.openSequences != 0)
+  if (
+    kv.groups != 0 ||
+    (kv.children | kv.accounts) != 0 ||
+    kv.freeCount != kv.blockCount ||
+    kv.openSequences != 0
+  )
     return INVALID_ARGUMENT;
   if (!specsValid(specs, count, kv.blockSize)) return INVALID_ARGUMENT;
   const bytes = groupsBytes(kv.blockCount, kv.blockSize, kv.maxSequences, kv.maxSequenceTokens, specs, count);
