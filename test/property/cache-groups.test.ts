@@ -221,3 +221,32 @@ test("under every eviction order a twin goes before its block, and nothing held 
     assert.ok(cache.stats().hitTokens > 0, evictionOrder);
   }
 });
+
+test("groups that cannot be are refused by the name of the argument, and what they exclude is refused too", async () => {
+  const core = await Core.create();
+  const make = (groups: unknown, more = {}): KvCache =>
+    core.kvCache({ blocks: 64, maxSequenceTokens: 64, groups, ...more } as never);
+  const refused: [unknown, string][] = [
+    [[{ kind: "sliding" }], "groups[0].kind"],
+    [[{ kind: "window" }], "groups[0].window"],
+    [[{ kind: "full" }, { kind: "recurrent", window: 4 }], "groups[1].window"],
+    [[{ kind: "window", window: 0 }], "groups[0].window"],
+    [[{ kind: "full", blockSize: 8 }], "groups[0].blockSize"],
+    [[{ kind: "full", blockSize: 48 }], "groups[0].blockSize"],
+    [new Array(8).fill({ kind: "full" }), "groups"],
+  ];
+  for (const [groups, argument] of refused)
+    assert.throws(() => make(groups), { code: "INVALID_ARGUMENT", argument });
+  const recurrent = [{ kind: "recurrent" }];
+  assert.throws(() => make(recurrent, { partialReuse: 4 }), { argument: "partialReuse" });
+  const cache = make(recurrent);
+  assert.throws(() => cache.open({ tokens: [], lossy: true }), { code: "INVALID_ARGUMENT" });
+  assert.throws(() => cache.groupTable(cache.open({ tokens: [] }), 2), { argument: "group" });
+  const scheduler = core.scheduler({ cache, vocabSize: 9, maxDraftTokens: 2 });
+  const request = { tokens: [1, 2, 3], maxNewTokens: 9 };
+  assert.throws(() => scheduler.submit({ ...request, peakSlots: 2 }), { code: "INVALID_ARGUMENT" });
+  const id = scheduler.submit(request);
+  const { stepId } = scheduler.step(1);
+  scheduler.commit(stepId, 1, { tokens: [4] });
+  assert.equal(scheduler.propose(id, [5, 6]), 0, "a state is overwritten: no drafts");
+});
