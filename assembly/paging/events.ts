@@ -9,6 +9,8 @@
  * leaves between two reads leaves no trace. Tokens and key of a stored block are read from the cache: an entry whose
  * block has left is void. A removal carries its key, which was told before.
  *
+ * Twins in the cache's groups are not told: they come and go under the blocks that are.
+ *
  * When the ring is full everything in it is given up: the next read begins with a gap, and who keeps a picture asks for
  * a snapshot. Until then whatever is cached counts as told, because the snapshot will tell it.
  *

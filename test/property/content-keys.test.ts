@@ -16,6 +16,8 @@ import {
   keyedHash,
   modelFingerprint,
   QuartermasterError,
+  recordScheduler,
+  replay,
 } from "../../bindings/main.js";
 import { naiveBlake3 } from "../support/naive-blake3.js";
 import { root } from "../support/package-root.js";
@@ -358,4 +360,17 @@ test("refused: no content keys, short keys, other scopes, more scopes than there
   assert.throws(() => cache.content!.ofBlock(3), { code: "NOT_FOUND" });
   assert.throws(() => cache.contentKeys(99), { code: "UNKNOWN_SEQUENCE" });
   core.validate();
+});
+
+test("a record of a scheduler has no domain key in it, and replays", async () => {
+  const lines: string[] = [];
+  const setup = { seed: 3, cache: { ...OPTIONS, events: true as const }, scheduler: { vocabSize: 9 } };
+  const scheduler = await recordScheduler(setup, (line) => void lines.push(line));
+  scheduler.submit({ tokens: [1, 2, 3, 4, 5], maxNewTokens: 2 });
+  for (let now = 1; now < 4; now++) {
+    const plan = scheduler.step(now);
+    if (plan.rows > 0) scheduler.commit(plan.stepId, now, { tokens: new Uint32Array(plan.samplingRows) });
+  }
+  assert.ok(!/contentKeys|domainKey|events/.test(lines[0]));
+  assert.equal((await replay(lines)).mismatch, undefined);
 });

@@ -15,6 +15,7 @@ import {
   type KvEventBatch,
   KvEventLog,
   type KvStored,
+  NO_BLOCK,
 } from "../../bindings/main.js";
 import { type Packable, packMessage } from "../../bindings/msgpack.js";
 import { CacheHarness } from "../support/cache-harness.js";
@@ -346,4 +347,22 @@ test("refused: events without content keys, empty rings, a snapshot before every
   fill(cache, upTo(4));
   assert.equal(core.exports.kvEventsSnapshot(cache.pointer, core.scratch(96), 1, 1), -1);
   assert.throws(() => new KvEventLog(events, 0), { code: "INVALID_ARGUMENT" });
+});
+
+test("with groups the blocks of full attention are told, and a group's block has no key", async () => {
+  const cache = await cacheWith({ groups: [{ kind: "window", window: 6, blockSize: 4 }] });
+  const events = cache.events();
+  const mirror = new EventMirror();
+  for (let i = 0; i < 12; i++) {
+    const sequence = fill(cache, upTo(20, i % 5));
+    cache.core.validate();
+    for (const twin of cache.groupTable(sequence, 1))
+      if (twin !== NO_BLOCK) assert.throws(() => cache.content!.ofBlock(twin), { code: "NOT_FOUND" });
+    cache.close(sequence);
+    for (const batch of events) mirror.apply(encodeKvEvents(batch));
+    const snapshot = new EventMirror();
+    snapshot.apply(encodeKvEvents(events.snapshot()));
+    assert.deepEqual(mirror.sorted, snapshot.sorted);
+  }
+  assert.ok(mirror.prefixes.size > 0 && mirror.prefixes.size < cache.stats().cached, "twins are cached too");
 });
