@@ -8,7 +8,7 @@
  */
 import { ORDER_KINDS } from "./block-order.js";
 import { invalidArgument, QuartermasterError, requireInteger, statusError } from "./errors.js";
-import { LaneArena, type LaneArenaOptions } from "./eviction/lanes.js";
+import { FOLDED, LaneArena, type LaneArenaOptions } from "./eviction/lanes.js";
 import { Selection, type SelectionOptions } from "./eviction/select.js";
 import type { CoreExports } from "./exports.js";
 import { FreeExtents, type FreeExtentsOptions } from "./free-extents.js";
@@ -317,7 +317,9 @@ export class Core {
     const { exports } = this;
     if (!this.kvCaches.includes(options?.cache))
       throw invalidArgument("cache", options?.cache, "a KvCache of this core");
-    const { cache, layers, kvHeads, capacity, planes, sequences, moveCapacity } = LaneArena.shape(options);
+    const shape = LaneArena.shape(options);
+    const { cache, layers, kvHeads, capacity, sequences, moveCapacity } = shape;
+    const planes = shape.planes + (shape.folded ? FOLDED : 0);
     this.#makeRoom(
       exports.lanesBytes(layers, kvHeads, capacity, planes, sequences, moveCapacity),
       "laneArena",

@@ -38,6 +38,8 @@ interface Live {
   readonly events: TokenEvent[];
   readonly lanes: ServedLanes | undefined;
   readonly keep: boolean;
+  /** What went wrong while the step in flight was computed layer by layer. */
+  failure: unknown;
   /** Its last event, held back until its cache can be kept. */
   finishing: TokenEvent | undefined;
   generated: number;
@@ -62,6 +64,8 @@ export class Engine {
   #loop: Promise<void> | undefined;
   #closed = false;
   #interrupt: (() => void) | undefined;
+  /** Lanes that the step in flight computes layer by layer. */
+  #layered: readonly ServedLanes[] = [];
   /** What waits for the end of the step in flight. */
   readonly #between: (() => Promise<void>)[] = [];
 
@@ -152,6 +156,7 @@ export class Engine {
       events: [],
       lanes,
       keep: request.keep ?? false,
+      failure: undefined,
       finishing: undefined,
       generated: 0,
       done: false,
@@ -172,10 +177,12 @@ export class Engine {
     const { from, keep = false, sharePrefix: share = false } = request;
     if (lanes === undefined) return this.scheduler.submit(request);
     const { peakSlots, lastChunk } = lanes;
+    const prefillBlocks = from === undefined ? lanes.prefillBlocks : 0;
     const id = this.scheduler.submit({ ...request, tokens, peakSlots, lastChunk });
-    if (from === undefined && !keep && !share) return id;
+    if (from === undefined && !keep && !share && prefillBlocks === 0) return id;
     const held = from?.take();
-    this.scheduler.lanes(id, { share, keep, ...(held && { sequence: held.sequence }) });
+    const start = { share, keep, ...(prefillBlocks > 0 && { prefillBlocks }) };
+    this.scheduler.lanes(id, { ...start, ...(held && { sequence: held.sequence }) });
     if (held) lanes.adopt(held);
     return id;
   }
@@ -232,9 +239,11 @@ export class Engine {
       result = await this.executor.run(plan, (row) => this.#context(plan.requests[row]), asked);
       requireTokens(result, plan, this.executor.describe().vocabSize);
     } catch (error) {
+      this.#endLayered();
       this.#abandon(plan, error);
       return;
     }
+    this.#endLayered();
     const endUs = this.#nowUs();
     const answered = this.#commit(plan, result, endUs);
     await this.#evict(plan, result);
@@ -306,6 +315,8 @@ export class Engine {
     if (lanes === undefined) throw invalidArgument("evict", evict, "nothing: this engine has no lanes");
     if (from !== undefined && (request.evict !== undefined || sharePrefix || !from.isOpen))
       throw invalidArgument("from", from, "a kept cache that is not used up, without evict and sharePrefix");
+    if (sharePrefix && lanes.folded)
+      throw invalidArgument("sharePrefix", sharePrefix, "false: this engine's lanes are folded");
     if (from !== undefined && request.tokens.length === 0)
       throw invalidArgument("tokens", request.tokens, "at least one token behind the kept ones");
     const most = promptTokens + maxNewTokens;
@@ -321,7 +332,32 @@ export class Engine {
   #ask(plan: StepPlan): RunOptions | undefined {
     const rows = Array.from(plan.requests, (request, row) => this.#live.get(request)?.lanes?.row(plan, row));
     if (rows.every((row) => row === undefined)) return undefined;
-    return { lanes: (row) => rows[row]?.lanes, statistics: (row) => rows[row]?.statistics };
+    const asked = {
+      lanes: (row: number) => rows[row]?.lanes,
+      statistics: (row: number) => rows[row]?.statistics,
+    };
+    const layered = Array.from(plan.requests, (request) => this.#live.get(request)).map((live) =>
+      live?.lanes?.isLayered ? live : undefined,
+    );
+    if (layered.every((live) => live === undefined)) return asked;
+    this.#layered = layered.flatMap((live) => live?.lanes ?? []);
+    const afterLayer: RunOptions["afterLayer"] = async (layer, statistics) => {
+      for (const [row, live] of layered.entries()) {
+        if (live?.lanes === undefined || live.failure !== undefined) continue;
+        const view = live.lanes.policy.needs.prefill === 0 ? undefined : statistics(row, layer);
+        try {
+          await live.lanes.followLayer(layer, plan.newTokens[row], view);
+        } catch (error) {
+          live.failure = error;
+        }
+      }
+    };
+    return { ...asked, afterLayer };
+  }
+
+  #endLayered(): void {
+    for (const lanes of this.#layered) lanes.endRun();
+    this.#layered = [];
   }
 
   /** Lets the policies of the step's rows see what was measured, and carries out what they answer. */
@@ -334,6 +370,7 @@ export class Engine {
       const asked = phase === Phase.Decode ? policy.needs.decode : policy.needs.prefill;
       const measured = asked === 0 ? undefined : (layer: number) => result.statistics!(row, layer);
       try {
+        if (live.failure !== undefined) throw live.failure;
         await live.lanes.follow(phase, plan.newTokens[row], measured);
         if (live.finishing !== undefined && !live.done) await this.#keep(live, live.lanes, live.finishing);
       } catch (cause) {

@@ -263,7 +263,13 @@ export interface SchedulingExports {
   schedulerStep(scheduler: number, nowUs: number): number;
   schedulerCommit(scheduler: number, stepId: number, nowUs: number): number;
   schedulerAbandon(scheduler: number, stepId: number): number;
-  requestLanes(scheduler: number, request: number, flags: number, sequence: number): number;
+  requestLanes(
+    scheduler: number,
+    request: number,
+    flags: number,
+    sequence: number,
+    prefillBlocks: number,
+  ): number;
   requestAbort(scheduler: number, request: number): number;
   schedulerNextWakeUs(scheduler: number): number;
   schedulerPlan(scheduler: number): number;
@@ -467,6 +473,7 @@ export interface LaneExports {
   lanesAppend(arena: number, lanes: number, count: number): number;
   lanesFork(arena: number, lanes: number, sequence: number): number;
   lanesPlan(arena: number, lanes: number, privateFrom: number): number;
+  lanesLayer(arena: number, lanes: number, layer: number, count: number): number;
   lanesMoves(arena: number): number;
   lanesCommit(arena: number): number;
   lanesRollback(arena: number): number;

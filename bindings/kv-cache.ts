@@ -65,6 +65,7 @@ const Header = {
   hitTokens: 32,
   evictions: 34,
   duplicates: 36,
+  staged: 42,
   stagedSequence: 43,
   stagedCount: 44,
   stagedFresh: 45,
@@ -274,6 +275,12 @@ export class KvCache {
     const header = this.#header();
     const before = this.core.exports.kvTableCount(this.pointer, header[Header.stagedSequence]);
     return { before, after: header[Header.stagedCount], fresh: header[Header.stagedFresh] };
+  }
+
+  /** Table of the planned compaction: a view, valid until it is committed. */
+  plannedTable(): Uint32Array {
+    const header = this.#header();
+    return new Uint32Array(this.core.memory.buffer, header[Header.staged], header[Header.stagedCount]);
   }
 
   /** The sequence's block ids, in order: a view, valid until the sequence changes or the memory grows. */

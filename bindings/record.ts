@@ -3,7 +3,7 @@
  *
  *   {"record": 1, "seed", "cache", "scheduler"}      the first line: how the core was created
  *   {"submit": {tokens, maxNewTokens, ...}, "request"}
- *   {"lanes": request, "share"?, "keep"?, "sequence"?}
+ *   {"lanes": request, "share"?, "keep"?, "sequence"?, "prefillBlocks"?}
  *   {"step": nowUs, "id", "plan": digest}
  *   {"propose": request, "tokens"}
  *   {"commit": id, "nowUs", "tokens", "finished"?: [sampling rows], "accepted"?: counts, "outcomes": digest}

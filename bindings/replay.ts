@@ -148,12 +148,8 @@ class Player {
       this.#requests += 1;
       this.#compare("request", String(line.request), String(request));
     } else if ("lanes" in line) {
-      const { lanes, share, keep, sequence } = line;
-      scheduler.lanes(lanes, {
-        ...(share && { share }),
-        ...(keep && { keep }),
-        ...(sequence && { sequence }),
-      });
+      const { lanes, ...start } = line;
+      scheduler.lanes(lanes, start);
     } else if ("step" in line) {
       this.#step(line);
     } else if ("commit" in line) {

@@ -125,6 +125,11 @@ export interface LaneStart {
    * the request begins anew from its tokens. Default: none.
    */
   sequence?: SequenceId;
+  /**
+   * Blocks that suffice for the prompt if one step takes all of it and drops between layers: so it is planned, where the
+   * budget of a step allows it. Not with share or sequence. Default 0: the blocks of all its tokens, in chunks.
+   */
+  prefillBlocks?: number;
 }
 
 /** What happened to a request since the step began. */

@@ -203,12 +203,19 @@ export class Scheduler {
    * Says what the sequence of a request with `peakSlots` begins with, before it is admitted. Throws UNKNOWN_REQUEST,
    * UNKNOWN_SEQUENCE, SEQUENCE_OWNED, INVALID_ARGUMENT (no lanes, admitted already, or nothing left to compute).
    */
-  lanes(request: RequestId, { share = false, keep = false, sequence = 0 }: LaneStart): void {
+  lanes(
+    request: RequestId,
+    { share = false, keep = false, sequence = 0, prefillBlocks = 0 }: LaneStart,
+  ): void {
     requireInteger("request", request, 0, 0x7fffffff);
     requireInteger("sequence", sequence, 0, 0x7fffffff);
+    requireInteger("prefillBlocks", prefillBlocks, 0, this.cache.blocks);
     const flags = Number(share) + 2 * Number(keep);
     const { exports } = this.core;
-    this.core.call(() => exports.requestLanes(this.pointer, request, flags, sequence), "lanes");
+    this.core.call(
+      () => exports.requestLanes(this.pointer, request, flags, sequence, prefillBlocks),
+      "lanes",
+    );
   }
 
   /**

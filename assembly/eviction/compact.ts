@@ -14,7 +14,8 @@ import { INVALID_ARGUMENT, NOT_FOUND, OK, Status } from "../memory/status";
 import { canStage, commitStaged, rollbackStaged, stage } from "../paging/compaction";
 import { block, blocksFor, KvCache, NONE, SLOT_MASK, slotsOf, stagedBlock, tableOf } from "../paging/layout";
 import { isCached } from "../paging/pool";
-import { sequenceOf } from "../paging/sequences";
+import { sequenceOf, unreserve } from "../paging/sequences";
+import { planFolded } from "./folded";
 import {
   ALL,
   headOf,
@@ -127,7 +128,7 @@ export function lanesPlan(arena: LaneArena, handle: u32, privateFrom: u32): Stat
   const status = canStage(kv, slab.sequence);
   if (status != OK) return status;
   const sequence = sequenceOf(kv, slab.sequence);
-  if (sequence.length != slab.seen) return INVALID_ARGUMENT;
+  if (sequence.length + slab.filling != slab.seen) return INVALID_ARGUMENT;
   for (let lane: u32 = 0; lane < arena.lanes; lane++)
     if (!validAnswer(arena, headOf(slab, lane), lane)) return INVALID_ARGUMENT;
 
@@ -153,6 +154,13 @@ export function lanesPlan(arena: LaneArena, handle: u32, privateFrom: u32): Stat
       if (moved < count) moveFrom = min(moveFrom, moved);
     }
   }
+  arena.planned = handle & SLOT_MASK;
+  if (arena.folded != 0) {
+    const staged = planFolded(arena, slab);
+    if (staged != OK) arena.planned = NONE;
+    arena.cursorLane = arena.lanes; // the host has the moves
+    return staged;
+  }
   const before = blocksFor(kv, slotsOf(sequence));
   let held = wholeBlocks(arena, slab, before);
   let from = min(writeFrom, privateFrom) >> kv.blockShift;
@@ -163,8 +171,10 @@ export function lanesPlan(arena: LaneArena, handle: u32, privateFrom: u32): Stat
     for (let b: u32 = 0; b < held; b++) setWordAt(sources, b, b);
   }
   const staged = stage(kv, slab.sequence, held, from);
-  if (staged != OK) return staged;
-  arena.planned = handle & SLOT_MASK;
+  if (staged != OK) {
+    arena.planned = NONE;
+    return staged;
+  }
   arena.slots = longest;
   arena.reuse = longest - room;
   arena.writeFrom = writeFrom;
@@ -300,7 +310,10 @@ export function lanesCommit(arena: LaneArena): Status {
   arena.planned = NONE;
   if (!planned) return NOT_FOUND;
   for (let lane: u32 = 0; lane < arena.lanes; lane++) settle(arena, slab, lane);
-  return commitStaged(arena.kv, arena.slots, arena.reuse, arena.writeFrom);
+  const status = commitStaged(arena.kv, arena.slots, arena.reuse, arena.writeFrom);
+  // Blocks beyond those that the slices need are not kept for a next step.
+  if (arena.folded != 0 && slab.filling == 0) unreserve(arena.kv, slab.sequence, arena.foldBlocks);
+  return status;
 }
 
 /** Gives the plan up: lanes and table are as before it. */

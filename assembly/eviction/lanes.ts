@@ -19,6 +19,7 @@ import {
 } from "../memory/status";
 import { LOSSY, MAX_GENERATION, NONE, SLOT_BITS, SLOT_MASK } from "../paging/layout";
 import { isOpen, sequenceOf } from "../paging/sequences";
+import { slicesOf } from "./folded";
 import { headOf, LaneArena, planeCount, planeOf, setWordAt, Slab, slabAt, slabOf, wordAt } from "./layout";
 
 /** Whether the handle names an open slab. */
@@ -55,6 +56,7 @@ export function lanesOpen(arena: LaneArena, sequence: u32): i32 {
 
 function empty(arena: LaneArena, slab: Slab): void {
   slab.seen = 0;
+  slab.filling = 0;
   for (let lane: u32 = 0; lane < arena.lanes; lane++) {
     const head = headOf(slab, lane);
     head.length = 0;
@@ -110,13 +112,11 @@ export function lanesAppend(arena: LaneArena, handle: u32, count: u32): Status {
     shortest = min(shortest, head.length);
   }
   slab.seen += count;
-  follow(arena, slab, shortest);
+  follow(arena, slab, arena.folded != 0 ? 0 : shortest);
   return OK;
 }
 
-// @ts-ignore: decorator
-@inline
-function enter(arena: LaneArena, slab: Slab, lane: u32, slot: u32, position: u32, planes: u32): void {
+export function enter(arena: LaneArena, slab: Slab, lane: u32, slot: u32, position: u32, planes: u32): void {
   setWordAt(planeOf(arena, slab, 0, lane), slot, position);
   for (let plane: u32 = 1; plane < planes; plane++) setWordAt(planeOf(arena, slab, plane, lane), slot, 0);
 }
@@ -136,6 +136,8 @@ export function lanesFork(arena: LaneArena, handle: u32, sequence: u32): i32 {
   const from = slabOf(arena, handle);
   const to = slabOf(arena, twin);
   to.seen = from.seen;
+  if (arena.folded != 0)
+    memory.copy(slicesOf(arena, to), slicesOf(arena, from), (<usize>arena.layers * <usize>arena.stride) << 2);
   const planes = planeCount(arena);
   for (let lane: u32 = 0; lane < arena.lanes; lane++) {
     const source = headOf(from, lane);
@@ -179,7 +181,7 @@ function validSlab(arena: LaneArena, slab: Slab): bool {
   if (!isOpen(arena.kv, slab.sequence)) return true;
   const sequence = sequenceOf(arena.kv, slab.sequence);
   const follows = (sequence.flags & LOSSY) != 0 && sequence.length == slab.seen;
-  return !follows || sequence.slots == longest;
+  return !follows || (arena.folded == 0 ? sequence.slots == longest : sequence.slots <= slab.seen);
 }
 
 /** Whether the positions of a lane's tokens are below `seen` and distinct; the hole has none. */

@@ -1,8 +1,9 @@
 /**
  * Lanes: what is known of every cached token of a sequence, by layer and KV head.
  *
- *   header   LaneArena, 2 lines
+ *   header   LaneArena, 3 lines
  *   slabs    [slabs] of slabBytes:   Slab, 64 B | heads [lanes] LaneHead, 32 B | pos | score | lastImp | mri | aux
+ *            and in folded arenas slices [layers][stride] u32 (folded.ts)
  *   keep     [lanes][stride] u32     input: slots that stay, ascending
  *   counts   [lanes] u32             input: how many, or ALL
  *   victims  [lanes] u32             input: slot whose place the next token takes, or NONE
@@ -35,6 +36,9 @@ import { KvCache, NONE, SLOT_MASK } from "../paging/layout";
 /** Planes besides the positions: score, lastImp, mri, aux. */
 // @ts-ignore: decorator
 @inline export const ALL_PLANES: u32 = 15;
+/** Beside the planes: a table a layer (folded.ts). */
+// @ts-ignore: decorator
+@inline export const FOLDED: u32 = 16;
 
 
 @unmanaged
@@ -72,6 +76,10 @@ export class LaneArena {
   // Sums since creation.
   evicted: u64;
   moved: u64;
+  /** 1: a table a layer. Blocks and slots of the sequence after the compaction to plan: inputs. */
+  folded: u32;
+  foldBlocks: u32;
+  foldSlots: u32;
 }
 
 
@@ -84,7 +92,8 @@ export class Slab {
   /** Positions that the lanes have seen. */
   seen: u32;
   nextFree: u32;
-  reserved0: u32;
+  /** Tokens of a prompt that is computed layer by layer, while it is. */
+  filling: u32;
   reserved1: u64;
 }
 
@@ -119,9 +128,8 @@ function strideOf(capacity: u32): u32 {
 
 function slabBytesOf(lanes: u32, capacity: u32, planes: u32): u64 {
   const plane = align((<u64>lanes * strideOf(capacity)) << 2);
-  return (
-    SLAB_HEADER + align(<u64>lanes * offsetof<LaneHead>()) + plane * <u64>(1 + popcnt(planes & ALL_PLANES))
-  );
+  // Slices take a plane: no more layers than lanes.
+  return SLAB_HEADER + align(<u64>lanes * offsetof<LaneHead>()) + plane * <u64>(1 + popcnt(planes));
 }
 
 /** Bytes of an arena; the ranges are the caller's to check. */
@@ -167,6 +175,7 @@ export function laneArenaCreate(
   arena.successors = <u32>(at + 2 * list);
   arena.records = <u32>(at + 3 * list);
   arena.moveCapacity = moveCapacity;
+  arena.folded = u32((planes & FOLDED) != 0);
   arena.planned = NONE;
   arena.openSlabs = 0;
   arena.freeSlab = 0;

@@ -4,8 +4,10 @@
  */
 import { lanesCommit as commit, lanesMoves as moves, lanesPlan as plan } from "../eviction/compact";
 import { lanesRollback as rollback } from "../eviction/compact";
+import { lanesLayer as enterLayer } from "../eviction/folded";
 import {
   ALL_PLANES,
+  FOLDED,
   LaneArena,
   laneArenaBytes,
   laneArenaCreate,
@@ -48,7 +50,7 @@ function shapeValid(
     <u64>layers * kvHeads <= <u64>MAX_LANES &&
     capacity >= 1 &&
     capacity <= MAX_SEQUENCE_TOKENS &&
-    planes <= ALL_PLANES &&
+    planes <= (ALL_PLANES | FOLDED) &&
     slabs >= 1 &&
     slabs <= MAX_SLABS &&
     moveCapacity >= 1 &&
@@ -128,6 +130,12 @@ export function lanesFork(arena: usize, lanes: u32, sequence: u32): i32 {
 export function lanesPlan(arena: usize, lanes: u32, privateFrom: u32): Status {
   const a = changetype<LaneArena>(arena);
   return checked(a, plan(a, lanes, privateFrom));
+}
+
+/** Folded lanes: one layer of a prompt has been computed, or with `count` 0 all have; see `lanesLayer` in eviction/folded. */
+export function lanesLayer(arena: usize, lanes: u32, layer: u32, count: u32): Status {
+  const a = changetype<LaneArena>(arena);
+  return checked(a, enterLayer(a, lanes, layer, count));
 }
 
 /** Writes the next move records; how many, 0 when there are no more. */

@@ -178,11 +178,18 @@ export function requestPropose(scheduler: usize, handle: u32, count: u32): i32 {
 
 /**
  * What the sequence of a request with `peakSlots` begins with, before it is admitted. `flags`: 1 the cached prefix, 2 it
- * outlives a request that finishes and is the host's; `sequence`: a host's to go on with, or 0.
+ * outlives a request that finishes and is the host's; `sequence`: a host's to go on with, or 0; `prefillBlocks`: blocks for a
+ * prompt that one step takes whole and that drops between layers, or 0.
  */
-export function requestLanes(scheduler: usize, handle: u32, flags: u32, sequence: u32): Status {
+export function requestLanes(
+  scheduler: usize,
+  handle: u32,
+  flags: u32,
+  sequence: u32,
+  prefillBlocks: u32,
+): Status {
   const s = changetype<Scheduler>(scheduler);
-  return checked(s, lanes(s, handle, flags, sequence));
+  return checked(s, lanes(s, handle, flags, sequence, prefillBlocks));
 }
 
 /** Plans a step at `nowUs`; the plan is at `schedulerPlan`. Returns the step's id. */

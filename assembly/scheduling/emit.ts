@@ -75,7 +75,8 @@ export function emitPlan(s: Scheduler, plan: StepPlan): void {
     if (tokens > left)
       memory.copy(to + ((<usize>left) << 2), draftPtr(s, slot), (<usize>(tokens - left)) << 2);
     // Lossy rows: places behind the longest lane; each lane's own places are the executor's to know.
-    const slot0 = slotsOf(sequence) - sequence.reuse;
+    const slots = slotsOf(sequence);
+    const slot0 = slots > sequence.reuse ? slots - sequence.reuse : 0;
     writeSlots(kv, table, slot0, tokens, <usize>plan.slots + ((<usize>start) << 2));
     r.planRow = rows + 1;
     start += tokens;

@@ -172,6 +172,8 @@ export class Request {
   adopted: u32;
   /** Blocks of its tenant's own that were forgotten for it. */
   evictedOwn: u32;
+  /** Blocks that its prompt takes when it is computed layer by layer in one step; 0: those of all its tokens. */
+  prefillBlocks: u32;
 }
 
 

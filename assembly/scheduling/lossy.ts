@@ -28,16 +28,24 @@ import { isLive } from "./requests";
 
 /**
  * Says what the sequence of a request that has not been admitted yet begins with. `sequence`: a host's to adopt, or 0; it
- * belongs to the request from here on. Refused, with nothing changed: UNKNOWN_REQUEST; INVALID_ARGUMENT for a request
+ * belongs to the request from here on. `prefillBlocks`: blocks that suffice for the prompt where one step takes all of it and
+ * drops between layers, or 0. Refused, with nothing changed: UNKNOWN_REQUEST; INVALID_ARGUMENT for a request
  * without lanes, one that has been admitted, or a sequence that is not shorter than the prompt; UNKNOWN_SEQUENCE,
  * SEQUENCE_OWNED.
  */
-export function requestLanes(s: Scheduler, handle: u32, flags: u32, sequence: u32): Status {
+export function requestLanes(
+  s: Scheduler,
+  handle: u32,
+  flags: u32,
+  sequence: u32,
+  prefillBlocks: u32,
+): Status {
   if (!isLive(s, handle)) return UNKNOWN_REQUEST;
   const r = request(s, handle & SLOT_MASK);
   if (r.peakSlots == 0 || r.state == State.Running || r.preemptions != 0 || r.adopted != 0)
     return INVALID_ARGUMENT;
-  if (flags > (SHARE | KEEP)) return INVALID_ARGUMENT;
+  if (flags > (SHARE | KEEP) || (prefillBlocks != 0 && (sequence != 0 || (flags & SHARE) != 0)))
+    return INVALID_ARGUMENT;
   if (sequence != 0) {
     if (!isOpen(s.kv, sequence)) return UNKNOWN_SEQUENCE;
     const own = sequenceOf(s.kv, sequence);
@@ -47,6 +55,7 @@ export function requestLanes(s: Scheduler, handle: u32, flags: u32, sequence: u3
   }
   r.laneFlags = flags;
   r.adopted = sequence;
+  r.prefillBlocks = prefillBlocks;
   return OK;
 }
 
@@ -62,6 +71,20 @@ export function openFor(s: Scheduler, r: Request, target: u32): i32 {
   // What is measured of the last queries needs them computed.
   const measured = max(r.lastChunk, 1);
   return open(kv, r.namespace, kv.input, target >= measured ? target - measured + 1 : 0, OWNED, r.tenant);
+}
+
+/**
+ * Whether a request whose prompt is computed layer by layer has to wait for a step that has budget for all of it. Says to its
+ * new sequence how few blocks that takes. A prompt that no step can take whole is computed in chunks, in all its blocks.
+ */
+export function waitsForWholePrompt(s: Scheduler, r: Request, handle: u32): bool {
+  const target = r.promptTokens;
+  const slots = r.prefillBlocks << s.kv.blockShift;
+  if (r.preemptions != 0 || slots >= target || target + s.runningCount > s.maxBatchTokens) return false;
+  if ((s.maxChunkTokens | r.chunkTokens) != 0) return false;
+  if (s.budgetLeft < target) return true;
+  sequenceOf(s.kv, handle).reuse = target - slots;
+  return false;
 }
 
 /** Blocks that its sequence takes for the rest of its tokens. */

@@ -168,6 +168,7 @@ export function submit(
   r.laneFlags = 0;
   r.adopted = 0;
   r.evictedOwn = 0;
+  r.prefillBlocks = 0;
   takePages(s, slot, r, pagesFor(promptTokens + maxNewTokens));
   writeTokens(s, slot, 0, promptPtr, promptTokens);
   if (id != 0) indexPut(s.ids, id, slot);

@@ -48,7 +48,7 @@ import {
   State,
   tenantOf,
 } from "./layout";
-import { growthOf, neededFor, openFor } from "./lossy";
+import { growthOf, neededFor, openFor, waitsForWholePrompt } from "./lossy";
 import { OutcomeKind, setWord, StepPlan, word } from "./plan-layout";
 import { orderByPrefix } from "./prefix-order";
 import { dequeue, endsUs, enqueueArrived, requeue, seekNext, seekWaiting } from "./queue";
@@ -343,6 +343,10 @@ function admit(s: Scheduler, slot: u32, r: Request): Status {
   const handle = openFor(s, r, target);
   if (handle < 0) return handle;
   const cached = sequenceOf(kv, handle).length;
+  if (r.prefillBlocks != 0 && waitsForWholePrompt(s, r, handle)) {
+    close(kv, handle);
+    return OUT_OF_BLOCKS;
+  }
   const needed = neededFor(s, handle, target);
   // With nothing running nobody would ever give blocks back: the watermark must not keep the only request
   // out.

@@ -1,9 +1,10 @@
 /**
  * What the lanes of requests that drop tokens do to a cache, as lines of a record (record.ts):
  *
- *   {"arena": {layers, kvHeads, capacity, planes, sequences, moveCapacity}}     once, behind the first line
+ *   {"arena": {layers, kvHeads, capacity, planes, folded, sequences, moveCapacity}}     once, behind the first line
  *   {"lane": "open", "sequence", "handle"}     {"lane": "append", "handle", "count"}     {"lane": "reset", "handle", "sequence"}
  *   {"lane": "plan", "handle", "privateFrom"?, "keep": [runs or null], "victim"?, "successor"?}
+ *   {"lane": "tables", "handle", "count", "low", "high"}     {"lane": "layer", "handle", "layer", "count"}     folded lanes
  *   {"lane": "commit"}     {"lane": "rollback"}     {"lane": "close", "handle"}
  *   {"lane": "fork", "handle", "sequence", "twin"}     {"lane": "forkSequence", "sequence", "twin"}
  *   {"lane": "closeSequence", "sequence"}
@@ -27,6 +28,8 @@ export type LaneCall =
       victim?: number[];
       successor?: number[];
     }
+  | { lane: "tables"; handle: number; count: number; low: number; high: number }
+  | { lane: "layer"; handle: number; layer: number; count: number }
   | { lane: "commit" }
   | { lane: "rollback" }
   | { lane: "close"; handle: number }
@@ -102,6 +105,13 @@ export class LanePlayer {
         this.#plan = this.#of(call.handle).plan({ keep, ...(inPlace && { inPlace }) }, call.privateFrom);
         break;
       }
+      case "tables":
+        this.#of(call.handle).tables(call.count, call.low, call.high);
+        break;
+      case "layer":
+        if (call.count === 0) this.#of(call.handle).filled();
+        else this.#of(call.handle).enterLayer(call.layer, call.count);
+        break;
       case "commit":
       case "rollback":
         this.#plan?.[call.lane]();

@@ -15,6 +15,7 @@ import { invalidArgument, requireInteger, statusError } from "../errors.js";
 import type { KvCache } from "../kv-cache.js";
 import type { SequenceId } from "../kv-cache-options.js";
 import { APPEND_SLOT, MOVE_WORDS } from "../statistics.js";
+import { type Fold, foldedSlots, foldMoves, foldTables, longestByLayer, planFold } from "./folded.js";
 import { type ArenaShape, type LaneCall, planCall } from "./lane-record.js";
 import { type KeepPlan, type LaneView, PlaneMask, type SequenceLanes } from "./policy.js";
 
@@ -28,6 +29,12 @@ export interface LaneArenaOptions {
   capacity: number;
   /** PlaneMask bits; 4 bytes a slot for each, and for the position. Default 0. */
   planes?: number;
+  /**
+   * A table a layer instead of one for all: blocks follow the sum over layers, not the longest lane, and CAKE's prompts
+   * take the blocks of its budget and one layer. For executors with `layered`; shares no prefixes, merges nothing. Default
+   * false.
+   */
+  folded?: boolean;
   /** Sequences that have lanes at a time, 1 to 65,536. Default 16. */
   sequences?: number;
   /** Move records handed out at a time, 1 to 2^20. Default 4096. */
@@ -54,13 +61,18 @@ const Header = {
   moveCapacity: 17,
   evicted: 26,
   moved: 28,
+  folded: 30,
+  foldBlocks: 31,
+  foldSlots: 32,
 } as const;
-const HEADER_WORDS = 30;
+const HEADER_WORDS = 33;
+/** Added to the planes of a folded arena. */
+export const FOLDED = 16;
 
 /** Words of a slab and of a lane's head. */
 const SLAB_WORDS = 16;
 const HEAD_WORDS = 8;
-const Slab = { sequence: 2, seen: 3 } as const;
+const Slab = { sequence: 2, seen: 3, filling: 5 } as const;
 const Head = { length: 0, hole: 1, evicted: 2 } as const;
 const SLOT_MASK = 2 ** 20 - 1;
 /** In the counts section: every slot stays. */
@@ -87,6 +99,8 @@ export class LaneArena {
   /** Words from one lane's plane to the next. */
   readonly stride: number;
   readonly planes: number;
+  /** Whether each layer has a table of its own. */
+  readonly folded: boolean;
   /** Sequences that can have lanes at a time. */
   readonly sequences: number;
   /** Told of every call that changes lanes or their sequences; for records. */
@@ -106,6 +120,7 @@ export class LaneArena {
     this.stride = this.#at[Header.stride];
     this.planes = this.#at[Header.planes];
     this.sequences = this.#at[Header.slabs];
+    this.folded = this.#at[Header.folded] !== 0;
   }
 
   /** Checks options and fills in defaults. */
@@ -117,6 +132,7 @@ export class LaneArena {
       kvHeads: requireInteger("kvHeads", options.kvHeads, 1, Math.floor(2 ** 16 / layers)),
       capacity: requireInteger("capacity", options.capacity, 1, 2 ** 24),
       planes: requireInteger("planes", options.planes ?? 0, 0, ALL_PLANES),
+      folded: options.folded ?? false,
       sequences: requireInteger("sequences", options.sequences ?? 16, 1, 2 ** 16),
       moveCapacity: requireInteger("moveCapacity", options.moveCapacity ?? 4096, 1, 2 ** 20),
     };
@@ -145,8 +161,16 @@ export class LaneArena {
 
   /** What it takes to make an arena like this one. */
   get shape(): ArenaShape {
-    const { layers, kvHeads, capacity, planes, sequences } = this;
-    return { layers, kvHeads, capacity, planes, sequences, moveCapacity: this.#at[Header.moveCapacity] };
+    const { layers, kvHeads, capacity, planes, folded, sequences } = this;
+    return {
+      layers,
+      kvHeads,
+      capacity,
+      planes,
+      folded,
+      sequences,
+      moveCapacity: this.#at[Header.moveCapacity],
+    };
   }
 
   /** Lanes that are open: in a restored core, how to find them again. */
@@ -171,6 +195,13 @@ export class LaneArena {
   /** Full check; throws CORRUPT. */
   validate(): void {
     this.core.call(() => this.core.exports.lanesValidateAll(this.pointer), "lanes");
+  }
+
+  /** Folded: what the sequence takes after the compaction that is planned next. */
+  setFold(blocks: number, slots: number): void {
+    const header = this.words(this.pointer, HEADER_WORDS);
+    header[Header.foldBlocks] = blocks;
+    header[Header.foldSlots] = slots;
   }
 
   /** A view over core memory; for the classes of this file. */
@@ -261,6 +292,45 @@ export class CoreLanes implements SequenceLanes {
     return this.arena.words(this.#slab, SLAB_WORDS)[Slab.sequence];
   }
 
+  /** Folded: tokens of a prompt that is computed layer by layer, while it is. */
+  get filling(): number {
+    return this.arena.words(this.#slab, SLAB_WORDS)[Slab.filling];
+  }
+
+  /** Folded: a layer's slices as the slab holds them. A view. */
+  slices(layer: number): Uint32Array {
+    const { lanes, stride, planes } = this.arena;
+    const heads = lineUp(lanes * HEAD_WORDS * 4);
+    const held = PLANES.filter(([, bit]) => (planes & bit) !== 0).length;
+    const at = this.#slab + SLAB_WORDS * 4 + heads + (1 + held) * lineUp(lanes * stride * 4);
+    return this.arena.words(at + layer * stride * 4, stride);
+  }
+
+  /**
+   * Folded: [layers] slices of the pool (LaneRow.tables) with room for `count` tokens more in layers [low, high). Throws
+   * OUT_OF_BLOCKS.
+   */
+  tables(count: number, low = 0, high = this.layers): Uint32Array[] {
+    const tables = foldTables(this, count, low, high);
+    this.arena.onCall?.({ lane: "tables", handle: this.handle, count, low, high });
+    return tables;
+  }
+
+  /** Folded: a layer of a prompt of `count` tokens has been computed, before the next one is. Throws INVALID_ARGUMENT. */
+  enterLayer(layer: number, count: number): void {
+    requireInteger("count", count, 1, this.capacity);
+    this.#call("layer", (exports, pointer) => exports.lanesLayer(pointer, this.handle, layer, count));
+    this.arena.onCall?.({ lane: "layer", handle: this.handle, layer, count });
+  }
+
+  /** Folded: all layers have been; the sequence's append comes next. */
+  filled(): void {
+    const { arena } = this;
+    arena.setFold(0, foldedSlots(longestByLayer(this.lengths(), arena.kvHeads), arena.cache.blockSize));
+    this.#call("filled", (exports, pointer) => exports.lanesLayer(pointer, this.handle, 0, 0));
+    arena.onCall?.({ lane: "layer", handle: this.handle, layer: 0, count: 0 });
+  }
+
   lane(layer: number, kvHead: number): LaneView {
     return this.#lanes()[layer * this.kvHeads + kvHead];
   }
@@ -331,9 +401,11 @@ export class CoreLanes implements SequenceLanes {
     requireEntries("inPlace.successor", successor, lanes);
     arena.words(arena.section("victims"), lanes).set(victim);
     arena.words(arena.section("successors"), lanes).set(successor);
+    const fold = arena.folded ? planFold(this, answer) : undefined;
+    if (fold) arena.setFold(fold.blocks, fold.slots);
     this.#call("plan", (exports, pointer) => exports.lanesPlan(pointer, this.handle, privateFrom));
     arena.onCall?.(planCall(this.handle, answer, privateFrom === APPEND_SLOT ? undefined : privateFrom));
-    return new CompactionPlan(arena);
+    return fold ? new FoldedPlan(this, answer, fold) : new CompactionPlan(arena);
   }
 
   /**
@@ -418,6 +490,34 @@ export class CompactionPlan {
     const { core, pointer } = this.#arena;
     core.call(() => core.exports.lanesRollback(pointer), "rollback");
     this.#arena.onCall?.({ lane: "rollback" });
+  }
+}
+
+/** A compaction of folded lanes. */
+class FoldedPlan extends CompactionPlan {
+  readonly #lanes: CoreLanes;
+  readonly #answer: Pick<KeepPlan, "keep" | "inPlace">;
+  readonly #fold: Fold;
+  #isRead = false;
+
+  constructor(lanes: CoreLanes, answer: Pick<KeepPlan, "keep" | "inPlace">, fold: Fold) {
+    super(lanes.arena);
+    this.#lanes = lanes;
+    this.#answer = answer;
+    this.#fold = fold;
+  }
+
+  override *moves(): Generator<Uint32Array> {
+    if (this.#isRead) return;
+    this.#isRead = true;
+    const staged = this.copied === 0 ? undefined : this.#lanes.arena.cache.plannedTable();
+    const records = foldMoves(this.#lanes, this.#answer, this.#fold, staged);
+    if (records.length > 0) yield records;
+  }
+
+  override commit(): void {
+    super.commit();
+    this.#fold.slices.forEach((slices, layer) => this.#lanes.slices(layer).set(slices));
   }
 }
 

@@ -135,6 +135,11 @@ export interface EvictionPolicy {
    * counts with it. The whole prompt is held besides until endPrefill, unless it evicts earlier.
    */
   peakSlots(budget: BudgetPlan): number;
+  /**
+   * For a policy that drops while a prompt is computed layer by layer: slots summed over layers, a KV head, at most while the
+   * prompt is computed, and while decoding. undefined: it keeps this prompt whole. Called after budgetFor.
+   */
+  layeredPeak?(layers: number, promptTokens: number): { prompt: number; decode: number } | undefined;
   beginSequence(lanes: SequenceLanes, promptTokens: number): void;
   /** One layer of a prefill chunk of `newTokens` tokens. */
   observePrefill(layer: number, stats: StatView, newTokens: number): void;

@@ -29,6 +29,11 @@ export class ServedLanes {
   readonly #most: number;
   #lanes: CoreLanes | undefined;
   #closed = false;
+  /** The step in flight, or the last one, computes a prompt layer by layer; and is at it. */
+  #isLayered = false;
+  #isRunning = false;
+  /** Dropping between layers has failed. */
+  #isBroken = false;
 
   /** Throws UNSUPPORTED for an executor that cannot measure or move what the policy needs, or lanes without its planes. */
   constructor(
@@ -39,13 +44,15 @@ export class ServedLanes {
     maxNewTokens: number,
     from?: KeptCache,
   ) {
-    const { layers, kvHeads, heads = kvHeads, statMask = 0 } = executor.describe();
+    const { layers, kvHeads, heads = kvHeads, statMask = 0, layered = false } = executor.describe();
     const { needs } = policy;
     if (executor.move === undefined) throw unsupported(`${policy.name}: the executor has no lanes`);
     if (((needs.prefill | needs.decode) & ~statMask) !== 0)
       throw unsupported(`${policy.name}: the executor cannot measure what it needs`);
     if ((policy.planes & ~arena.planes) !== 0)
       throw unsupported(`${policy.name}: the engine's lanes lack planes that it needs`);
+    if (arena.folded && !layered)
+      throw unsupported(`${policy.name}: the executor has no tables by layer, which the engine's lanes need`);
     this.policy = policy;
     this.#arena = arena;
     this.#executor = executor;
@@ -58,8 +65,24 @@ export class ServedLanes {
   /** What the scheduler must leave room for: at least 1, at most every token. */
   get peakSlots(): number {
     const { policy } = this;
-    const peak = policy.peakSlots(policy.budgetFor(this.#shape, this.budgetTokens));
+    let peak = policy.peakSlots(policy.budgetFor(this.#shape, this.budgetTokens));
+    const layered = this.#layeredPeak();
+    // A layer's last slice is not full, and neither is the last block.
+    if (layered)
+      peak = Math.min(peak, Math.ceil(layered.decode / this.#shape.layers) + this.#arena.cache.blockSize);
     return Math.max(1, Math.min(peak, this.#most));
+  }
+
+  /** Blocks of the prompt when it is computed layer by layer; 0: it is not. */
+  get prefillBlocks(): number {
+    const layered = this.#layeredPeak();
+    if (layered === undefined || this.policy.endLayerPrefill === undefined) return 0;
+    return Math.ceil(layered.prompt / this.#arena.cache.blockSize / this.#shape.layers + 1);
+  }
+
+  #layeredPeak(): { prompt: number; decode: number } | undefined {
+    if (!this.#arena.folded) return undefined;
+    return this.policy.layeredPeak?.(this.#shape.layers, this.budgetTokens);
   }
 
   /** Queries at the prompt's end that are to be measured in one step. */
@@ -100,9 +123,13 @@ export class ServedLanes {
     const writeSlots = lanes.holes();
     const { prefill, decode, window, heads, probe } = this.policy.needs;
     const mask = plan.phases[row] === Phase.Decode ? decode : prefill;
-    const whole = writeSlots === undefined && lengths.every((length) => length === lanes.seen);
+    const { folded, cache } = this.#arena;
+    const newTokens = plan.newTokens[row];
+    this.#isLayered = folded && newTokens > plan.tableCount[row] * cache.blockSize;
+    const whole = !folded && writeSlots === undefined && lengths.every((length) => length === lanes.seen);
+    const tables = folded ? this.#tables(lanes, newTokens) : undefined;
     return {
-      ...(!whole && { lanes: { lengths, ...(writeSlots && { writeSlots }) } }),
+      ...(!whole && { lanes: { lengths, ...(writeSlots && { writeSlots }), ...(tables && { tables }) } }),
       ...(mask !== 0 && {
         statistics: {
           mask,
@@ -112,6 +139,30 @@ export class ServedLanes {
         },
       }),
     };
+  }
+
+  /** Whether the step in flight computes the prompt layer by layer. */
+  get isLayered(): boolean {
+    return this.#isLayered;
+  }
+
+  /** A layer of the prompt has been computed: the policy sees it and drops before the next one is. */
+  async followLayer(layer: number, newTokens: number, view: StatView | undefined): Promise<void> {
+    const { policy } = this;
+    const lanes = this.#lanes;
+    if (lanes === undefined || this.#closed) return;
+    this.#isBroken = true;
+    lanes.enterLayer(layer, newTokens);
+    policy.observePrefill(layer, view ?? this.#bare(lanes, layer, newTokens), newTokens);
+    await this.#carryOut(lanes, policy.endLayerPrefill?.(layer) ?? null);
+    if (layer + 1 === this.#shape.layers && !this.#closed) lanes.filled();
+    this.#isBroken = false;
+  }
+
+  /** The run that computed layer by layer is over: what was put off until then is done. */
+  endRun(): void {
+    this.#isRunning = false;
+    if (this.#closed) this.preempted();
   }
 
   /**
@@ -126,6 +177,12 @@ export class ServedLanes {
     const { policy } = this;
     const lanes = this.#lanes;
     if (lanes === undefined || this.#closed) return;
+    if (this.#isLayered) {
+      this.#isLayered = false;
+      await this.#carryOut(lanes, policy.endPrefill());
+      // Slices gather in as many blocks as they need, and the others are free.
+      return this.#carryOut(lanes, { keep: new Array<null>(this.#arena.lanes).fill(null) });
+    }
     lanes.append(newTokens);
     const view: RowStatistics = statistics ?? ((layer) => this.#bare(lanes, layer, newTokens));
     const { layers } = this.#shape;
@@ -142,6 +199,7 @@ export class ServedLanes {
 
   /** The request's sequence is gone, the request is not. */
   preempted(): void {
+    if (this.#isRunning) return; // the executor still reads its tables
     this.#lanes?.close();
     this.#lanes = undefined;
   }
@@ -150,6 +208,24 @@ export class ServedLanes {
   close(): void {
     this.#closed = true;
     this.preempted();
+  }
+
+  /** Slices by layer: of all layers now, or of a prompt's layer when its turn comes. */
+  #tables(lanes: CoreLanes, newTokens: number): (layer: number) => Uint32Array {
+    if (!this.#isLayered) {
+      const tables = lanes.tables(newTokens);
+      return (layer) => tables[layer];
+    }
+    this.#isRunning = true;
+    let last = -1;
+    let table: Uint32Array = new Uint32Array(0);
+    return (layer) => {
+      // Once it has failed or is closed any place of its own will do: nobody reads what is written there.
+      if (layer !== last && !this.#closed && !this.#isBroken)
+        table = lanes.tables(newTokens, layer, layer + 1)[layer];
+      last = layer;
+      return table;
+    };
   }
 
   #begun(plan: StepPlan, row: number): CoreLanes {

@@ -167,6 +167,13 @@ export class CakePolicy extends PolicyBase {
     return Math.min((slots - this.#window) * layers, this.#prompt - this.#window) + this.#window + 1;
   }
 
+  layeredPeak(layers: number, promptTokens: number): { prompt: number; decode: number } | undefined {
+    const slots = this.#rule.slots(promptTokens);
+    if (!this.#cascade || promptTokens <= slots + this.#window) return undefined;
+    const held = layers * (Math.max(1, slots - this.#window, this.#minPerLayer) + this.#window);
+    return { prompt: held + promptTokens, decode: held + layers };
+  }
+
   override beginSequence(lanes: SequenceLanes, promptTokens: number): void {
     super.beginSequence(lanes, promptTokens);
     this.#allocator = new CakeAllocator(this.selection.core, this.#minPerLayer);
