@@ -51,6 +51,12 @@ export interface GenerateRequest extends RequestOptions {
    * sums over all queries (StatMask.COLSUM) it gets of the computed ones alone. Default false.
    */
   sharePrefix?: boolean;
+  /**
+   * With `evict`: `dense` packs survivors whenever tokens are dropped; `lazy` leaves holes that queries do not see, for new tokens
+   * to take, and moves K and V only once half of all slots are holes: fewer moves, up to twice the blocks. Not with `keep`, `from`,
+   * `sharePrefix`, folded lanes, or policies that merge. Default "dense".
+   */
+  compaction?: "dense" | "lazy";
   /** With `evict` or `from`: the last event carries what is left of the cache. Default false. */
   keep?: boolean;
   /**

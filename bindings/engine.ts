@@ -325,7 +325,10 @@ export class Engine {
         argument: "tokens",
         value: most,
       });
-    return new ServedLanes(evict, lanes, this.executor, promptTokens, maxNewTokens, from);
+    const lazy = request.compaction === "lazy";
+    if (lazy && (lanes.folded || keep || sharePrefix || from !== undefined))
+      throw invalidArgument("compaction", "lazy", "dense with folded lanes, keep, from and sharePrefix");
+    return new ServedLanes(evict, lanes, this.executor, promptTokens, maxNewTokens, { from, lazy });
   }
 
   /** What the executor is asked beside the plan; undefined when no row's request drops tokens. */

@@ -43,6 +43,7 @@ export {
 export { denoisingTimes, noiseLevel, shuffleNoise, type NoiseLevels } from "./eviction/chunk-noise.js";
 export { apportion, type ApportionOptions, type ApportionStrategy } from "./eviction/apportion.js";
 export { evict, type Evicted } from "./eviction/evict.js";
+export { LazyLanes } from "./eviction/lazy-lanes.js";
 export { KeptCache } from "./eviction/kept-cache.js";
 export { CompactionPlan, CoreLanes, LaneArena, type LaneArenaOptions } from "./eviction/lanes.js";
 export {

@@ -13,7 +13,8 @@ import type { LaneRow, StatisticsRequest, StatView } from "../statistics.js";
 import { evict } from "./evict.js";
 import { closeHoles, type KeptCache } from "./kept-cache.js";
 import type { CoreLanes, LaneArena } from "./lanes.js";
-import type { EvictionPolicy, KeepPlan, LaneShape } from "./policy.js";
+import { LazyLanes } from "./lazy-lanes.js";
+import type { EvictionPolicy, KeepPlan, LaneShape, SequenceLanes } from "./policy.js";
 
 /** Statistics of one row by layer. */
 type RowStatistics = (layer: number) => StatView;
@@ -27,7 +28,10 @@ export class ServedLanes {
   /** Prompt tokens that the budget was set for. */
   readonly budgetTokens: number;
   readonly #most: number;
+  readonly #isLazy: boolean;
   #lanes: CoreLanes | undefined;
+  /** Lanes with holes, where tokens are dropped without moving others. */
+  #lazy: LazyLanes | undefined;
   #closed = false;
   /** The step in flight, or the last one, computes a prompt layer by layer; and is at it. */
   #isLayered = false;
@@ -42,7 +46,7 @@ export class ServedLanes {
     executor: Executor,
     promptTokens: number,
     maxNewTokens: number,
-    from?: KeptCache,
+    { from, lazy = false }: { readonly from?: KeptCache | undefined; readonly lazy?: boolean } = {},
   ) {
     const { layers, kvHeads, heads = kvHeads, statMask = 0, layered = false } = executor.describe();
     const { needs } = policy;
@@ -60,6 +64,7 @@ export class ServedLanes {
     this.#promptTokens = promptTokens;
     this.budgetTokens = from?.promptTokens ?? promptTokens;
     this.#most = promptTokens + maxNewTokens;
+    this.#isLazy = lazy;
   }
 
   /** What the scheduler must leave room for: at least 1, at most every token. */
@@ -70,6 +75,8 @@ export class ServedLanes {
     // A layer's last slice is not full, and neither is the last block.
     if (layered)
       peak = Math.min(peak, Math.ceil(layered.decode / this.#shape.layers) + this.#arena.cache.blockSize);
+    // Half of the slots of lanes with holes may be holes.
+    if (this.#isLazy) peak = 2 * peak + this.#arena.cache.blockSize;
     return Math.max(1, Math.min(peak, this.#most));
   }
 
@@ -126,10 +133,22 @@ export class ServedLanes {
     const { folded, cache } = this.#arena;
     const newTokens = plan.newTokens[row];
     this.#isLayered = folded && newTokens > plan.tableCount[row] * cache.blockSize;
-    const whole = !folded && writeSlots === undefined && lengths.every((length) => length === lanes.seen);
+    const whole =
+      !folded &&
+      !this.#isLazy &&
+      writeSlots === undefined &&
+      lengths.every((length) => length === lanes.seen);
     const tables = folded ? this.#tables(lanes, newTokens) : undefined;
+    const live = this.#lazy?.live(Math.ceil((plan.tableCount[row] * cache.blockSize) / 32));
     return {
-      ...(!whole && { lanes: { lengths, ...(writeSlots && { writeSlots }), ...(tables && { tables }) } }),
+      ...(!whole && {
+        lanes: {
+          lengths,
+          ...(writeSlots && { writeSlots }),
+          ...(tables && { tables }),
+          ...(live && { live }),
+        },
+      }),
       ...(mask !== 0 && {
         statistics: {
           mask,
@@ -183,8 +202,10 @@ export class ServedLanes {
       // Slices gather in as many blocks as they need, and the others are free.
       return this.#carryOut(lanes, { keep: new Array<null>(this.#arena.lanes).fill(null) });
     }
-    lanes.append(newTokens);
-    const view: RowStatistics = statistics ?? ((layer) => this.#bare(lanes, layer, newTokens));
+    const lazy = this.#lazy;
+    (lazy ?? lanes).append(newTokens);
+    const measured: RowStatistics = statistics ?? ((layer) => this.#bare(lazy ?? lanes, layer, newTokens));
+    const view = lazy && statistics ? (layer: number): StatView => lazy.view(measured(layer)) : measured;
     const { layers } = this.#shape;
     if (phase === Phase.Decode) {
       for (let layer = 0; layer < layers; layer++) policy.observeDecode(layer, view(layer));
@@ -202,6 +223,7 @@ export class ServedLanes {
     if (this.#isRunning) return; // the executor still reads its tables
     this.#lanes?.close();
     this.#lanes = undefined;
+    this.#lazy = undefined;
   }
 
   /** The request has ended. Idempotent. */
@@ -233,14 +255,16 @@ export class ServedLanes {
     const lanes = this.#arena.open(plan.sequences[row]);
     lanes.append(plan.computedBefore[row]);
     this.#lanes = lanes;
-    this.policy.beginSequence(lanes, this.#promptTokens);
+    if (this.#isLazy) this.#lazy = new LazyLanes(lanes, this.policy.planes);
+    this.policy.beginSequence(this.#lazy ?? lanes, this.#promptTokens);
     return lanes;
   }
 
   async #carryOut(lanes: CoreLanes, answer: KeepPlan | null): Promise<void> {
-    if (answer === null) return;
+    if (answer === null && this.#lazy === undefined) return;
     try {
-      await evict(lanes, answer, this.#executor);
+      if (this.#lazy) await this.#lazy.drop(answer, this.#executor);
+      else await evict(lanes, answer!, this.#executor);
     } catch (error) {
       // An abort while K and V were moved has closed the sequence, and with it the plan.
       if (!this.#closed) throw error;
@@ -248,7 +272,7 @@ export class ServedLanes {
   }
 
   /** What there is to see when nothing was measured. */
-  #bare(lanes: CoreLanes, layer: number, newTokens: number): StatView {
+  #bare(lanes: SequenceLanes, layer: number, newTokens: number): StatView {
     const { heads, kvHeads } = this.#shape;
     const lengths = Uint32Array.from({ length: kvHeads }, (_, kvHead) => lanes.lane(layer, kvHead).length);
     return { layer, heads, kvHeads, newTokens, lengths, stride: this.#arena.stride };
