@@ -1,6 +1,6 @@
 /** Conversations whose topics come back: facts of four topics, said in windows in random order. Seeded. */
 import { RandomStream } from "../random.js";
-import { fillerText } from "./filler.js";
+import { differentWords, fillerText } from "./filler.js";
 import type { Question } from "./tasks.js";
 
 /** First letters of a topic's keys. */
@@ -11,11 +11,18 @@ export interface Conversation {
   /** In the order of the text, which they make up. */
   readonly windows: readonly { readonly text: string; readonly topic: number }[];
   readonly questions: readonly (Question & { readonly topic: number })[];
+  /** [topics] words that only windows of the topic have as filler; empty unless planted. */
+  readonly words: readonly (readonly string[])[];
 }
 
-/** Four topics of ten facts with values of two digits, in windows of five facts and a little filler. */
-export function makeConversation(seed: number): Conversation {
+/**
+ * Four topics of ten facts with values of two digits, in windows of five facts and a little filler.
+ * @param planted words of a topic's own as its filler: what a conversation about it keeps coming back to
+ */
+export function makeConversation(seed: number, { planted = 0 } = {}): Conversation {
   const random = new RandomStream(seed);
+  const all = planted > 0 ? differentWords(random, TOPICS.length * planted, 6) : [];
+  const words = TOPICS.map((_, topic) => all.slice(topic * planted, (topic + 1) * planted));
   const questions: (Question & { topic: number })[] = [];
   const windows = TOPICS.flatMap((letters, topic) => {
     const keys = new Set<string>();
@@ -30,10 +37,12 @@ export function makeConversation(seed: number): Conversation {
       topic,
       text: facts
         .slice(half * 5, half * 5 + 5)
-        .map((fact) => fillerText(random, 7) + fact)
+        .map(
+          (fact) => (planted > 0 ? `${words[topic][random.below(planted)]} ` : fillerText(random, 7)) + fact,
+        )
         .join(""),
     }));
   });
   random.shuffle(windows);
-  return { text: windows.map(({ text }) => text).join(""), windows, questions };
+  return { text: windows.map(({ text }) => text).join(""), windows, questions, words };
 }

@@ -14,6 +14,11 @@ const WORDS = (
   "xdkc xoqr xq xuz xve ybo yfzew ytxxzm yvsz yx yyw zcvm zfjrc zjut zm zny zoxizo zwdtxh zwv"
 ).split(" ");
 
+/** `count` different words of at most `longest` characters. */
+export function differentWords(random: RandomStream, count: number, longest: number): string[] {
+  return random.shuffle(WORDS.filter(({ length }) => length <= longest)).slice(0, count);
+}
+
 /** `count` words, each followed by a space. */
 export function fillerWords(random: RandomStream, count: number): string {
   return Array.from({ length: count }, () => `${WORDS[random.below(WORDS.length)]} `).join("");

@@ -294,6 +294,30 @@ test("conversations of four topics: its own episode's cache answers nearly all, 
   assert.ok(share.routed >= share.one + 0.25, "the product's own episodes and routing");
 });
 
+test("topic words planted in the filler: a question that names its topic finds its episode", (t) => {
+  let [asked, named, bare] = [0, 0, 0];
+  for (const seed of [21, 22, 23, 24, 25, 26]) {
+    const { windows, questions, words } = makeConversation(seed, { planted: 3 });
+    const texts = windows.map(({ text }) => text);
+    const index = new EpisodeIndex(texts, { embed: ngramEmbedder(texts), episodes: 4 });
+    const topics = Array.from({ length: index.episodes }, (_, episode) => {
+      const counts = [0, 0, 0, 0];
+      windows.forEach(({ topic }, i) => index.labels[i] === episode && (counts[topic] += 1));
+      return counts.indexOf(Math.max(...counts));
+    });
+    questions.forEach(({ text, topic }, i) => {
+      asked += 1;
+      const word = words[topic][i % words[topic].length];
+      named += Number(topics[index.match(`${word} #${text.slice(1)}`)] === topic);
+      bare += Number(topics[index.match(`#${text.slice(1)}`)] === topic);
+    });
+  }
+  t.diagnostic(
+    `${asked} questions: ${(named / asked).toFixed(2)} with a word of the topic, ${(bare / asked).toFixed(2)} by the key alone`,
+  );
+  assert.ok(named / asked >= 0.9);
+});
+
 test("keys of the small model without distant context", async (t) => {
   const tokens = [BOS, ...tokensOf(makeTask("needle", { seed: 4, length: 512 }).context)];
   const similarity = await layerSimilarity(lab, tokens, { block: 128, sinks: 16 });
