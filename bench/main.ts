@@ -16,6 +16,8 @@ const BENCHES: Readonly<Record<string, () => Promise<Bench>>> = {
   "decode-step": () => import("./decode-step.js"),
   admit: () => import("./admit.js"),
   "admission-order": () => import("./admission-order.js"),
+  vattention: () => import("./vattention.js"),
+  "disk-tier": () => import("./disk-tier.js"),
   "bytes-per-block": () => import("./bytes-per-block.js"),
   forward: () => import("./forward.js"),
   "index-choice": () => import("./index-choice.js"),

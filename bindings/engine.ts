@@ -105,9 +105,17 @@ export class Engine {
    * @param policy of the same kind and options as the cache's
    */
   fork(kept: KeptCache, policy: EvictionPolicy): Promise<KeptCache> {
+    return this.between(() => kept.fork(policy, this.executor));
+  }
+
+  /**
+   * Runs a job while no step is in flight; the next one waits for it. It may change the cache and read and write blocks of
+   * the executor. Rejects as the job does, and with CLOSED.
+   */
+  between<Result>(job: () => Promise<Result>): Promise<Result> {
     if (this.#closed) return Promise.reject(closedError());
     return new Promise((resolve, reject) => {
-      this.#between.push(() => kept.fork(policy, this.executor).then(resolve, reject));
+      this.#between.push(() => job().then(resolve, reject));
       this.#interrupt?.();
       this.#loop ??= this.#run();
     });

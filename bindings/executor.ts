@@ -108,5 +108,11 @@ export interface Executor {
    * @param merges layer, kvHead, target block, target offset, m, then m pairs (block, offset); repeated
    */
   merge?(merges: Uint32Array): Promise<void>;
+  /**
+   * Copies of K and V of whole blocks, [blocks][blockBytes], between runs: for tiers outside the executor. Blocks written
+   * back, in any executor of the same description, are as if computed.
+   */
+  readBlocks?(blocks: Uint32Array): Promise<Uint8Array>;
+  writeBlocks?(blocks: Uint32Array, payload: Uint8Array): Promise<void>;
   close(): Promise<void>;
 }

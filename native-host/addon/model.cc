@@ -7,6 +7,8 @@
 //            until then.
 #include "model.h"
 
+#include <string.h>
+
 #include <memory>
 #include <vector>
 
@@ -28,7 +30,8 @@ struct ModelHandle {
   ModelPointer model;  // null once closed
   Span<uint8_t> memory;
   napi_ref memoryRef = nullptr;
-  uint32_t vocab = 0;
+  uint32_t vocab = 0, blocks = 0;
+  size_t blockBytes = 0;
   bool running = false;
 };
 using SharedHandle = std::shared_ptr<ModelHandle>;
@@ -227,6 +230,29 @@ napi_value run(napi_env env, const Arguments& arguments) {
   return promise;
 }
 
+// Copies whole blocks out of the pool, or into it.
+template <bool out>
+napi_value copyBlocks(napi_env env, const Arguments& arguments) {
+  const SharedHandle handle = idleHandleOf(env, arguments.self);
+  const Span<uint32_t> blocks = toWords(env, arguments[0], "blocks");
+  const Span<uint8_t> payload = toBytes(env, arguments[1], "payload");
+  const size_t bytes = handle->blockBytes;
+  if (payload.count != blocks.count * bytes)
+    refuse("INVALID_ARGUMENT", "payload has " + std::to_string(payload.count) + " bytes; allowed: " +
+                                   std::to_string(bytes) + " for each block");
+  for (size_t i = 0; i < blocks.count; i++)
+    if (blocks.data[i] >= handle->blocks)
+      refuse("INVALID_ARGUMENT", "block " + std::to_string(blocks.data[i]) + " is outside the pool of " +
+                                     std::to_string(handle->blocks));
+  uint64_t poolBytes;
+  uint8_t* pool = static_cast<uint8_t*>(qmh_model_kv(handle->model.get(), &poolBytes));
+  for (size_t i = 0; i < blocks.count; i++) {
+    uint8_t *block = pool + blocks.data[i] * bytes, *host = payload.data + i * bytes;
+    memcpy(out ? host : block, out ? block : host, bytes);
+  }
+  return undefined(env);
+}
+
 napi_value close(napi_env env, const Arguments& arguments) {
   const SharedHandle handle = handleOf(env, arguments.self);
   if (handle->running) refuse("BUSY", "the model is running a batch");
@@ -318,6 +344,9 @@ napi_value createModel(napi_env env, const Arguments& arguments) {
   const SharedHandle handle = std::make_shared<ModelHandle>();
   handle->model = openModel(env, config, arguments[1], arguments[2]);
   handle->vocab = config.vocab;
+  handle->blocks = config.kv.blocks;
+  handle->blockBytes = size_t{2} * config.kv.layers * config.kv.kv_heads * config.kv.head_dim *
+                       config.kv.block_size * (config.kv.type == QMH_F32 ? 4 : 2);
   qmh_model* model = handle->model.get();
   uint64_t kvBytes;
   qmh_model_kv(model, &kvBytes);
@@ -328,6 +357,8 @@ napi_value createModel(napi_env env, const Arguments& arguments) {
   setFunction(env, object, "run", entry<run<readForward>>);
   setFunction(env, object, "move", entry<run<readRecords<runMove>>>);
   setFunction(env, object, "merge", entry<run<readRecords<runMerge>>>);
+  setFunction(env, object, "readBlocks", entry<copyBlocks<true>>);
+  setFunction(env, object, "writeBlocks", entry<copyBlocks<false>>);
   setFunction(env, object, "close", entry<close>);
   const auto set = [&](const char* name, napi_value value) {
     check(env, napi_set_named_property(env, object, name, value));

@@ -133,6 +133,9 @@ export interface NativeModel {
   move(moves: Uint32Array): Promise<void>;
   /** Merges slots of lanes (records of `Executor.merge`), off the calling thread. */
   merge(merges: Uint32Array): Promise<void>;
+  /** Copies K and V of whole blocks out of the pool, [blocks][bytes of a block], on the calling thread. */
+  readBlocks(blocks: Uint32Array, payload: Uint8Array): void;
+  writeBlocks(blocks: Uint32Array, payload: Uint8Array): void;
   readonly isa: Isa;
   readonly threads: number;
   /** Bytes of the KV pool; pages are taken from the system when first written. */

@@ -1,5 +1,5 @@
-/** Checks records of `Executor.move` and `Executor.merge` against the pool before anything is touched. */
-import { invalidArgument } from "../../bindings/errors.js";
+/** Checks what `Executor.move`, `merge`, `readBlocks` and `writeBlocks` are given against the pool before anything is touched. */
+import { invalidArgument, requireInteger } from "../../bindings/errors.js";
 import type { ExecutorDescription } from "../../bindings/executor.js";
 import { MOVE_WORDS } from "../../bindings/statistics.js";
 
@@ -22,6 +22,17 @@ export function checkMoves(moves: Uint32Array, pool: Pool): void {
     requireSlot(`${name} source`, source, sourceOffset, slots, places);
     requireSlot(`${name} target`, target, targetOffset, slots, places);
   }
+}
+
+/** Throws INVALID_ARGUMENT unless the blocks are of the pool and the payload, if given, has as many. */
+export function checkBlocks(
+  blocks: Uint32Array,
+  pool: Pick<ExecutorDescription, "blocks" | "blockBytes">,
+  payload?: Uint8Array,
+): void {
+  for (const [i, block] of blocks.entries()) requireInteger(`blocks[${i}]`, block, 0, pool.blocks - 1);
+  if (payload !== undefined && payload.length !== blocks.length * pool.blockBytes)
+    throw invalidArgument("payload", payload, `${pool.blockBytes} bytes for each block`);
 }
 
 /** One merge: the target's place and those of its members. */

@@ -11,7 +11,7 @@ import { DraftRows } from "./draft-rows.js";
 import { ALL_STATISTICS, readSpecialRows, refuseLayered } from "./lane-rows.js";
 import { kvElementsPerToken, type ModelConfig } from "./model-config.js";
 import { modelFileError, type ModelSource } from "./model-source.js";
-import { checkMoves, readMerges } from "./moves.js";
+import { checkBlocks, checkMoves, readMerges } from "./moves.js";
 import { NativeStatistics, packLanes } from "./native-lanes.js";
 import type { TensorLocation } from "./safetensors.js";
 import { type ExecutorOptions, executorShape } from "./wasm-executor.js";
@@ -179,6 +179,18 @@ export class NativeExecutor implements Executor {
   async merge(merges: Uint32Array): Promise<void> {
     readMerges(merges, this.describe());
     await this.#model.merge(merges);
+  }
+
+  async readBlocks(blocks: Uint32Array): Promise<Uint8Array> {
+    checkBlocks(blocks, this.describe());
+    const payload = new Uint8Array(blocks.length * this.describe().blockBytes);
+    this.#model.readBlocks(blocks, payload);
+    return payload;
+  }
+
+  async writeBlocks(blocks: Uint32Array, payload: Uint8Array): Promise<void> {
+    checkBlocks(blocks, this.describe(), payload);
+    this.#model.writeBlocks(blocks, payload);
   }
 
   /** Gives the addon the core's memory; again when it has grown. */

@@ -8,7 +8,7 @@ import { ALL_STATISTICS, readSpecialRows, type SpecialRow } from "./lane-rows.js
 import type { LayerGroup } from "./layer-groups.js";
 import type { ModelConfig } from "./model-config.js";
 import type { ModelSource } from "./model-source.js";
-import { checkMoves, readMerges } from "./moves.js";
+import { checkBlocks, checkMoves, readMerges } from "./moves.js";
 import type { TensorLocation } from "./safetensors.js";
 import { sampleRow } from "./sampling.js";
 import type { LanePart } from "./wasm-lanes.js";
@@ -152,6 +152,16 @@ export class WasmExecutor implements Executor {
   async move(moves: Uint32Array): Promise<void> {
     checkMoves(moves, this.describe());
     this.#model.pool.move(moves);
+  }
+
+  async readBlocks(blocks: Uint32Array): Promise<Uint8Array> {
+    checkBlocks(blocks, this.describe());
+    return this.#model.pool.read(blocks);
+  }
+
+  async writeBlocks(blocks: Uint32Array, payload: Uint8Array): Promise<void> {
+    checkBlocks(blocks, this.describe(), payload);
+    this.#model.pool.write(blocks, payload);
   }
 
   async merge(merges: Uint32Array): Promise<void> {

@@ -55,6 +55,24 @@ export class WasmPool {
     }
   }
 
+  /** Copies of whole blocks. */
+  read(blocks: Uint32Array): Uint8Array {
+    const payload = new Uint8Array(blocks.length * this.#blockBytes);
+    blocks.forEach((block, i) => payload.set(this.#bytesOf(block), i * this.#blockBytes));
+    return payload;
+  }
+
+  /** Writes whole blocks; the payload has as many. */
+  write(blocks: Uint32Array, payload: Uint8Array): void {
+    blocks.forEach((block, i) => {
+      this.#bytesOf(block).set(payload.subarray(i * this.#blockBytes, (i + 1) * this.#blockBytes));
+    });
+  }
+
+  #bytesOf(block: number): Uint8Array {
+    return new Uint8Array(this.#memory.buffer, this.#kv + block * this.#blockBytes, this.#blockBytes);
+  }
+
   /** Runs checked records of `Executor.move`, in order. */
   move(moves: Uint32Array): void {
     const bytes = new Uint8Array(this.#memory.buffer);

@@ -211,10 +211,6 @@ export class DiskTier implements TierBackend {
     });
   }
 
-  /**
-   * How many of these blocks, one behind the other in a prefix, are there from the first on; lossy ones only if asked for.
-   * Reads nothing.
-   */
   match(keys: readonly Uint8Array[], options: { readonly lossy?: boolean } = {}): number {
     for (const [i, key] of keys.entries()) {
       const entry = this.#index.get(keyText(requireKey(`keys[${i}]`, key)));

@@ -8,6 +8,7 @@ export {
   planLoad,
   type StoredRun,
 } from "./load-or-recompute.js";
+export { PrefixStore, type PrefixStoreOptions } from "./prefix-store.js";
 export type { RecoveryReport } from "./recovery.js";
 export {
   type BlockInfo,

@@ -46,5 +46,10 @@ export interface TierBackend {
   get(key: Uint8Array): Promise<StoredBlock | undefined>;
   /** Forgets a block; resolves to whether it was there. */
   del(key: Uint8Array): Promise<boolean>;
+  /**
+   * How many of these blocks, one behind the other in a prefix, are there from the first on; lossy ones only if asked for.
+   * Reads nothing.
+   */
+  match(keys: readonly Uint8Array[], options?: { readonly lossy?: boolean }): number;
   stat(): TierStat;
 }
