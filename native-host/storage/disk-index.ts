@@ -20,38 +20,42 @@ export interface Entry {
   readonly bytes: number;
 }
 
+interface Node {
+  readonly entry: Entry;
+  /** Time of its last use, counted in uses. */
+  used: number;
+  /** Blocks whose parent it is. */
+  children: number;
+  /** No chain of parents leads from it to a first block. */
+  orphan: boolean;
+}
+
 export class DiskIndex {
   /** By key, least recently used first. */
-  readonly #entries = new Map<string, Entry>();
-  readonly #children = new Map<string, number>();
-  /** Time of the last use of each block, counted in uses. */
-  readonly #used = new Map<string, number>();
+  readonly #nodes = new Map<string, Node>();
+  /** Blocks that wait for a parent that is not there, by its key. */
+  readonly #waiting = new Map<string, number>();
   /** Blocks that none stood behind when they were last used, and some that are no longer what they were. */
   readonly #leaves = new LeafHeap();
-  #clock = 0;
-  /** Blocks that no chain of parents leads from to a first block. */
-  #orphans = new Set<string>();
   readonly #live = new Map<number, number>();
+  #clock = 0;
+  orphans = 0;
   liveBytes = 0;
 
   get size(): number {
-    return this.#entries.size;
-  }
-
-  get orphans(): number {
-    return this.#orphans.size;
+    return this.#nodes.size;
   }
 
   get(key: string): Entry | undefined {
-    return this.#entries.get(key);
+    return this.#nodes.get(key)?.entry;
   }
 
-  entries(): IterableIterator<Entry> {
-    return this.#entries.values();
+  *entries(): IterableIterator<Entry> {
+    for (const { entry } of this.#nodes.values()) yield entry;
   }
 
-  isOrphan(entry: Entry): boolean {
-    return this.#orphans.has(entry.key);
+  isOrphan(key: string): boolean {
+    return this.#nodes.get(key)?.orphan ?? false;
   }
 
   /** Bytes of a segment's records that are some block's. */
@@ -59,64 +63,72 @@ export class DiskIndex {
     return this.#live.get(segment) ?? 0;
   }
 
-  /** Enters a block, in place of an older record of it. `restoring`: orphans are found once, at the end. */
-  set(entry: Entry, restoring = false): void {
-    this.delete(entry.key);
-    this.#entries.set(entry.key, entry);
-    this.#use(entry.key);
-    this.#count(entry.segment, entry.bytes);
-    if (entry.parent !== undefined)
-      this.#children.set(entry.parent, (this.#children.get(entry.parent) ?? 0) + 1);
-    if (restoring) return;
-    const { parent } = entry;
-    if (parent !== undefined && (!this.#entries.has(parent) || this.#orphans.has(parent)))
-      this.#orphans.add(entry.key);
-    else this.#orphans.delete(entry.key);
-    // What was waiting for it: few, and only after a crash or a deletion.
-    if (this.#orphans.size > 0 && this.#children.has(entry.key)) this.findOrphans();
+  /** While recovering: enters a block, or forgets it when `entry` is undefined. `recovered` does the rest, once. */
+  recover(key: string, entry: Entry | undefined): void {
+    this.#nodes.delete(key);
+    if (entry !== undefined) this.#nodes.set(key, { entry, used: 0, children: 0, orphan: false });
   }
 
-  delete(key: string): Entry | undefined {
-    const entry = this.#entries.get(key);
-    if (entry === undefined) return undefined;
-    this.#entries.delete(key);
-    this.#used.delete(key);
-    this.#orphans.delete(key);
-    this.#count(entry.segment, -entry.bytes);
-    if (entry.parent !== undefined) {
-      const left = (this.#children.get(entry.parent) ?? 1) - 1;
-      if (left > 0) this.#children.set(entry.parent, left);
-      else {
-        this.#children.delete(entry.parent);
-        const stamp = this.#used.get(entry.parent);
-        if (stamp !== undefined) this.#leaves.push(entry.parent, stamp);
-      }
+  /** All blocks have been recovered, the least recently used first. O(blocks). */
+  recovered(): void {
+    for (const node of this.#nodes.values()) {
+      node.used = ++this.#clock;
+      this.#count(node.entry.segment, node.entry.bytes);
+      this.#join(node.entry.parent);
     }
-    return entry;
+    this.findOrphans();
+    this.#findLeaves();
   }
 
-  /** A block has gone for good: what stands behind it becomes orphans. */
-  lose(key: string): Entry | undefined {
-    const entry = this.delete(key);
-    if (entry !== undefined && this.#children.has(key)) this.findOrphans();
+  /** Enters a block, in place of an older record of it. */
+  set(entry: Entry): void {
+    this.delete(entry.key);
+    const { key, parent } = entry;
+    const children = this.#waiting.get(key) ?? 0;
+    this.#waiting.delete(key);
+    const before = parent === undefined ? undefined : this.#nodes.get(parent);
+    const orphan = parent !== undefined && (before === undefined || before.orphan);
+    const node = { entry, used: 0, children, orphan };
+    this.#nodes.set(key, node);
+    if (orphan) this.orphans += 1;
+    this.#count(entry.segment, entry.bytes);
+    this.#join(parent);
+    this.#use(node);
+    // What was waiting for it: few, and only after a crash or a deletion.
+    if (children > 0) this.findOrphans();
+  }
+
+  /** Takes a block out. What stands behind it waits for it to come back, as orphans. */
+  delete(key: string): Entry | undefined {
+    const node = this.#nodes.get(key);
+    if (node === undefined) return undefined;
+    const { entry, children } = node;
+    this.#nodes.delete(key);
+    if (node.orphan) this.orphans -= 1;
+    this.#count(entry.segment, -entry.bytes);
+    this.#leave(entry.parent);
+    if (children > 0) {
+      this.#waiting.set(key, children);
+      this.findOrphans();
+    }
     return entry;
   }
 
   /** The record of a block lies elsewhere now; its place in the order of use stays. */
   moved(key: string, segment: number, offset: number): void {
-    const entry = this.#entries.get(key);
-    if (entry === undefined) return;
-    this.#count(entry.segment, -entry.bytes);
-    this.#count(segment, entry.bytes);
-    this.#entries.set(key, { ...entry, segment, offset });
+    const node = this.#nodes.get(key);
+    if (node === undefined) return;
+    this.#count(node.entry.segment, -node.entry.bytes);
+    this.#count(segment, node.entry.bytes);
+    this.#nodes.set(key, { ...node, entry: { ...node.entry, segment, offset } });
   }
 
   touch(key: string): void {
-    const entry = this.#entries.get(key);
-    if (entry === undefined) return;
-    this.#entries.delete(key);
-    this.#entries.set(key, entry);
-    this.#use(key);
+    const node = this.#nodes.get(key);
+    if (node === undefined) return;
+    this.#nodes.delete(key);
+    this.#nodes.set(key, node);
+    this.#use(node);
   }
 
   /** The least recently used block that none stands behind. O(log blocks) on average. */
@@ -124,51 +136,70 @@ export class DiskIndex {
     for (;;) {
       const oldest = this.#leaves.pop();
       // Only forged parents that go round in a circle leave blocks and no leaf.
-      if (oldest === undefined) return this.#entries.values().next().value;
-      if (this.#used.get(oldest.key) === oldest.stamp && !this.#children.has(oldest.key))
-        return this.#entries.get(oldest.key);
+      if (oldest === undefined) return this.entries().next().value;
+      const node = this.#nodes.get(oldest.key);
+      if (node !== undefined && node.used === oldest.stamp && node.children === 0) return node.entry;
     }
   }
 
   /** Finds the orphans anew, O(blocks): those whose chain of parents ends in nothing, or goes round in a circle. */
   findOrphans(): void {
-    const state = new Map<string, boolean>();
-    for (const start of this.#entries.keys()) {
-      const path: string[] = [];
-      let at: string | undefined = start;
-      let rooted = true;
-      while (at !== undefined) {
-        const known = state.get(at);
-        if (known !== undefined) {
-          rooted = known;
-          break;
-        }
-        const entry = this.#entries.get(at);
-        if (entry === undefined) {
-          rooted = false;
-          break;
-        }
-        // Until it is known better: whoever comes back here has gone in a circle.
-        state.set(at, false);
+    const known = new Set<Node>();
+    this.orphans = 0;
+    for (const start of this.#nodes.values()) {
+      const path: Node[] = [];
+      let at: Node | undefined = start;
+      // Until it is known better a block is an orphan: whoever comes back to it has gone in a circle.
+      while (at !== undefined && !known.has(at)) {
+        known.add(at);
         path.push(at);
-        at = entry.parent;
+        at.orphan = true;
+        const { parent }: Entry = at.entry;
+        if (parent === undefined) {
+          at.orphan = false;
+          break;
+        }
+        at = this.#nodes.get(parent);
       }
-      for (const key of path) state.set(key, rooted);
+      const orphan = at === undefined || at.orphan;
+      for (const node of path) node.orphan = orphan;
+      if (orphan) this.orphans += path.length;
     }
-    this.#orphans = new Set([...state].filter(([, rooted]) => !rooted).map(([key]) => key));
   }
 
-  #use(key: string): void {
+  /** One more block stands behind `parent`. */
+  #join(parent: string | undefined): void {
+    if (parent === undefined) return;
+    const node = this.#nodes.get(parent);
+    if (node !== undefined) node.children += 1;
+    else this.#waiting.set(parent, (this.#waiting.get(parent) ?? 0) + 1);
+  }
+
+  #leave(parent: string | undefined): void {
+    if (parent === undefined) return;
+    const node = this.#nodes.get(parent);
+    if (node !== undefined) {
+      node.children -= 1;
+      if (node.children === 0) this.#leaves.push(parent, node.used);
+      return;
+    }
+    const left = (this.#waiting.get(parent) ?? 1) - 1;
+    if (left > 0) this.#waiting.set(parent, left);
+    else this.#waiting.delete(parent);
+  }
+
+  #use(node: Node): void {
     this.#clock += 1;
-    this.#used.set(key, this.#clock);
-    if (this.#leaves.size > 4 * this.#entries.size + 64) this.#findLeaves();
-    else if (!this.#children.has(key)) this.#leaves.push(key, this.#clock);
+    node.used = this.#clock;
+    if (this.#leaves.size > 4 * this.#nodes.size + 64) this.#findLeaves();
+    else if (node.children === 0) this.#leaves.push(node.entry.key, this.#clock);
   }
 
   /** Makes the heap anew: it had become mostly what is no longer true. */
   #findLeaves(): void {
     this.#leaves.clear();
-    for (const [key, stamp] of this.#used) if (!this.#children.has(key)) this.#leaves.push(key, stamp);
+    for (const node of this.#nodes.values())
+      if (node.children === 0) this.#leaves.push(node.entry.key, node.used);
   }
 
   #count(segment: number, bytes: number): void {

@@ -188,12 +188,12 @@ export class DiskTier implements TierBackend {
       const record = await this.#log.read(entry, entry.bytes);
       if (intact(record, entry)) {
         this.#index.touch(text);
-        return stored(record, entry, this.#index.isOrphan(entry));
+        return stored(record, entry, this.#index.isOrphan(text));
       }
       // A rewrite may have moved it meanwhile.
       const now = this.#index.get(text);
       if (now !== undefined && now.segment === entry.segment && now.offset === entry.offset) {
-        this.#index.lose(text);
+        this.#index.delete(text);
         this.#corrupt += 1;
         return undefined;
       }
@@ -204,7 +204,7 @@ export class DiskTier implements TierBackend {
     const record = encodeRecord(key, new Uint8Array(0), {}, TOMBSTONE);
     const text = keyText(key);
     return this.#enqueue(async () => {
-      if (this.#index.lose(text) === undefined) return false;
+      if (this.#index.delete(text) === undefined) return false;
       await this.#append(record);
       await this.#maintain();
       return true;
@@ -213,9 +213,10 @@ export class DiskTier implements TierBackend {
 
   match(keys: readonly Uint8Array[], options: { readonly lossy?: boolean } = {}): number {
     for (const [i, key] of keys.entries()) {
-      const entry = this.#index.get(keyText(requireKey(`keys[${i}]`, key)));
-      const usable = entry && !this.#index.isOrphan(entry) && (options.lossy || (entry.flags & LOSSY) === 0);
-      if (!usable) return i;
+      const text = keyText(requireKey(`keys[${i}]`, key));
+      const entry = this.#index.get(text);
+      if (entry === undefined || this.#index.isOrphan(text)) return i;
+      if (!options.lossy && (entry.flags & LOSSY) !== 0) return i;
     }
     return keys.length;
   }
@@ -284,7 +285,7 @@ export class DiskTier implements TierBackend {
     while (this.#index.liveBytes + bytes > this.#options.capacityBytes) {
       const victim = this.#index.victim();
       if (victim === undefined) return;
-      this.#index.lose(victim.key);
+      this.#index.delete(victim.key);
       this.#evictions += 1;
     }
   }
@@ -326,7 +327,7 @@ export class DiskTier implements TierBackend {
     for (const entry of live) {
       const record = await this.#log.read(entry, entry.bytes);
       if (!intact(record, entry)) {
-        this.#index.lose(entry.key);
+        this.#index.delete(entry.key);
         this.#corrupt += 1;
         continue;
       }

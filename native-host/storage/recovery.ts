@@ -31,7 +31,7 @@ export async function recover(directory: string, log: SegmentLog): Promise<Recov
   log.startAt(checkpoint?.segment ?? 0);
   const sizes = new Map(log.sizes());
   for (const entry of checkpoint?.entries ?? [])
-    if (entry.offset + entry.bytes <= (sizes.get(entry.segment) ?? 0)) index.set(entry, true);
+    if (entry.offset + entry.bytes <= (sizes.get(entry.segment) ?? 0)) index.recover(entry.key, entry);
   let scannedRecords = 0;
   let tornSegments = 0;
   for (const segment of sizes.keys()) {
@@ -42,7 +42,7 @@ export async function recover(directory: string, log: SegmentLog): Promise<Recov
     scannedRecords += scan.records;
     if (scan.end < bytes.length) tornSegments += 1;
   }
-  index.findOrphans();
+  index.recovered();
   return { index, report: { checkpoint: checkpoint?.number, scannedRecords, tornSegments } };
 }
 
@@ -61,14 +61,21 @@ function scanSegment(
     const length = RECORD_OVERHEAD + header.payloadBytes;
     const key = keyText(header.key);
     if ((header.flags & TOMBSTONE) !== 0) {
-      index.delete(key);
+      index.recover(key, undefined);
     } else {
       const { fingerprint, tenant, flags, parent } = header;
       const parentText = parent === undefined ? undefined : keyText(parent);
-      index.set(
-        { key, parent: parentText, fingerprint, tenant, flags, segment, offset: at, bytes: length },
-        true,
-      );
+      const entry = {
+        key,
+        parent: parentText,
+        fingerprint,
+        tenant,
+        flags,
+        segment,
+        offset: at,
+        bytes: length,
+      };
+      index.recover(key, entry);
     }
     records += 1;
     at += length;
