@@ -233,11 +233,11 @@ test("fsync always syncs before a put returns, interval soon, never not at all",
   try {
     const counts: number[] = [];
     for (const fsync of ["always", "interval", "never"] as const) {
-      const tier = await tierIn(folder(), { fsync, fsyncIntervalMs: 20 });
+      const tier = await tierIn(folder(), { fsync, fsyncIntervalMs: 200 });
       synced = 0;
       for (let i = 0; i < 5; i++) await tier.put(keyOf(i), payloadOf(i));
       const atOnce = synced;
-      await new Promise((resolve) => setTimeout(resolve, 60));
+      await new Promise((resolve) => setTimeout(resolve, 450));
       counts.push(atOnce, synced - atOnce);
       synced = 0;
       await tier.put(keyOf("last"), payloadOf("last"));
