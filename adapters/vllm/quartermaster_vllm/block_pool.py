@@ -52,15 +52,14 @@ class BlockPool:
 
     def take(self, touch, count):
         """References the blocks of `touch` and takes `count` more: their ids, or None and nothing done."""
-        taken = self.keyed.allocate(touch, count)
-        if taken is None:
+        ids = self.keyed.allocate(touch, count)
+        if ids is None:
             return None
-        ids, lost = taken
+        if self.enable_kv_cache_events:
+            self._removed(self.keyed.lost(count))
         if self.stamps:
             for block in ids:
                 self.stamps.pop(block, None)
-        if lost and self.enable_kv_cache_events:
-            self._removed(lost)
         if self.metrics_collector:
             for block in touch:
                 self.metrics_collector.on_block_accessed(self.blocks[block])

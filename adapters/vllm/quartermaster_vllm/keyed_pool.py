@@ -10,6 +10,8 @@ from .library import ALREADY_FREE, OUT_OF_BLOCKS, KeyedView, check, library
 
 NONE = 0xFFFFFFFF
 LOST_KEY = 0x80000000
+# Takes the mark of a lost key out of the highest byte of an id.
+_UNMARK = bytes(byte & 0x7F for byte in range(256))
 KEY_BYTES = 32
 # Bytes of a block before its key, and words of the header (docs/abi.md, "Keyed pool").
 _BLOCK_BYTES = 40
@@ -126,18 +128,22 @@ class KeyedPool:
         return status != OUT_OF_BLOCKS and check(status, "fits") == 0
 
     def allocate(self, touch, count):
-        """One more reference for each block of `touch`, and `count` blocks: (ids, those that lost a key), or None."""
+        """One more reference for each block of `touch`, and `count` blocks: their ids, or None. See `lost`."""
         if touch:
             self._put(touch)
         lost = self._allocate(self._core, self._pool, len(touch), count)
         if lost == OUT_OF_BLOCKS:
             return None
-        check(lost, "allocate")
-        ids = self._got(count)
+        self.lost_count = check(lost, "allocate")
         if not lost:
-            return ids, ()
-        losers = array("I", [block - LOST_KEY for block in ids if block >= LOST_KEY])
-        return array("I", [block & (LOST_KEY - 1) for block in ids]), losers
+            return self._got(count)
+        ids = bytearray(self._id_bytes[: 4 * count])
+        ids[3::4] = ids[3::4].translate(_UNMARK)
+        return array("I", bytes(ids))
+
+    def lost(self, count):
+        """Which of the `count` blocks that `allocate` has just given have lost a key by it."""
+        return [block - LOST_KEY for block in self._ids[:count] if block >= LOST_KEY] if self.lost_count else ()
 
     def release(self, ids):
         """One reference less for each, in order of eviction. False, and nothing done, when one has none left."""

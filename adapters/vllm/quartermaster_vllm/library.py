@@ -55,7 +55,8 @@ def find_library():
 
 
 def _load(path):
-    library = ctypes.CDLL(path)
+    # Calls are short: letting go of the interpreter's lock around each would cost more than most of them.
+    library = ctypes.PyDLL(path)
     library.qm_core_create.argtypes = [ctypes.c_uint64, ctypes.c_uint64, ctypes.POINTER(ctypes.c_void_p)]
     library.qm_core_free.argtypes = [ctypes.c_void_p]
     library.qm_core_validate.argtypes = [ctypes.c_void_p]

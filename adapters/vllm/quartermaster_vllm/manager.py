@@ -3,6 +3,7 @@
 from array import array
 
 from .coordinator import KVCacheCoordinator
+from .groups import CacheGroup
 from .interop import PrefixCacheStats
 
 
@@ -112,6 +113,8 @@ class KVCacheManager:
         self.num_kv_cache_groups = len(self._groups)
         self.block_pool = self.coordinator.block_pool
         self.kv_cache_config = kv_cache_config
+        # The one group of a model with full attention alone: its requests never give blocks up while they run.
+        self._only = self._groups[0] if len(self._groups) == 1 and type(self._groups[0]) is CacheGroup else None
         self._no_ids = tuple(array("I") for _ in self._groups)
         self.empty_kv_cache_blocks = KVCacheBlocks(() for _ in self._groups)
 
@@ -201,6 +204,8 @@ class KVCacheManager:
             new_computed_blocks is not None and new_computed_blocks is not self.empty_kv_cache_blocks
         )
         local = request.num_computed_tokens + num_new_computed_tokens
+        if self._only is not None and not adopts and request_id in self._only.num_cached_block:
+            return self._go_on(request, local, num_new_tokens, num_lookahead_tokens, delay_cache_blocks)
         total = min(local + num_external_computed_tokens, self.max_model_len)
         need_main = total + num_new_tokens
         need = min(need_main + num_lookahead_tokens, self.max_model_len)
@@ -218,6 +223,24 @@ class KVCacheManager:
         if self.enable_caching and not delay_cache_blocks:
             self.coordinator.cache_blocks(request, min(total + num_new_tokens, request.num_tokens))
         return self._of_ids(added)
+
+    def _go_on(self, request, computed, new, lookahead, delay_cache_blocks):
+        """allocate_slots for a running request of full attention: most often there is nothing to do."""
+        group, request_id = self._only, request.request_id
+        table, size = group.tables[request_id], group.block_size
+        computed = min(computed, self.max_model_len)
+        count = (min(computed + new + lookahead, self.max_model_len) + size - 1) // size - len(table)
+        added = self.empty_kv_cache_blocks
+        if count > 0:
+            ids = self.block_pool.take((), count)
+            if ids is None:
+                return None
+            added = KVCacheBlocks.of_ids(self.block_pool, (group.extend(request_id, None, ids),))
+        if self.enable_caching and not delay_cache_blocks:
+            full = min(computed + new, request.num_tokens)
+            if full >= (group.num_cached_block[request_id] + 1) * size:
+                group.cache_blocks(request, full)
+        return added
 
     def _carry_out(self, request_id, plans):
         """Takes what the plans ask for in one call, and hands it out: what is new in each table, or None."""
