@@ -19,6 +19,7 @@ const BENCHES: Readonly<Record<string, () => Promise<Bench>>> = {
   vattention: () => import("./vattention.js"),
   "disk-tier": () => import("./disk-tier.js"),
   "bytes-per-block": () => import("./bytes-per-block.js"),
+  anchors: () => import("./anchors.js"),
   forward: () => import("./forward.js"),
   "index-choice": () => import("./index-choice.js"),
   "ordered-index": () => import("./ordered-index.js"),

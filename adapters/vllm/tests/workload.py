@@ -69,12 +69,13 @@ class Request:
 class RandomLife:
     """
     Arrivals with shared prefixes and salts, chunked prefill, decoding with drafts, preemption, aborts, connectors with
-    and without delay, evictions and resets, all from one seed, through whatever manager it is given.
+    and without delay (if there is a `connector`), evictions and resets, all from one seed, through whatever manager it is
+    given.
     """
 
-    def __init__(self, manager, seed, hash_size, eagle=False, longest=200):
+    def __init__(self, manager, seed, hash_size, eagle=False, longest=200, connector=True):
         self.manager, self.random = manager, random.Random(seed)
-        self.hash_size, self.eagle, self.longest = hash_size, eagle, longest
+        self.hash_size, self.eagle, self.longest, self.connector = hash_size, eagle, longest, connector
         self.prefixes = [[self.random.randrange(50) for _ in range(longest)] for _ in range(4)]
         self.waiting, self.running, self.receiving = [], [], []
         self.count = 0
@@ -115,7 +116,7 @@ class RandomLife:
             return
         external = 0
         missing = request.num_tokens - hit
-        if self.random.random() < 0.2 and missing > 1:
+        if self.connector and self.random.random() < 0.2 and missing > 1:
             external = self.random.randrange(1, missing)
         delayed = external > 0 and self.random.random() < 0.5
         new = 0 if delayed else min(missing - external, 1 + self.random.randrange(64))

@@ -1,0 +1,5 @@
+/** Prints the figures of one host as a line of JSON: node run.js [--quick], deno run --allow-read run.js [--quick]. */
+import process from "node:process";
+import { measureAnchors } from "./cases.js";
+
+console.log(JSON.stringify(await measureAnchors(process.argv.includes("--quick"))));
