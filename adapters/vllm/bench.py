@@ -1,7 +1,8 @@
 """
-What an operation costs beside the plain Python model of the same rules: python3 adapters/vllm/bench.py [--json] [--quick]
+What an operation costs beside the plain Python model of the same rules, and beside vLLM's own manager where vLLM is
+importable: python3 adapters/vllm/bench.py [--json] [--quick]
 
-Block 16, keys of 32 bytes (SHA-256, computed before). Both take turns; medians of CPU time of this thread.
+Block 16, keys of 32 bytes (SHA-256, computed before). All take turns; medians of CPU time of this thread.
 """
 
 import argparse
@@ -21,14 +22,34 @@ from workload import Request, config_of  # noqa: E402
 from quartermaster_vllm import KVCacheManager  # noqa: E402
 
 SIZE = 16
-SUBJECTS = ("quartermaster", "plain Python model")
+SUBJECTS = ["quartermaster", "plain Python model"]
+
+
+def vllm_manager(blocks, longest):
+    """vLLM's manager over the same cache, or None where vLLM cannot be imported."""
+    try:
+        import torch
+        from vllm.v1.core.kv_cache_manager import KVCacheManager as Theirs
+        from vllm.v1.kv_cache_interface import FullAttentionSpec, KVCacheConfig, KVCacheGroupSpec
+    except ImportError:
+        return None
+    spec = FullAttentionSpec(block_size=SIZE, num_kv_heads=1, head_size=1, dtype=torch.float16)
+    config = KVCacheConfig(num_blocks=blocks, kv_cache_tensors=[], kv_cache_groups=[KVCacheGroupSpec(["layer"], spec)])
+    return Theirs(config, max_model_len=longest, hash_block_size=SIZE)
 
 
 def managers(blocks):
     longest = blocks * SIZE
-    return KVCacheManager(config_of(blocks, [SIZE], [None]), longest, SIZE), ModelManager(
-        blocks, [SIZE], [None], SIZE, longest
-    )
+    made = [
+        KVCacheManager(config_of(blocks, [SIZE], [None]), longest, SIZE),
+        ModelManager(blocks, [SIZE], [None], SIZE, longest),
+    ]
+    theirs = vllm_manager(blocks, longest)
+    if theirs is not None:
+        made.append(theirs)
+        if len(SUBJECTS) < len(made):
+            SUBJECTS.append("vLLM")
+    return made
 
 
 class Stopwatch:
@@ -65,11 +86,11 @@ def one_request(manager, blocks, watches, round_number):
 
 
 def requests(blocks, rounds):
-    both = managers(4 * blocks + 1024)
+    every = managers(4 * blocks + 1024)
     names = ("match", "allocate behind the hit", "allocate, nothing cached", "free")
-    watches = [{name: Stopwatch() for name in names} for _ in both]
+    watches = [{name: Stopwatch() for name in names} for _ in every]
     for round_number in range(rounds):
-        for manager, watch in zip(both, watches):
+        for manager, watch in zip(every, watches):
             one_request(manager, blocks, watch, round_number)
     for name in names:
         yield f"{name}, {blocks} blocks", "us", [watch[name].samples for watch in watches]
@@ -77,16 +98,16 @@ def requests(blocks, rounds):
 
 def decode(running, rounds):
     """One token for each of `running` requests of 64 blocks: a sixteenth of them need a block and cache one."""
-    both = managers(running * 80)
-    lists, watches = [], [Stopwatch() for _ in both]
-    for manager in both:
+    every = managers(running * 80)
+    lists, watches = [], [Stopwatch() for _ in every]
+    for manager in every:
         live = [Request(f"r{i}", range(i, i + 64 * SIZE + i % SIZE), SIZE) for i in range(running)]
         for request in live:
             manager.allocate_slots(request, request.num_tokens)
             request.num_computed_tokens = request.num_tokens
         lists.append(live)
     for _ in range(rounds):
-        for manager, live, watch in zip(both, lists, watches):
+        for manager, live, watch in zip(every, lists, watches):
             for request in live:
                 request.append([7])
             with watch:
@@ -107,15 +128,17 @@ def main():
     results = [line for blocks in sizes for line in requests(blocks, rounds)]
     results += decode(64 if given.quick else 1024, rounds)
     for case, unit, samples in results:
-        ours, model = (statistics.median(of_one) for of_one in samples)
-        if given.json:
-            for subject, value in zip(SUBJECTS, (ours, model)):
-                record = {"bench": "vllm-adapter", "case": case, "subject": subject, "metric": "median"}
-                print(json.dumps({**record, "value": value, "unit": unit}))
-            record = {"bench": "vllm-adapter", "case": case, "subject": SUBJECTS[0], "versus": SUBJECTS[1]}
-            print(json.dumps({**record, "metric": "speedup", "value": model / ours}))
-        else:
-            print(f"{case:42} {ours:10.2f} {unit}  {SUBJECTS[1]} {model:10.2f} {unit}  {model / ours:6.1f}x")
+        ours, *peers = (statistics.median(of_one) for of_one in samples)
+        if not given.json:
+            beside = "".join(f"  {name} {peer:9.2f} ({peer / ours:.1f}x)" for name, peer in zip(SUBJECTS[1:], peers))
+            print(f"{case:40} {ours:9.2f} {unit}{beside}")
+            continue
+        for subject, value in zip(SUBJECTS, (ours, *peers)):
+            record = {"bench": "vllm-adapter", "case": case, "subject": subject, "metric": "median"}
+            print(json.dumps({**record, "value": value, "unit": unit}))
+        for name, peer in zip(SUBJECTS[1:], peers):
+            record = {"bench": "vllm-adapter", "case": case, "subject": SUBJECTS[0], "versus": name}
+            print(json.dumps({**record, "metric": "speedup", "value": peer / ours}))
 
 
 if __name__ == "__main__":
