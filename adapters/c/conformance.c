@@ -75,6 +75,7 @@ typedef struct {
 
 static void read_call(reader* r, call* c) {
   c->number_count = c->list_count = 0;
+  memset(c->numbers, 0, sizeof c->numbers); /* what a script leaves out is 0 */
   expect(r, '[');
   read_string(r, c->operation, sizeof c->operation);
   while (take(r, ',')) {
@@ -113,6 +114,7 @@ static qm_core* core;
 static qm_cache cache;
 static qm_scheduler scheduler;
 static qm_index index_;
+static qm_page_set pages_;
 static qm_plan plan;
 
 static uint32_t u(const call* c, int i) { return (uint32_t)c->numbers[i]; }
@@ -177,6 +179,11 @@ static int answer_cache(const call* c) {
     if (status == QM_OK)
       status = qm_cache_set_order(core, cache, (qm_order)u(c, 4), u(c, 5), costs ? u(c, 7) / 4.0 : 1, costs ? u(c, 8) / 4.0 : 0);
     put(status == QM_OK ? qm_cache_retain(core, cache, u(c, 6)) : status);
+  }
+  else if (is(c, "score")) {
+    static double scores[4096];
+    for (uint32_t i = 0; i < count; i++) scores[i] = tokens[i];
+    put(qm_sequence_score(core, cache, u(c, 0), u(c, 1), scores, count));
   }
   else if (is(c, "advise")) put(qm_sequence_advise(core, cache, u(c, 0), u(c, 1)));
   else if (is(c, "prioritize")) put(qm_sequence_prioritize(core, cache, u(c, 0), u(c, 1), u(c, 2), u(c, 3)));
@@ -261,13 +268,21 @@ static int answer_scheduler(const call* c) {
         &(qm_scheduler_options){.vocab_size = u(c, 0), .max_requests = u(c, 1), .max_running = u(c, 2),
                                 .max_batch_tokens = u(c, 3), .max_chunk_tokens = u(c, 4),
                                 .watermark_blocks = u(c, 5), .token_capacity = u(c, 6),
-                                .policy = (qm_policy)u(c, 7), .queue_timeout_us = c->numbers[8]},
+                                .policy = (qm_policy)u(c, 7), .queue_timeout_us = c->numbers[8],
+                                .aging_tokens = u(c, 9), .tenants = u(c, 10), .input_weight = u(c, 11),
+                                .output_weight = u(c, 12)},
         &scheduler));
   else if (is(c, "submit"))
     put(qm_submit(core, scheduler,
                   &(qm_request){.id = (uint64_t)c->numbers[0], .name_space = u(c, 1), .priority = u(c, 2),
-                                .arrival_us = c->numbers[3], .max_new_tokens = u(c, 4), .tokens = c->lists[0],
+                                .arrival_us = c->numbers[3], .max_new_tokens = u(c, 4), .tenant = u(c, 5),
+                                .deadline_us = c->numbers[6], .max_chunk_tokens = u(c, 7), .tokens = c->lists[0],
                                 .token_count = c->list_lengths[0]}));
+  else if (is(c, "wake")) {
+    const double wake = qm_next_wake_us(core, scheduler);
+    put(isinf(wake) ? -1 : wake);
+  }
+  else if (is(c, "served")) put(qm_tenant_served(core, scheduler, u(c, 0)));
   else if (is(c, "abort")) put(qm_abort(core, scheduler, u(c, 0)));
   else if (is(c, "state")) put(qm_request_state(core, scheduler, u(c, 0)));
   else if (is(c, "abandon")) put(qm_abandon(core, scheduler, u(c, 0)));
@@ -280,6 +295,14 @@ static int answer_scheduler(const call* c) {
     put(status);
     if (status >= 0) put_outcomes();
   } else return 0;
+  return 1;
+}
+
+static int answer_pages(const call* c) {
+  if (is(c, "pages")) put(qm_page_set_create(core, (qm_order)u(c, 0), u(c, 1), u(c, 2), u(c, 3), &pages_));
+  else if (is(c, "request")) put(qm_page_set_request(core, pages_, u(c, 0), u(c, 1)));
+  else if (is(c, "slot")) put(qm_page_set_slot(core, pages_, u(c, 0)));
+  else return 0;
   return 1;
 }
 
@@ -314,7 +337,7 @@ static void answer_call(const call* c) {
     put(qm_core_create((uint64_t)c->numbers[0], 0, &core));
   } else if (is(c, "validate")) {
     put(qm_core_validate(core));
-  } else if (!answer_cache(c) && !answer_outside(c) && !answer_scheduler(c) && !answer_index(c)) {
+  } else if (!answer_cache(c) && !answer_outside(c) && !answer_scheduler(c) && !answer_pages(c) && !answer_index(c)) {
     fprintf(stderr, "conformance: unknown operation %s\n", c->operation);
     exit(2);
   }

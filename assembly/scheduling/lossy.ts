@@ -20,6 +20,8 @@ import { blocksFor, LOSSY, NONE, OWNED, PRIVATE, SLOT_MASK, tableOf } from "../p
 import { isOpen, open, sequenceOf, slotsAfter, tailIsShared } from "../paging/sequences";
 import { Request, request, Scheduler, State } from "./layout";
 import { isLive } from "./requests";
+import { availableBlocks } from "../paging/pool";
+import { truncate } from "../paging/sequences";
 
 // @ts-ignore: decorator
 @inline export const SHARE: u32 = 1;
@@ -60,7 +62,7 @@ export function requestLanes(
 }
 
 /** Opens or adopts the sequence of a request with `target` known tokens, which lie in the cache's input. */
-export function openFor(s: Scheduler, r: Request, target: u32): i32 {
+function openWithPart(s: Scheduler, r: Request, target: u32): i32 {
   const kv = s.kv;
   if (r.peakSlots == 0) return open(kv, r.namespace, kv.input, target, OWNED, r.tenant);
   if (r.adopted != 0) return <i32>r.adopted;
@@ -85,6 +87,21 @@ export function waitsForWholePrompt(s: Scheduler, r: Request, handle: u32): bool
   if (s.budgetLeft < target) return true;
   sequenceOf(s.kv, handle).reuse = target - slots;
   return false;
+}
+
+/**
+ * As above, and with whole blocks of the cached prefix only where the pool has no room for what is needed otherwise: a
+ * block that is shared for its beginning is held beside its copy.
+ */
+export function openFor(s: Scheduler, r: Request, target: u32): i32 {
+  const handle = openWithPart(s, r, target);
+  if (handle < 0 || s.kv.children == 0 || r.peakSlots != 0) return handle;
+  const cached = sequenceOf(s.kv, handle).length;
+  const whole = cached & ~(s.kv.blockSize - 1);
+  if (cached == whole || blocksFor(s.kv, target) - (whole >> s.kv.blockShift) <= availableBlocks(s.kv))
+    return handle;
+  truncate(s.kv, handle, whole);
+  return handle;
 }
 
 /** Blocks that its sequence takes for the rest of its tokens. */

@@ -371,6 +371,10 @@ export class MapScheduler {
     const target = request.tokens.length;
     const sequence = cache.openSequence(request.tokens, request.namespace);
     if (sequence === undefined) return false;
+    // A block shared for its beginning is held beside its copy: with no room for both, without it.
+    const part = sequence.tokens.length % cache.blockSize;
+    if (part > 0 && cache.blocksFor(target) - sequence.blocks.length + 1 > cache.available)
+      cache.truncate(sequence, sequence.tokens.length - part);
     const cached = sequence.tokens.length;
     const needed = cache.blocksFor(target) - sequence.blocks.length;
     const margin = this.running.length === 0 ? 0 : this.#options.watermarkBlocks;

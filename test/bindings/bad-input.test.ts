@@ -80,6 +80,11 @@ describe("submit refuses", () => {
     ["no new tokens", { maxNewTokens: 0 }, "INVALID_ARGUMENT", /maxNewTokens is 0/],
     ["a priority past 255", { priority: 256 }, "INVALID_ARGUMENT", /priority is 256/],
     ["a negative namespace", { namespace: -1 }, "INVALID_ARGUMENT", /namespace is -1/],
+    ["a tenant past the scheduler's", { tenant: 1 }, "INVALID_ARGUMENT", /submit/],
+    ["a tenant that no scheduler has", { tenant: 4096 }, "INVALID_ARGUMENT", /tenant is 4096/],
+    ["a deadline at 0", { deadlineUs: 0 }, "INVALID_ARGUMENT", /deadlineUs is 0/],
+    ["a NaN deadline", { deadlineUs: NaN }, "INVALID_TIME", /deadlineUs is NaN/],
+    ["a token budget of half a token", { maxChunkTokens: 0.5 }, "INVALID_ARGUMENT", /maxChunkTokens is 0\.5/],
     ["an id of 0", { id: 0 }, "INVALID_ARGUMENT", /id is 0/],
     ["an id past 2^64 - 2", { id: (1n << 64n) - 1n }, "INVALID_ARGUMENT", /id is/],
   ];
@@ -249,12 +254,62 @@ describe("a core refuses", () => {
       [scheduler({ policy: "random" }), /policy is "random"/],
       [scheduler({ queueTimeoutUs: NaN }), /queueTimeoutUs is NaN/],
       [scheduler({ watermarkBlocks: 9 }), /watermarkBlocks is 9/],
+      [scheduler({ agingTokens: 0 }), /agingTokens is 0/],
+      [scheduler({ agingTokens: 257 }), /agingTokens is 257/],
+      [scheduler({ tenants: 4097 }), /tenants is 4097/],
+      [scheduler({ inputWeight: -1 }), /inputWeight is -1/],
+      [scheduler({ outputWeight: NaN }), /outputWeight is NaN/],
+      [scheduler({ outputWeight: 2 ** 21 }), /outputWeight is 2097152/],
+      [() => core.kvCache({ blocks: 8, evictionOrder: "oldest" as never }), /evictionOrder is "oldest"/],
+      [() => core.kvCache({ blocks: 8, evictionOrder: { kind: "lru", history: 3 } }), /history is 3/],
+      [() => core.kvCache({ blocks: 8, evictionOrder: { kind: "gdsf", baseCost: -1 } }), /baseCost is -1/],
+      [
+        () => core.kvCache({ blocks: 8, evictionOrder: { kind: "lfu", depthCost: 1 } }),
+        /costs only with gdsf/,
+      ],
+      [() => core.kvCache({ blocks: 8, retainBlocks: 9 }), /retainBlocks is 9/],
+      [() => core.pageSet({ slots: 0, pages: 3 }), /slots is 0/],
+      [() => core.pageSet({ slots: 2, pages: 2 ** 27 }), /pages is 134217728/],
+      [() => core.pageSet({ slots: 2, pages: 3, evictionOrder: "scored" }), /evictionOrder is "scored"/],
       [scheduler({ cache: {} }), /cache/],
       [() => core.orderedIndex({ capacity: 0 }), /capacity is 0/],
       [() => core.orderedIndex({ capacity: 8, valueBytes: 2 as never }), /valueBytes is 2/],
       [() => core.orderedIndex({ capacity: 8, nodeBytes: 100 }), /nodeBytes is 100/],
     ];
     for (const [run, names] of cases) refused(core, run, "INVALID_ARGUMENT", names);
+  });
+
+  test("to tell an eviction order what it does not take", async () => {
+    const { core, cache } = await setUp();
+    const sequence = cache.open({ tokens: [1, 2] });
+    refused(core, () => cache.score(sequence, [1]), "UNSUPPORTED", /scores need evictionOrder "scored"/);
+    refused(core, () => cache.advise(sequence, "keep"), "UNSUPPORTED", /advice needs an evictionOrder of/);
+    refused(core, () => cache.prioritize(sequence, {}), "UNSUPPORTED", /priorities need evictionOrder/);
+    const shape = { blocks: 8, blockSize: 4, maxSequences: 2, maxSequenceTokens: 32 };
+    const scored = core.kvCache({ ...shape, evictionOrder: "scored" });
+    const scoredSequence = scored.open({ tokens: [1] });
+    refused(core, () => scored.score(scoredSequence, [1, NaN]), "INVALID_ARGUMENT", /scores\[1\] is NaN/);
+    refused(core, () => scored.score(77, [1]), "UNKNOWN_SEQUENCE", /sequence 77/);
+    const ranked = core.kvCache({ ...shape, evictionOrder: "priority" });
+    const rankedSequence = ranked.open({ tokens: [1] });
+    refused(
+      core,
+      () => ranked.prioritize(rankedSequence, { priority: 101 }),
+      "INVALID_ARGUMENT",
+      /priority is 101/,
+    );
+    refused(
+      core,
+      () => ranked.prioritize(rankedSequence, { liveUntilUs: -1 }),
+      "INVALID_TIME",
+      /liveUntilUs is -1/,
+    );
+    refused(core, () => ranked.advance(NaN), "INVALID_TIME", /nowUs is NaN/);
+    const pages = core.pageSet({ slots: 2, pages: 5, evictionOrder: "mark0" });
+    refused(core, () => pages.request(5), "INVALID_ARGUMENT", /page is 5/);
+    refused(core, () => pages.request(1, 2 as never), "INVALID_ARGUMENT", /advice is 2/);
+    refused(core, () => pages.run([1, 9]), "INVALID_ARGUMENT", /pages\[1\] is 9/);
+    refused(core, () => pages.run([1], []), "INVALID_ARGUMENT", /advice is 0/);
   });
 
   test("keys and values out of range", async () => {

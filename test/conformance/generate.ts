@@ -7,6 +7,7 @@ import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { type BlockOrderKind, ORDER_KINDS } from "../../bindings/block-order.js";
+import { POLICIES, type PolicyName } from "../../bindings/scheduler-options.js";
 import { root } from "../support/package-root.js";
 import { Random } from "../support/random.js";
 import { ConformanceHost } from "./host.js";
@@ -128,12 +129,25 @@ async function callCache(recorder: Recorder, kind?: BlockOrderKind): Promise<voi
       await recorder.call("key", random.below(15));
       await recorder.call("events", random.below(2));
     }
-    if (kind === "mark0" && i % 5 === 0) await recorder.call("advise", any(), random.below(2));
+    if (kind === "scored" && i % 3 === 0)
+      await recorder.call(
+        "score",
+        any(),
+        random.below(4),
+        Array.from({ length: random.below(9) }, () => random.below(50)),
+      );
+    if ((kind === "mark0" || kind === "mark-and-predict") && i % 5 === 0)
+      await recorder.call("advise", any(), random.below(2));
     if (i % 50 === 0) await recorder.call("validate");
   }
 }
 
-const schedulerCalls: Generator = async (recorder) => {
+/** Under a policy that goes by more than the others: with tenants, deadlines and token budgets of requests. */
+function policyCalls(policy: PolicyName): Generator {
+  return (recorder) => callScheduler(recorder, policy);
+}
+
+async function callScheduler(recorder: Recorder, policy?: PolicyName): Promise<void> {
   const { random } = recorder;
   const vocabulary = 7;
   const maxRunning = 1 + random.below(8);
@@ -141,9 +155,17 @@ const schedulerCalls: Generator = async (recorder) => {
   await recorder.call("cache", 20, 4, 8, 64, 1);
   const chunk = random.below(2) * (1 + random.below(6));
   const shape = [vocabulary, 24, maxRunning, maxRunning + random.below(24), chunk, random.below(4), 6144];
-  await recorder.call("scheduler", ...shape, random.below(3), random.below(2) * 60);
+  if (policy === undefined) await recorder.call("scheduler", ...shape, random.below(3), random.below(2) * 60);
+  else
+    await recorder.call("scheduler", ...shape, POLICIES.indexOf(policy), 400, 1 + random.below(4), 3, 2, 3);
   const requests: number[] = [];
   let now = 0;
+  /** Tenant, now and then one too many; deadline; most prompt tokens a step. */
+  const terms = (): number[] => [
+    random.below(20) === 0 ? 3 : random.below(3),
+    random.below(3) === 0 ? now + 1 + random.below(1200) / 4 : 0,
+    random.below(4) === 0 ? 1 + random.below(6) : 0,
+  ];
   const submit = async (): Promise<void> => {
     const arrival = random.below(3) === 0 ? now + random.below(40) : 0;
     const prompt = tokens(random, 24);
@@ -154,6 +176,7 @@ const schedulerCalls: Generator = async (recorder) => {
       random.below(3),
       arrival,
       1 + random.below(20),
+      ...(policy === undefined ? [] : terms()),
       prompt,
     );
     if (request > 0) requests.push(request);
@@ -173,7 +196,22 @@ const schedulerCalls: Generator = async (recorder) => {
       await recorder.call("commit", stepId, now, sampled, finished);
     }
     if (requests.length > 0) await recorder.call("state", random.pick(requests));
+    if (policy !== undefined && i % 4 === 0) await recorder.call("wake");
+    if (policy === "fair") await recorder.call("served", random.below(3));
     if (i % 20 === 0) await recorder.call("validate");
+  }
+}
+
+/** Requests of pages, some with a bit of advice, and some for pages that there are not. */
+const pageCalls: Generator = async (recorder) => {
+  const { random } = recorder;
+  await recorder.call("core", 15);
+  await recorder.call("pages", ORDER_KINDS.indexOf("mark-and-predict"), 6, 20, 12);
+  for (let i = 0; i < 500; i++) {
+    const page = random.below(3) === 0 ? random.below(20) : random.below(7);
+    await recorder.call("request", page, random.below(3));
+    if (i % 7 === 0) await recorder.call("slot", random.below(random.below(9) === 0 ? 24 : 20));
+    if (i % 100 === 0) await recorder.call("validate");
   }
 };
 
@@ -197,9 +235,9 @@ const indexCalls: Generator = async (recorder) => {
 const GENERATORS: Readonly<Record<string, Generator>> = {
   "cache-1": cacheCalls,
   "cache-2": cacheCalls,
-  "scheduler-1": schedulerCalls,
-  "scheduler-2": schedulerCalls,
-  "scheduler-3": schedulerCalls,
+  "scheduler-1": (recorder) => callScheduler(recorder),
+  "scheduler-2": (recorder) => callScheduler(recorder),
+  "scheduler-3": (recorder) => callScheduler(recorder),
   index: indexCalls,
   "order-gdsf": orderedCalls("gdsf", 50),
   "order-s3-fifo": orderedCalls("s3-fifo", 40),
@@ -208,6 +246,14 @@ const GENERATORS: Readonly<Record<string, Generator>> = {
   "order-priority": orderedCalls("priority", 0),
   "order-seen-twice": orderedCalls("seen-twice", 20),
   named: namedCalls,
+  "order-lfu": orderedCalls("lfu", 60),
+  "order-scored": orderedCalls("scored", 0),
+  "order-marker": orderedCalls("marker", 0),
+  "order-mark-and-predict": orderedCalls("mark-and-predict", 40),
+  "policy-longest-prefix": policyCalls("longest-prefix"),
+  "policy-fair": policyCalls("fair"),
+  "policy-earliest-deadline": policyCalls("earliest-deadline"),
+  pages: pageCalls,
 };
 
 /** All scripts, made anew. */

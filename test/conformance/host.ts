@@ -4,11 +4,13 @@ import {
   type CoreOptions,
   type KvCache,
   type OrderedIndex,
+  type PageSet,
   POLICIES,
   QuartermasterError,
   type Scheduler,
 } from "../../bindings/main.js";
 import { ORDER_KINDS } from "../../bindings/block-order.js";
+import type { Advice } from "../../bindings/page-set.js";
 import { STATUS_CODES } from "../../bindings/errors.js";
 import type { Answer, Call } from "./script.js";
 
@@ -16,13 +18,12 @@ const STATUS_OF = new Map(Object.entries(STATUS_CODES).map(([number, code]) => [
 const STATES = ["ended", "arriving", "waiting", "running"];
 const KINDS = ["", "finished", "preempted", "rejected", "expired"];
 
-type Submission = [number, number, number, number, number, number[]];
-
 export class ConformanceHost {
   core!: Core;
   cache!: KvCache;
   scheduler!: Scheduler;
   index!: OrderedIndex;
+  pages!: PageSet;
   readonly #options: CoreOptions;
 
   constructor(options: CoreOptions = {}) {
@@ -64,6 +65,9 @@ export class ConformanceHost {
       });
       return [0];
     },
+    score: ([sequence, from, scores]: [number, number, number[]]) => [
+      this.cache.score(sequence, scores, from),
+    ],
     advise: ([sequence, discard]: number[]) => [
       this.cache.advise(sequence, discard === 0 ? "keep" : "discard"),
     ],
@@ -90,7 +94,8 @@ export class ConformanceHost {
     references: ([block]: number[]) => [this.cache.references(block)],
 
     scheduler: ([vocabSize, maxRequests, maxRunning, maxBatchTokens, maxChunkTokens, ...rest]: number[]) => {
-      const [watermarkBlocks, tokenCapacity, policy, queueTimeoutUs] = rest;
+      const [watermarkBlocks, tokenCapacity, policy, queueTimeoutUs, ...more] = rest;
+      const [agingTokens = 0, tenants = 0, inputWeight = 0, outputWeight = 0] = more;
       this.scheduler = this.core.scheduler({
         cache: this.cache,
         vocabSize,
@@ -102,12 +107,24 @@ export class ConformanceHost {
         tokenCapacity,
         policy: POLICIES[policy],
         queueTimeoutUs,
+        ...(agingTokens > 0 && { agingTokens }),
+        ...(tenants > 0 && { tenants }),
+        ...(inputWeight + outputWeight > 0 && { inputWeight, outputWeight }),
       });
       return [0];
     },
-    submit: ([id, namespace, priority, arrivalUs, maxNewTokens, tokens]: Submission) => [
-      this.scheduler.submit({ id, namespace, priority, arrivalUs, maxNewTokens, tokens }),
-    ],
+    submit: (args: (number | number[])[]) => {
+      const tokens = args.at(-1) as number[];
+      const [id, namespace, priority, arrivalUs, maxNewTokens, ...more] = args.slice(0, -1) as number[];
+      const [tenant = 0, deadlineUs = 0, maxChunkTokens = 0] = more;
+      const always = { id, namespace, priority, arrivalUs, maxNewTokens, tenant, maxChunkTokens, tokens };
+      return [this.scheduler.submit(deadlineUs === 0 ? always : { ...always, deadlineUs })];
+    },
+    wake: () => {
+      const wake = this.scheduler.nextWakeUs();
+      return [wake === Infinity ? -1 : wake];
+    },
+    served: ([tenant]: number[]) => [this.scheduler.served(tenant)],
     abort: ([request]: number[]) => [(this.scheduler.abort(request), 0)],
     state: ([request]: number[]) => [STATES.indexOf(this.scheduler.state(request))],
     step: ([nowUs]: number[]) => this.#step(nowUs),
@@ -160,6 +177,15 @@ export class ConformanceHost {
       return this.#events(this.core.exports.kvEventsSnapshot(this.cache.pointer, at, 682, 1), at);
     },
     lose: () => [this.core.exports.kvEventsLose(this.cache.pointer)],
+    pages: ([order, slots, pages, history]: number[]) => {
+      this.pages = this.core.pageSet({ slots, pages, evictionOrder: ORDER_KINDS[order], history });
+      return [0];
+    },
+    request: ([page, advice]: number[]) => [
+      +this.pages.request(page, advice === 2 ? undefined : (advice as Advice)),
+    ],
+    slot: ([page]: number[]) => [this.pages.slot(page) ?? STATUS_OF.get("NOT_FOUND")!],
+
     index: ([capacity]: number[]) => [((this.index = this.core.orderedIndex({ capacity })), 0)],
     put: ([key, value]: number[]) => [+this.index.set(BigInt(key), BigInt(value))],
     get: ([key]: number[]) => {

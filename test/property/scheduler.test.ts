@@ -257,8 +257,9 @@ async function start(build: Build, seed: number, prefixCache = true, maxDraftTok
     queueTimeoutUs: random.below(3) === 0 ? 40 + random.below(400) : 0,
     maxDraftTokens,
   };
+  const partialReuse = prefixCache && random.below(3) === 0 ? 1 + random.below(4) : 0;
   const core = await Core.create({ build, seed: seed >>> 0 });
-  const cache = core.kvCache({ ...CACHE, prefixCache });
+  const cache = core.kvCache({ ...CACHE, prefixCache, partialReuse });
   const scheduler = core.scheduler({
     cache,
     vocabSize: VOCAB,
@@ -266,7 +267,7 @@ async function start(build: Build, seed: number, prefixCache = true, maxDraftTok
     tokenCapacity: 20 * 256,
     ...options,
   });
-  return new Harness(scheduler, new MapCache({ ...CACHE, prefixCache }), options, random);
+  return new Harness(scheduler, new MapCache({ ...CACHE, prefixCache, partialReuse }), options, random);
 }
 
 function drain(harness: Harness): void {
@@ -425,4 +426,25 @@ test("requests that drop tokens get what admission promised them: none is preemp
     core.validate();
   }
   assert.ok(most >= 12, `${most} ran at a time`);
+});
+
+test("a prompt that has the beginning of a cached block runs also where block and copy have no room together", async () => {
+  const core = await Core.create();
+  const cache = core.kvCache({
+    blocks: 2,
+    blockSize: 4,
+    maxSequences: 1,
+    maxSequenceTokens: 8,
+    partialReuse: 1,
+  });
+  const scheduler = core.scheduler({ cache, vocabSize: 10, maxBatchTokens: 8 });
+  for (const tokens of [
+    [1, 2, 3, 4, 5],
+    [1, 2, 9, 9, 9, 9, 9],
+  ]) {
+    scheduler.submit({ tokens, maxNewTokens: 1 });
+    const plan = scheduler.step(1);
+    assert.deepEqual([plan.rows, plan.transferCount, plan.newTokens[0]], [1, 0, tokens.length]);
+    scheduler.commit(plan.stepId, 1, { tokens: [0] });
+  }
 });

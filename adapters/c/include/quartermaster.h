@@ -174,6 +174,9 @@ QM_API int qm_sequence_prioritize(qm_core* core, qm_cache cache, uint32_t sequen
                                   double priority_until_us, double live_until_us);
 /* QM_FLUSH_ALL_0S, QM_MARK0, QM_MARK_AND_PREDICT: 1 discard, 0 keep. */
 QM_API int qm_sequence_advise(qm_core* core, qm_cache cache, uint32_t sequence, uint32_t discard);
+/* QM_SCORED: a score each for the blocks from table entry `from` on, any numbers but NaN; the lowest goes first. */
+QM_API int qm_sequence_score(qm_core* core, qm_cache cache, uint32_t sequence, uint32_t from, const double* scores,
+                             uint32_t count);
 /* QM_BY_PRIORITY: the clock has come to now_us. */
 QM_API int qm_cache_advance(qm_core* core, qm_cache cache, double now_us);
 
@@ -292,6 +295,20 @@ QM_API int qm_abandon(qm_core* core, qm_scheduler scheduler, uint32_t step_id);
 QM_API int qm_outcomes(qm_core* core, qm_scheduler scheduler, const uint32_t** records);
 /* Time of the next arrival, deadline or queue time-out; infinity when there is none. */
 QM_API double qm_next_wake_us(qm_core* core, qm_scheduler scheduler);
+
+/* Weighted tokens that a tenant has been served (QM_FAIR); negative for a tenant that there is not. */
+QM_API double qm_tenant_served(qm_core* core, qm_scheduler scheduler, uint32_t tenant);
+
+/* ---- page set: which of `pages` pages are in `slots` slots ------------------------------------------------------ */
+
+typedef uint32_t qm_page_set;
+/* Any order but QM_SCORED and QM_BY_PRIORITY. history: pages remembered after they have left. */
+QM_API int qm_page_set_create(qm_core* core, qm_order order, uint32_t slots, uint32_t pages, uint32_t history,
+                              qm_page_set* set);
+/* Makes a page present: 1 when it was, 0 when it had to be fetched. advice: 0 keep, 1 discard, 2 none. */
+QM_API int qm_page_set_request(qm_core* core, qm_page_set set, uint32_t page, uint32_t advice);
+/* Slot of a page, or QM_NOT_FOUND. */
+QM_API int qm_page_set_slot(qm_core* core, qm_page_set set, uint32_t page);
 
 /* ---- ordered index -------------------------------------------------------------------------------------------- */
 

@@ -16,7 +16,7 @@ typedef struct {
 extern _Thread_local qm_trap_frame* qm_innermost_frame;
 
 /* Kinds of regions, as in docs/abi.md. */
-enum { QM_SCRATCH = 1, QM_ORDERED_INDEX = 2, QM_KV_CACHE = 3, QM_SCHEDULER = 4, QM_VIEW = 5, QM_EXTENTS = 6, QM_SELECTION = 7, QM_ORDER = 8, QM_LANES = 9, QM_KEYED_POOL = 13, QM_KINDS = 14 };
+enum { QM_SCRATCH = 1, QM_ORDERED_INDEX = 2, QM_KV_CACHE = 3, QM_SCHEDULER = 4, QM_VIEW = 5, QM_EXTENTS = 6, QM_SELECTION = 7, QM_ORDER = 8, QM_LANES = 9, QM_PAGE_SET = 10, QM_KEYED_POOL = 13, QM_KINDS = 14 };
 
 /* What the library knows of the core's records (docs/abi.md). */
 enum {

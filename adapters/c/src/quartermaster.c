@@ -424,6 +424,28 @@ int qm_sequence_advise(qm_core* core, qm_cache cache, uint32_t sequence, uint32_
   RESULT(core, w2c_qm_kvAdvise(instance, cache, sequence, discard));
 }
 
+int qm_sequence_score(qm_core* core, qm_cache cache, uint32_t sequence, uint32_t from, const double* scores,
+                      uint32_t count) {
+  REQUIRE(core, QM_KV_CACHE, cache);
+  const uint32_t batch = QM_SCRATCH_BYTES / 8;
+  int scored = 0;
+  if (scores == NULL && count > 0) return QM_INVALID_ARGUMENT;
+  for (uint32_t i = 0; i < count; i++)
+    if (isnan(scores[i])) return QM_INVALID_ARGUMENT;
+  do {
+    const uint32_t some = count < batch ? count : batch;
+    int result = QM_OK;
+    if (some > 0) memcpy(at(core, core->scratch), scores, 8ull * some);
+    QM_CALL(core, result, (int)w2c_qm_kvScore(instance, cache, sequence, from, some, core->scratch));
+    if (result < 0) return result;
+    scored += result;
+    scores += some;
+    from += some;
+    count -= some;
+  } while (count > 0);
+  return scored;
+}
+
 int qm_cache_advance(qm_core* core, qm_cache cache, double now_us) {
   REQUIRE(core, QM_KV_CACHE, cache);
   RESULT(core, w2c_qm_kvAdvance(instance, cache, now_us));
@@ -717,6 +739,40 @@ static double next_wake(qm_core* core, qm_scheduler scheduler) {
 
 double qm_next_wake_us(qm_core* core, qm_scheduler scheduler) {
   return is_structure(core, QM_SCHEDULER, scheduler) && !core->poisoned ? next_wake(core, scheduler) : INFINITY;
+}
+
+static double tenant_served(qm_core* core, qm_scheduler scheduler, uint32_t tenant) {
+  double served = QM_POISONED;
+  QM_CALL(core, served, w2c_qm_schedulerTenantCounter(instance, scheduler, tenant));
+  return served;
+}
+
+double qm_tenant_served(qm_core* core, qm_scheduler scheduler, uint32_t tenant) {
+  REQUIRE(core, QM_SCHEDULER, scheduler);
+  return tenant_served(core, scheduler, tenant);
+}
+
+/* ---- page set --------------------------------------------------------------------------------------------------- */
+
+int qm_page_set_create(qm_core* core, qm_order order, uint32_t slots, uint32_t pages, uint32_t history,
+                       qm_page_set* set) {
+  double bytes = 0;
+  if (core == NULL || set == NULL) return QM_INVALID_ARGUMENT;
+  QM_CALL(core, bytes, w2c_qm_pageSetBytes(instance, (uint32_t)order, slots, pages, history));
+  int status = make_room(core, bytes);
+  if (status == QM_OK)
+    QM_CALL(core, status, (int)w2c_qm_pageSetCreate(instance, (uint32_t)order, slots, pages, history, 0));
+  return status < 0 ? status : last_region(core, set);
+}
+
+int qm_page_set_request(qm_core* core, qm_page_set set, uint32_t page, uint32_t advice) {
+  REQUIRE(core, QM_PAGE_SET, set);
+  RESULT(core, w2c_qm_pageSetRequest(instance, set, page, advice));
+}
+
+int qm_page_set_slot(qm_core* core, qm_page_set set, uint32_t page) {
+  REQUIRE(core, QM_PAGE_SET, set);
+  RESULT(core, w2c_qm_pageSetSlot(instance, set, page));
 }
 
 /* ---- ordered index -------------------------------------------------------------------------------------------- */

@@ -4,6 +4,7 @@ import { type RequestOptions, type StepPlan } from "../../../bindings/main.js";
 import { ADVICE_KINDS } from "../../../bindings/block-order.js";
 import type { Random } from "../../support/random.js";
 import { answerTo } from "./answers.js";
+import { knownTokens } from "./requests.js";
 import type { World } from "./world.js";
 
 /** The token store's pages. */
@@ -28,6 +29,7 @@ export class Clients {
         return { tokens: this.#prompt(random, 30, namespace), namespace };
       });
     if (random.below(8) === 0) this.#hint(random);
+    if (shape.scheduler.maxDraftTokens > 0) this.#guess(random);
     if (random.below(120) === 0) systems.call(({ cache }) => cache.forget());
     if (random.below(200) === 0) this.#allocate(random);
     if (random.below(60) === 0) this.#nonsense(random);
@@ -112,6 +114,7 @@ export class Clients {
       planned: false,
       admittedNow: false,
       aborted: false,
+      drafts: [],
       overtakers: new Set(),
       patience: 0,
     });
@@ -137,6 +140,26 @@ export class Clients {
     const answered = world.systems.tryCall(({ scheduler }) => scheduler.abort(request.handle));
     assert.equal(answered, request.aborted ? "UNKNOWN_REQUEST" : 0);
     if (!request.aborted) world.abort(request);
+  }
+
+  /** Guesses what somebody will say next: rightly up to somewhere. */
+  #guess(random: Random): void {
+    const { systems, running, shape } = this.#world;
+    const { maxDraftTokens, vocabSize } = shape.scheduler;
+    for (const request of running) {
+      if (random.below(2) === 0) continue;
+      const known = knownTokens(request);
+      const right = random.below(6);
+      const tokens = Array.from({ length: random.below(6) }, (_, i) =>
+        i < right ? request.answer.tokens[known + i] || 0 : random.below(vocabSize),
+      );
+      const decodes = request.generated > 0 && known - request.computed === 1;
+      const room = decodes ? Math.min(maxDraftTokens, request.maxNewTokens - request.generated - 1) : 0;
+      const { handle } = request;
+      const kept = systems.call(({ scheduler }) => scheduler.propose(handle, tokens));
+      assert.equal(kept, Math.min(tokens.length, room), "as many as it can make use of");
+      request.drafts = tokens.slice(0, kept);
+    }
   }
 
   /** What an eviction order may be told. */

@@ -28,6 +28,8 @@ export interface Tracked {
   planned: boolean;
   admittedNow: boolean;
   aborted: boolean;
+  /** Tokens proposed to be next; all of them may be wrong. */
+  drafts: readonly number[];
   /** Those that came later and were served before it. */
   readonly overtakers: Set<RequestId>;
   /** Committed steps that it may yet take, at the most. */

@@ -9,6 +9,7 @@ type Known =
   | "maxRunning"
   | "maxBatchTokens"
   | "maxChunkTokens"
+  | "maxDraftTokens"
   | "policy"
   | "tokenCapacity"
   | "agingTokens"
@@ -36,6 +37,7 @@ export interface WorldShape {
 }
 
 const OUTSIDERS = 3;
+const CONTENT_KEYS = { domainKey: new Uint8Array(32), fingerprint: new Uint8Array(32).fill(1) };
 
 export function drawShape(seed: number): WorldShape {
   const random = new Random(seed);
@@ -46,6 +48,7 @@ export function drawShape(seed: number): WorldShape {
   const blocks = Math.ceil((24 + random.below(140)) / blockSize);
   const prefixCache = random.below(6) !== 0;
   const maxRequests = 2 + random.below(30);
+  const events = prefixCache && random.below(5) === 0;
   return {
     build,
     cache: {
@@ -58,6 +61,8 @@ export function drawShape(seed: number): WorldShape {
       evictionOrder: prefixCache ? random.pick(ORDER_KINDS) : "lru",
       retainBlocks: random.below(4) === 0 ? random.below(blocks + 1) : blocks,
       sharedProbe: build === "core-threads" && prefixCache && random.below(2) === 0,
+      partialReuse: prefixCache && random.below(3) === 0 ? 1 + random.below(blockSize) : 0,
+      ...(events && { contentKeys: CONTENT_KEYS, events: { ring: 2 ** random.below(8) } }),
     },
     scheduler: {
       vocabSize: random.pick([3, 9, 50]),
@@ -73,6 +78,7 @@ export function drawShape(seed: number): WorldShape {
       inputWeight: 1 + random.below(3),
       outputWeight: random.below(3),
       queueTimeoutUs: random.below(3) === 0 ? 50 + random.below(1500) : 0,
+      maxDraftTokens: random.pick([0, 0, 1, 4]),
     },
     load: 1 + random.below(7),
     failures: random.pick([0, 5, 20]),

@@ -80,7 +80,9 @@ export class Systems {
     const twin = this.#twin!;
     this.#twin = undefined;
     const [bytes, again] = [this.#main, twin].map(({ core }) => core.snapshot());
-    assert.equal(Buffer.compare(again, bytes), 0, "the same bytes in the end");
+    // Whoever reads the events of one of them changes what is left to read there.
+    if (this.#main.cache.content === undefined)
+      assert.equal(Buffer.compare(again, bytes), 0, "the same bytes in the end");
     if (!goOn) return;
     this.replaced += 1;
     this.#main = twin;

@@ -12,6 +12,9 @@ export interface Tally {
   abandoned: number;
   cachedTokens: number;
   copies: number;
+  /** Draft tokens fed, and right. */
+  drafted: number;
+  draftedRight: number;
   comparedPlans: number;
   restoredCores: number;
 }
@@ -29,6 +32,8 @@ export const emptyTally = (): Tally => ({
   abandoned: 0,
   cachedTokens: 0,
   copies: 0,
+  drafted: 0,
+  draftedRight: 0,
   comparedPlans: 0,
   restoredCores: 0,
 });

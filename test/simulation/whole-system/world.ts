@@ -15,6 +15,8 @@ import {
 import { Random } from "../../support/random.js";
 import { Accounts } from "./accounts.js";
 import { Clients } from "./clients.js";
+import { execute } from "./execution.js";
+import { Listener } from "./listener.js";
 import { Outsiders } from "./outsiders.js";
 import { allTokens, knownTokens, type Tracked } from "./requests.js";
 import { Rules } from "./rules.js";
@@ -51,6 +53,7 @@ export class World {
   readonly #seed: number;
   readonly #rules: Rules;
   readonly #accounts: Accounts;
+  readonly #listener = new Listener();
   /** Told the digest of every plan. */
   onPlan: ((digest: string) => void) | undefined;
   #order = 0;
@@ -110,6 +113,7 @@ export class World {
     assert.equal(finished + aborted + expired + rejected, submitted, "every request has one end");
     this.tally.comparedPlans = systems.compared;
     this.tally.copies = this.machine.copies;
+    this.tally.drafted = scheduler.drafted.fed;
     this.tally.restoredCores = systems.replaced;
   }
 
@@ -194,6 +198,7 @@ export class World {
     else this.#commit(plan);
     this.#idle = plan.rows === 0;
     this.#accounts.settled();
+    if (this.shape.cache.events !== undefined && (sure || random.below(6) === 0)) this.#listener.listen(this);
     if (this.#lastEnded !== undefined) assert.equal(systems.main.scheduler.state(this.#lastEnded), "ended");
   }
 
@@ -248,16 +253,21 @@ export class World {
       const computed = plan.computedBefore[row];
       const count = plan.newTokens[row];
       assert.equal(computed, request.computed, `${request.handle} goes on where it was`);
-      assert.ok(count >= 1 && computed + count <= knownTokens(request));
-      const last = computed + count === knownTokens(request);
       const decode = decoding.includes(request);
+      const drafts = decode ? count - 1 : 0;
+      const last = computed + count - drafts === knownTokens(request);
+      assert.ok(
+        count >= 1 && drafts <= request.drafts.length && computed + count - drafts <= knownTokens(request),
+      );
       assert.equal(plan.phases[row], decode ? Phase.Decode : last ? Phase.LastChunk : Phase.PrefillChunk);
       for (const limit of [request.maxChunkTokens, scheduler.maxChunkTokens])
-        assert.ok(limit === 0 || count <= limit, "a chunk keeps its limits");
+        assert.ok(limit === 0 || count - drafts <= limit, "a chunk keeps its limits");
       assert.equal(row < plan.decodeRows, decode, "decode rows first");
       const start = plan.tokenStart[row];
-      for (let i = 0; i < count; i++)
+      for (let i = 0; i < count - drafts; i++)
         assert.equal(plan.tokens[start + i], request.answer.tokens[computed + i], "its own tokens are fed");
+      for (let i = 0; i < drafts; i++)
+        assert.equal(plan.tokens[start + 1 + i], request.drafts[i], "and its drafts");
     }
     assert.ok(plan.totalTokens <= (scheduler.maxBatchTokens ?? 0), "the token budget holds");
     assert.ok(this.running.length <= scheduler.maxRunning);
@@ -285,58 +295,25 @@ export class World {
     this.#accounts.lookedUp(knownTokens(request), cached);
   }
 
-  /** The machine runs the plan, every row against what the request must read. */
-  #execute(plan: StepPlan): { tokens: number[]; finished: boolean[] } {
-    const { machine } = this;
-    machine.transfer(plan.transfers);
-    const tokens: number[] = [];
-    const finished: boolean[] = [];
-    const table = (row: number): Uint32Array =>
-      plan.tables.subarray(plan.tableStart[row], plan.tableStart[row] + plan.tableCount[row]);
-    for (let row = 0; row < plan.rows; row++) {
-      const { answer, generated, maxNewTokens } = this.live.get(plan.requests[row])!;
-      const [from, count] = [plan.computedBefore[row], plan.newTokens[row]];
-      machine.write(table(row), answer.contents, from, from + count);
-      if (plan.phases[row] === Phase.PrefillChunk) continue;
-      tokens.push(answer.tokens[from + count]);
-      // The text has ended; that all is said that was asked for the core knows by itself.
-      finished.push(generated + 1 === answer.generated && generated + 1 < maxNewTokens);
-    }
-    // Rows are read once all are written, as layers do: nobody writes what another one reads.
-    for (let row = 0; row < plan.rows; row++) {
-      const { answer, handle } = this.live.get(plan.requests[row])!;
-      machine.expect(
-        table(row),
-        answer.contents,
-        plan.computedBefore[row] + plan.newTokens[row],
-        `request ${handle}`,
-      );
-    }
-    return { tokens, finished };
-  }
-
   #commit(plan: StepPlan): void {
     const { systems } = this;
-    const results = this.#execute(plan);
-    const rows = Array.from(plan.requests, (handle, row) => ({
-      request: this.live.get(handle)!,
-      count: plan.newTokens[row],
-      samples: plan.phases[row] !== Phase.PrefillChunk,
-    }));
+    const { rows, results } = execute(plan, this.machine, this.live);
     const before = systems.outcomes().length;
     const { stepId } = plan;
     systems.call(({ scheduler }) => scheduler.commit(stepId, this.nowUs, results));
     const ends = new Set<RequestId>();
-    for (const { request, count, samples } of rows) {
+    for (const { request, computed, generated } of rows) {
       request.planned = request.admittedNow = false;
-      request.computed += count;
+      request.drafts = [];
+      request.computed += computed;
       if (request.aborted) {
         this.#leave(request);
         this.#end(request);
         continue;
       }
-      request.generated += Number(samples);
-      if (samples && request.generated === request.answer.generated) ends.add(request.handle);
+      request.generated += generated;
+      this.tally.draftedRight += Math.max(0, generated - 1);
+      if (generated > 0 && request.generated === request.answer.generated) ends.add(request.handle);
     }
     const finished = systems.outcomes().slice(before);
     assert.deepEqual(
@@ -383,6 +360,7 @@ export class World {
     this.#leave(request);
     request.state = "waiting";
     request.computed = 0;
+    request.drafts = [];
   }
 
   #leave(request: Tracked): void {

@@ -1,0 +1,84 @@
+/** docs/features.md claims nothing without a test: every Y names tests, and every test that is named exists. */
+import assert from "node:assert/strict";
+import { existsSync, readFileSync } from "node:fs";
+import { join } from "node:path";
+import { test } from "node:test";
+import { root } from "../support/package-root.js";
+
+interface Row {
+  readonly capability: string;
+  readonly mark: string | undefined;
+  readonly tests: string;
+}
+
+const page = readFileSync(join(root, "docs", "features.md"), "utf8");
+
+/** Rows of all tables; a table of three columns has no marks. */
+function rows(text: string): Row[] {
+  const lines = text.split("\n").filter((line) => line.startsWith("| ") && !line.startsWith("| ---"));
+  return lines.flatMap((line) => {
+    const cells = line
+      .slice(1, line.lastIndexOf("|"))
+      .split("|")
+      .map((cell) => cell.trim());
+    if (cells[0] === "capability") return [];
+    return [{ capability: cells[0], mark: cells.length === 4 ? cells[1] : undefined, tests: cells.at(-1)! }];
+  });
+}
+
+/** "`file`: title; `file`: title": titles may have semicolons, files are in backticks. */
+function named(tests: string): { file: string; title: string }[] {
+  return tests
+    .split(/(?:^|; )(?=`[^`]+`: )/)
+    .filter((part) => part !== "")
+    .map((part) => {
+      const [, file, title] = /^`([^`]+)`: (.+)$/s.exec(part) ?? [];
+      assert.ok(file && title, `"${part}" is a file and a title`);
+      return { file, title };
+    });
+}
+
+/** Whether one of the titles in a source, templates filled in with anything, is `title`. */
+function hasTitle(source: string, title: string): boolean {
+  const titles = source.matchAll(/(?:test|describe)\(\s*(?:"((?:[^"\\]|\\.)*)"|`((?:[^`\\]|\\.)*)`)/g);
+  for (const [, plain, template] of titles) {
+    if (plain === title) return true;
+    if (template === undefined) continue;
+    const pattern = template
+      .split(/\$\{[^}]*\}/)
+      .map((part) => part.replaceAll(/[.*+?^${}()|[\]\\]/g, "\\$&"))
+      .join(".+");
+    if (new RegExp(`^${pattern}$`).test(title)) return true;
+  }
+  return false;
+}
+
+test("every capability that is there names tests, and every test that is named exists", () => {
+  const all = rows(page);
+  assert.ok(all.length >= 28);
+  for (const { capability, mark, tests } of all) {
+    assert.ok(mark === undefined || ["Y", "P", "N"].includes(mark), `${capability}: ${mark}`);
+    const claims = named(tests);
+    assert.ok(mark === "N" || claims.length > 0, `${capability} names a test`);
+    for (const { file, title } of claims) {
+      const path = join(root, "test", `${file}.test.ts`);
+      assert.ok(existsSync(path), `${capability}: ${file}.test.ts`);
+      assert.ok(
+        hasTitle(readFileSync(path, "utf8"), title),
+        `${capability}: ${file}.test.ts has a test "${title}"`,
+      );
+    }
+  }
+});
+
+test("a capability without a test, and a test that is not there, would be noticed", () => {
+  const [row] = rows("| capability | | how | tests |\n| --- | --- | --- | --- |\n| flying | Y | wings | |\n");
+  assert.deepEqual(row, { capability: "flying", mark: "Y", tests: "" });
+  assert.deepEqual(named("`a/b`: one; two; `c`: three"), [
+    { file: "a/b", title: "one; two" },
+    { file: "c", title: "three" },
+  ]);
+  const source = 'test("plain", () => {});\ntest(`${n} of ${m}: done`, () => {});\n';
+  assert.ok(hasTitle(source, "plain") && hasTitle(source, "3 of 4: done"));
+  assert.ok(!hasTitle(source, "3 of 4: undone"));
+});
