@@ -20,13 +20,12 @@ export const CANARIES: Readonly<Record<string, Edit>> = {
   },
   "the source of a copy is given back twice": {
     file: SEQUENCES,
-    find: "  for (let i: u32 = 0; i < kv.copyCount; i++) release(kv, copyAt(kv, i).source);\n",
+    find: "export function settleCopies(kv: KvCache): void {\n",
     replace:
-      "  for (let i: u32 = 0; i < kv.copyCount; i++) {\n" +
-      "    release(kv, copyAt(kv, i).source);\n" +
-      "    if (CANARY && block(kv, copyAt(kv, i).source).refs > 0) release(kv, copyAt(kv, i).source);\n" +
-      "  }\n",
+      "export function settleCopies(kv: KvCache): void {\n" +
+      "  if (CANARY && kv.copyCount != 0 && block(kv, copyAt(kv, 0).source).refs > 1) release(kv, copyAt(kv, 0).source);\n",
   },
+
   "a shared block is written in place": {
     file: SEQUENCES,
     find: "  if ((sequence.length & (kv.blockSize - 1)) == 0) return false;\n",
@@ -51,11 +50,12 @@ export const CANARIES: Readonly<Record<string, Edit>> = {
       "  if (CANARY && s.policy == Policy.Fcfs) {\n    s.order += 1;\n    r.key = s.order;\n  }\n" +
       "  requeue(s, slot);\n",
   },
-  "the first admitted is preempted": {
+  "of the least urgent the first admitted is preempted": {
     file: STEP,
-    find: "    const victim = lastServed(s);\n",
-    replace: "    const victim = CANARY && runningAt(s, 0) != NONE ? 0 : lastServed(s);\n",
+    find: "    if (urgency > worst) {\n",
+    replace: "    if (urgency > worst || (CANARY && urgency == worst)) {\n",
   },
+
   "the last chunk of a step is one token over the budget": {
     file: STEP,
     find: "  const most = min(min(limit, s.budgetLeft), left);\n",
@@ -88,9 +88,10 @@ export const CANARIES: Readonly<Record<string, Edit>> = {
     replace: "    if (r.state == State.Running && r.aborted != 0 && !CANARY) {\n",
   },
   "an admission that is not executed stays counted": {
-    file: COMMIT,
-    find: "  uncountLookup(s.kv, r.sequence, knownTokens(r));\n",
-    replace: "  if (!CANARY) uncountLookup(s.kv, r.sequence, knownTokens(r));\n",
+    file: SEQUENCES,
+    find: "export function uncountLookup(kv: KvCache, handle: u32, count: u32): void {\n",
+    replace:
+      "export function uncountLookup(kv: KvCache, handle: u32, count: u32): void {\n  if (CANARY) return;\n",
   },
 };
 

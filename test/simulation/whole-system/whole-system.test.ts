@@ -13,7 +13,7 @@ import { replayWorld, SimulationError, simulate } from "./simulate.js";
 const SEED = Number(process.env.QUARTERMASTER_SEED ?? 20_261);
 const STEPS = long ? 1_000_000 : 100_000;
 /** Within which a mistake must show. */
-const CANARY_STEPS = 40_000;
+const CANARY_STEPS = 120_000;
 
 const world = process.env.QUARTERMASTER_WORLD;
 if (world !== undefined) {
