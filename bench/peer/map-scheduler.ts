@@ -376,7 +376,9 @@ export class MapScheduler {
     if (part > 0 && cache.blocksFor(target) - sequence.blocks.length + 1 > cache.available)
       cache.truncate(sequence, sequence.tokens.length - part);
     const cached = sequence.tokens.length;
-    const needed = cache.blocksFor(target) - sequence.blocks.length;
+    // A part that is kept needs its copy.
+    const copied = cached % cache.blockSize > 0 ? 1 : 0;
+    const needed = cache.blocksFor(target) - sequence.blocks.length + copied;
     const margin = this.running.length === 0 ? 0 : this.#options.watermarkBlocks;
     if (needed + margin > cache.available || !cache.reserve(sequence, target - cached)) {
       cache.close(sequence);
