@@ -30,7 +30,8 @@ function makeRoom(kv: KvCache, tenant: u32, need: u32): Status {
   const index = min(tenant, a.tenants);
   const account = accountAt(a, index);
   const after = <u64>account.used + need;
-  if (need != 0 && after > <u64>account.ceiling + account.resting) {
+  // A ceiling of all blocks is none: what is too much for the pool is no matter of quotas.
+  if (account.ceiling < kv.blockCount && need != 0 && after > <u64>account.ceiling + account.resting) {
     account.refused += 1;
     return QUOTA_EXCEEDED;
   }

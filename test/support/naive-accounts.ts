@@ -61,7 +61,8 @@ export class NaiveAccounts implements MapAccounts {
 
   makeRoom(tenant: number, need: number): "OK" | "OUT_OF_BLOCKS" | "QUOTA_EXCEEDED" {
     const quota = this.quotas[tenant];
-    if (need > 0 && this.used(tenant) + need > quota.ceiling + this.resting(tenant)) {
+    const capped = quota.ceiling < this.#cache.blocks;
+    if (capped && need > 0 && this.used(tenant) + need > quota.ceiling + this.resting(tenant)) {
       quota.refused += 1;
       return "QUOTA_EXCEEDED";
     }
