@@ -12,3 +12,4 @@ export * from "./exports/scheduling";
 export * from "./exports/selection";
 export * from "./exports/lanes";
 export * from "./exports/outside";
+export * from "./exports/tiers";

@@ -485,6 +485,17 @@ export class Core {
       this.#makeRoom(exports.schedulerDraftsBytes(pointer, shape.maxDraftTokens), "maxDraftTokens");
       this.call(() => exports.schedulerDraftsCreate(pointer, shape.maxDraftTokens), "maxDraftTokens");
     }
+    const { hostTier } = shape;
+    if (hostTier !== undefined) {
+      const { blocks, copies, preemption, blocking, reuse, outUs, inUs, prefillUs } = hostTier;
+      this.#makeRoom(exports.hostTierBytes(pointer, blocks, copies), "hostTier");
+      const flags = [preemption, Number(blocking), Number(reuse)] as const;
+      this.call(
+        () => exports.hostTierCreate(pointer, blocks, copies, ...flags, outUs, inUs, prefillUs),
+        "hostTier",
+      );
+    }
+    if (shape.preemptive) this.call(() => exports.schedulerPreemptive(pointer, 1), "preemptive");
     const scheduler = new Scheduler(this, pointer, options.cache);
     this.schedulers.push(scheduler);
     return scheduler;

@@ -287,6 +287,25 @@ export interface SchedulingExports {
   schedulerValidateAll(scheduler: number): number;
 }
 
+export interface TierExports {
+  hostTierBytes(scheduler: number, blocks: number, copies: number): number;
+  hostTierCreate(
+    scheduler: number,
+    blocks: number,
+    copies: number,
+    preemption: number,
+    blocking: number,
+    reuse: number,
+    outUs: number,
+    inUs: number,
+    prefillUs: number,
+  ): number;
+  schedulerTier(scheduler: number): number;
+  schedulerTransferred(scheduler: number, transfer: number, good: number, us: number): number;
+  requestPrioritize(scheduler: number, request: number, priority: number): number;
+  schedulerPreemptive(scheduler: number, preemptive: number): number;
+}
+
 export interface ViewExports {
   freeExtentsBytes(blocks: number): number;
   freeExtentsCreate(blocks: number): number;
@@ -520,6 +539,7 @@ export interface CoreExports
     PageSetExports,
     KeyedPoolExports,
     SchedulingExports,
+    TierExports,
     SelectionExports,
     LaneExports,
     OutsideExports {}

@@ -130,7 +130,16 @@ export {
   type OrderedViewOptions,
   type TenantPlace,
 } from "./ordered-view.js";
-export { NO_BLOCK, Phase, type PlanGroup, TRANSFER_WORDS, TransferOp, type StepPlan } from "./plan.js";
+export {
+  NO_BLOCK,
+  Phase,
+  type PlanGroup,
+  TRANSFER_WORDS,
+  TransferMark,
+  TransferOp,
+  type StepPlan,
+} from "./plan.js";
+export { type HostTierOptions, type HostTierStats } from "./host-tier.js";
 export { blockTableOf, planDigest } from "./plan-digest.js";
 export type { PrefixProbe } from "./prefix-probe.js";
 export { createScheduler, recordLanes, recordScheduler, type SchedulerSetup } from "./record.js";

@@ -10,7 +10,18 @@ import type { CacheGroup } from "./cache-groups.js";
 export const Phase = { PrefillChunk: 0, Decode: 1, LastChunk: 2 } as const;
 
 /** Operation of a transfer record. */
-export const TransferOp = { Copy: 0 } as const;
+export const TransferOp = {
+  /** Between blocks of the device: the executor's `run` carries it out. */
+  Copy: 0,
+  /** To the host tier and back: the executor's `transfer` does. */
+  SwapOut: 1,
+  SwapIn: 2,
+  /** The transfer of this id, begun by an earlier plan, must be complete before anything else of this plan. */
+  Wait: 3,
+} as const;
+
+/** When a transfer is carried out: complete before the batch, after it, or beside this and later ones. */
+export const TransferMark = { Before: 0, After: 1, Async: 2 } as const;
 
 /** u32 words of one transfer record. */
 export const TRANSFER_WORDS = 8;
@@ -73,8 +84,9 @@ export interface StepPlan {
   /** All block tables as they lie in core memory, u32 block ids. */
   readonly tables: Uint32Array;
   /**
-   * [transferCount][TRANSFER_WORDS]: op (0 copy; in a group its number times 256), source tier, source block, target tier, target block, tokens, mark
-   * (0 before, 1 after the batch), sequence.
+   * [transferCount][TRANSFER_WORDS]: TransferOp (a copy in a group: its number times 256), source tier (0 device, 1 host), source block, target tier, target block,
+   * tokens, TransferMark, sequence. Of swaps the last word is the transfer's id, and a record may name a run: the tokens of
+   * as many blocks, one behind the other on both sides, as they fill.
    */
   readonly transfers: Uint32Array;
   readonly transferCount: number;

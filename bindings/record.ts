@@ -7,7 +7,8 @@
  *   {"step": nowUs, "id", "plan": digest}
  *   {"propose": request, "tokens"}
  *   {"commit": id, "nowUs", "tokens", "finished"?: [sampling rows], "accepted"?: counts, "outcomes": digest}
- *   {"abandon": id}   {"abort": request}
+ *   {"abandon": id}   {"abort": request}   {"prioritize": request, "priority"}
+ *   {"transferred": id, "blocks", "us"}
  *   {"arena": shape}   {"lane": call, ...}      lanes of requests that drop tokens (eviction/lane-record.ts)
  *
  * The core is deterministic and these are all of its inputs, so `replay` (replay.ts) makes the same plans from them, in
@@ -65,6 +66,8 @@ export type RecordLine =
     }
   | { abandon: number; trapped?: true }
   | { abort: RequestId; trapped?: true }
+  | { prioritize: RequestId; priority: number; trapped?: true }
+  | { transferred: number; blocks: number; us: number; trapped?: true }
   | { arena: ArenaShape }
   | LaneCall;
 
@@ -201,6 +204,20 @@ class RecordingScheduler extends Scheduler {
     this.#record(
       () => super.abort(request),
       () => ({ abort: request }),
+    );
+  }
+
+  override setPriority(request: RequestId, priority: number): void {
+    this.#record(
+      () => super.setPriority(request, priority),
+      () => ({ prioritize: request, priority }),
+    );
+  }
+
+  override transferred(transfer: number, blocks: number, us = 0): void {
+    this.#record(
+      () => super.transferred(transfer, blocks, us),
+      () => ({ transferred: transfer, blocks, us }),
     );
   }
 

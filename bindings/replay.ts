@@ -173,8 +173,13 @@ class Player {
       scheduler.abandon(line.abandon);
     } else if ("abort" in line) {
       scheduler.abort(line.abort);
+    } else if ("prioritize" in line) {
+      scheduler.setPriority(line.prioritize, line.priority);
+    } else if ("transferred" in line) {
+      scheduler.transferred(line.transferred, line.blocks, line.us);
     } else {
-      const known = "submit, propose, lanes, step, commit, abandon, abort, arena or lane";
+      const known =
+        "submit, propose, lanes, step, commit, abandon, abort, prioritize, transferred, arena or lane";
       throw new QuartermasterError("INVALID_ARGUMENT", `record, line ${this.#line}: allowed: ${known}`, {
         argument: LINE,
         value: line,

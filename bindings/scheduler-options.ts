@@ -1,4 +1,5 @@
 /** What a scheduler and its requests are asked for and what they answer: options, outcomes, results. */
+import type { HostTierOptions } from "./host-tier.js";
 import type { KvCache } from "./kv-cache.js";
 import type { SequenceId } from "./kv-cache-options.js";
 
@@ -66,6 +67,13 @@ export interface SchedulerOptions {
    * each for every request that may be alive.
    */
   maxDraftTokens?: number;
+  /**
+   * Policy "priority": running requests make room for more urgent ones that wait, so that a step's batch is always the most
+   * urgent requests that fit. Default false: only requests that grow preempt others.
+   */
+  preemptive?: boolean;
+  /** Host memory for preempted requests. Default none: they are computed again. */
+  hostTier?: HostTierOptions;
   /**
    * Reject requests that have waited so long without ever running, from `arrivalUs` on, or from the first step when they
    * came to run at once; 0 (default) = never.
@@ -147,6 +155,8 @@ export interface Outcome {
   readonly preemptions: number;
   /** Cached blocks of its tenant's own that were forgotten to make room for it. */
   readonly evictedOwn: number;
+  /** Preempted: tokens that the host tier has, or is being sent; the others are computed again. */
+  readonly swappedTokens: number;
 }
 
 /** Result of a step for the sampling rows, in row order. */

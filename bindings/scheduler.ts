@@ -7,6 +7,7 @@
 import type { Core } from "./core.js";
 import { invalidArgument, QuartermasterError, requireInteger, STATUS_CODES } from "./errors.js";
 import type { KvCache } from "./kv-cache.js";
+import { type HostTierShape, hostTierShape, type HostTierStats, hostTierStats } from "./host-tier.js";
 import { type StepPlan, TRANSFER_WORDS } from "./plan.js";
 import { planGroups } from "./plan-groups.js";
 import { invalidTokenAt } from "./token-ids.js";
@@ -87,9 +88,12 @@ export class Scheduler {
   }
 
   /** Checks options and fills in defaults. */
-  static shape(
-    options: SchedulerOptions,
-  ): Required<Omit<SchedulerOptions, "cache" | "policy">> & { policy: number } {
+  static shape(options: SchedulerOptions): Required<
+    Omit<SchedulerOptions, "cache" | "policy" | "hostTier">
+  > & {
+    policy: number;
+    hostTier: HostTierShape | undefined;
+  } {
     const { cache } = options;
     const maxBatchTokens = requireInteger("maxBatchTokens", options.maxBatchTokens ?? 2048, 1, 2 ** 22);
     const mostRunning = Math.min(cache.maxSequences, maxBatchTokens);
@@ -127,6 +131,8 @@ export class Scheduler {
       inputWeight: requireWeight("inputWeight", options.inputWeight ?? 1),
       outputWeight: requireWeight("outputWeight", options.outputWeight ?? 2),
       maxDraftTokens: requireInteger("maxDraftTokens", options.maxDraftTokens ?? 0, 0, 256),
+      preemptive: requirePreemptive(options.preemptive ?? false, policyName),
+      hostTier: options.hostTier && hostTierShape(options.hostTier, maxRequests),
     };
   }
 
@@ -326,10 +332,8 @@ export class Scheduler {
     const words = new Int32Array(buffer, header[PlanHeader.outcomes], count * OUTCOME_WORDS);
     const outcomes: Outcome[] = [];
     for (let at = 0; at < words.length; at += OUTCOME_WORDS) {
-      const [request, kind, code, generated, cachedTokens, preemptions, evictedOwn] = words.subarray(
-        at,
-        at + 7,
-      );
+      const [request, kind, code, generated, cachedTokens, preemptions, evictedOwn, swappedTokens] =
+        words.subarray(at, at + OUTCOME_WORDS);
       outcomes.push({
         request,
         kind: OUTCOME_KINDS[kind] ?? "rejected",
@@ -338,9 +342,45 @@ export class Scheduler {
         cachedTokens,
         preemptions,
         evictedOwn,
+        swappedTokens,
       });
     }
     return outcomes;
+  }
+
+  /**
+   * A transfer of the plan has been carried out, or given up: its first `blocks` blocks (of all its records, in their order)
+   * have arrived, after `us` microseconds (0: say nothing of its cost). To be called once for each transfer, at any time, also
+   * for those of a step that was abandoned. What has not arrived is lost: its request computes it again. Throws NOT_FOUND when
+   * no such transfer is in flight, INVALID_ARGUMENT for more blocks than it has.
+   */
+  transferred(transfer: number, blocks: number, us = 0): void {
+    requireInteger("transfer", transfer, 0, 2 ** 31 - 1);
+    requireInteger("blocks", blocks, 0, 2 ** 27);
+    if (typeof us !== "number" || !(us >= 0 && us < Infinity))
+      throw invalidArgument("us", us, "finite microseconds >= 0");
+    this.core.call(
+      () => this.core.exports.schedulerTransferred(this.pointer, transfer, blocks, us),
+      `transferred(transfer ${transfer})`,
+    );
+  }
+
+  /**
+   * Gives a live request another priority, 0 to 255, from the next step on; policies that do not go by priority keep its
+   * place. Throws UNKNOWN_REQUEST.
+   */
+  setPriority(request: RequestId, priority: number): void {
+    requireRequest(request);
+    requireInteger("priority", priority, 0, 255);
+    this.core.call(
+      () => this.core.exports.requestPrioritize(this.pointer, request, priority),
+      `setPriority(request ${request})`,
+    );
+  }
+
+  /** What the host tier has done; undefined without one. */
+  get hostTier(): HostTierStats | undefined {
+    return hostTierStats(this.core, this.core.exports.schedulerTier(this.pointer) >>> 0);
   }
 
   /** Requests running, waiting, and still to arrive. */
@@ -377,8 +417,8 @@ export class Scheduler {
   }
 
   /** Where a request stands, or "ended". */
-  state(request: RequestId): "arriving" | "waiting" | "running" | "ended" {
-    const states = ["ended", "arriving", "waiting", "running"] as const;
+  state(request: RequestId): "arriving" | "waiting" | "running" | "loading" | "ended" {
+    const states = ["ended", "arriving", "waiting", "running", "loading"] as const;
     return states[this.core.exports.requestState(this.pointer, request)];
   }
 
@@ -453,6 +493,12 @@ function requireAccepted(accepted: ArrayLike<number>, samplingRows: number, most
   if (accepted.length !== samplingRows)
     throw invalidArgument("accepted", accepted, `one count for each of ${samplingRows} sampling rows`);
   for (let i = 0; i < samplingRows; i++) requireInteger(`accepted[${i}]`, accepted[i], 0, most);
+}
+
+function requirePreemptive(preemptive: boolean, policy: string): boolean {
+  if (preemptive && policy !== "priority")
+    throw invalidArgument("preemptive", preemptive, `false under policy "${policy}"`);
+  return preemptive;
 }
 
 function requireWeight(argument: string, weight: unknown): number {

@@ -123,6 +123,8 @@ export class KvCache {
   groups: u32;
   /** Address of the tenants' accounts (accounts.ts), 0: none. */
   accounts: u32;
+  /** Address of the host tier (tiers/layout.ts), 0: none. */
+  tier: u32;
 }
 
 
@@ -337,4 +339,5 @@ export function kvLayOut(
   kv.stagedSequence = 0;
   kv.content = 0;
   kv.events = 0;
+  kv.tier = 0;
 }

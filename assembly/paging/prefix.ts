@@ -23,6 +23,7 @@ import { childrenEnter, childrenLeave } from "./children";
 import { eventRemoved, eventsCleared, eventStored } from "./events";
 import { evictableToFree, isCached, isFirst, loseChild, nextVictim, takeFree } from "./pool";
 import { announce, withdraw } from "./probe-index";
+import { forgetLink } from "./tiers/slots";
 
 // @ts-ignore: decorator
 @inline
@@ -177,6 +178,7 @@ function forget(kv: KvCache, id: BlockId, record: Block, evicted: bool): void {
   if (kv.children != 0) childrenLeave(kv, id, record.parent);
   if (kv.order != 0) orderLeave(orderOf(kv), id, record.key, evicted);
   if (kv.accounts != 0) accountHold(kv, id);
+  if (kv.tier != 0) forgetLink(kv, id);
   const bucket = bucketPtr(kv, record.key);
   let link = bucket;
   while (load<u32>(link) != id)

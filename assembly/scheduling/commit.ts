@@ -7,7 +7,6 @@
 import { blocksFor, NONE, SLOT_MASK } from "../paging/layout";
 import {
   append,
-  close,
   revertCopies,
   sequenceOf,
   settleCopies,
@@ -33,6 +32,7 @@ import { OutcomeKind, Phase, StepPlan, word } from "./plan-layout";
 import { dequeue, requeue } from "./queue";
 import { endRequest, isLive, validTime } from "./requests";
 import { compactRunning } from "./step";
+import { isSwapped, leaveSequence } from "./swap";
 import { tokenPtr } from "./tokens";
 
 /**
@@ -128,10 +128,9 @@ export function abandon(s: Scheduler, stepId: u32): Status {
 function withdraw(s: Scheduler, slot: u32, r: Request): void {
   r.admittedNow = 0;
   countPrompt(s, r, -1);
-  uncountLookup(s.kv, r.sequence, knownTokens(r));
+  if (s.tier == 0 || !isSwapped(s, slot)) uncountLookup(s.kv, r.sequence, knownTokens(r));
   if (r.aborted != 0) return;
-  close(s.kv, r.sequence);
-  r.sequence = NONE;
+  leaveSequence(s, slot, r);
   requeue(s, slot);
 }
 
@@ -146,6 +145,7 @@ export function abort(s: Scheduler, handle: u32): Status {
   }
   if (r.state == State.Arriving) removeArrival(s, slot);
   else if (r.state == State.Waiting) dequeue(s, slot);
+  else if (r.state == State.Loading) s.loadingCount -= 1;
   else leaveRunning(s, slot);
   endRequest(s, slot);
   return OK;

@@ -5,6 +5,7 @@ import { draftPtr } from "./drafts";
 import { knownTokens, Request, request, Scheduler } from "./layout";
 import { OutcomeKind, outcomeAt, Phase, setWord, StepPlan, word } from "./plan-layout";
 import { handleOf } from "./requests";
+import { emitTransfers, swappedTokens } from "./swap";
 import { readTokens } from "./tokens";
 
 export function recordOutcome(s: Scheduler, plan: StepPlan, slot: u32, kind: OutcomeKind, code: i32): void {
@@ -18,6 +19,7 @@ export function recordOutcome(s: Scheduler, plan: StepPlan, slot: u32, kind: Out
   outcome.cachedTokens = r.cachedTokens;
   outcome.preemptions = r.preemptions;
   outcome.evictedOwn = r.evictedOwn;
+  outcome.swappedTokens = kind == OutcomeKind.Preempted && s.tier != 0 ? swappedTokens(s, slot) : 0;
 }
 
 /** Physical slots of `count` tokens from `position` on. */
@@ -89,6 +91,7 @@ export function emitPlan(s: Scheduler, plan: StepPlan): void {
   plan.samplingRows = samplingRows;
   plan.totalTokens = start;
   plan.transferCount = kv.copyCount;
+  if (s.tier != 0) emitTransfers(s, plan);
   plan.running = s.runningCount;
   plan.waiting = s.waitingCount;
   plan.freeBlocks = kv.freeCount;

@@ -59,6 +59,8 @@ export const enum State {
   Arriving = 1,
   Waiting = 2,
   Running = 3,
+  /** Admitted, with all its blocks; what it had computed is being read from the host tier. */
+  Loading = 4,
 }
 
 
@@ -120,6 +122,12 @@ export class Scheduler {
   deadlineBaseUs: f64;
   /** Address of the drafts (drafts.ts), 0: requests have none. */
   drafts: u32;
+  /** Address of the host tier (tiers/layout.ts), 0: preempted requests are computed again. */
+  tier: u32;
+  /** Requests that are being loaded. */
+  loadingCount: u32;
+  /** Priority: 1: a running request makes room for a more urgent one that waits (urgency.ts). */
+  preemptive: u32;
 }
 
 

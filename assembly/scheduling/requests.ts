@@ -32,6 +32,7 @@ import { pushArrival } from "./arrivals";
 import { clearDrafts } from "./drafts";
 import { MAX_PRIORITY, request, Scheduler, State } from "./layout";
 import { enqueueArrived } from "./queue";
+import { endCopy, leaveSequence } from "./swap";
 import { givePages, pagesFor, takePages, writeTokens } from "./tokens";
 
 export function requestsCreate(s: Scheduler): void {
@@ -185,10 +186,10 @@ export function submit(
 /** Frees what a request holds. The caller has taken it out of the list it was in. */
 export function endRequest(s: Scheduler, slot: u32): void {
   const r = request(s, slot);
-  if (r.sequence != NONE) close(s.kv, r.sequence);
+  if (r.sequence != NONE) leaveSequence(s, slot, r);
   if (r.adopted != 0) close(s.kv, r.adopted);
-  r.sequence = NONE;
   r.adopted = 0;
+  if (s.tier != 0) endCopy(s, slot);
   givePages(s, slot, r);
   clearDrafts(s, slot);
   if (r.id != 0) indexDelete(s.ids, r.id);

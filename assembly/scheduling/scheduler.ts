@@ -64,6 +64,9 @@ export function schedulerCreate(
   s.outputWeight = outputWeight;
   s.lastTenant = 0;
   s.drafts = 0;
+  s.tier = 0;
+  s.loadingCount = 0;
+  s.preemptive = 0;
   s.nextDeadlineUs = Infinity;
   const nodes = indexNodesFor(maxRequests, 4);
   indexCreate(s.waiting, nodes, 4, seed);

@@ -22,7 +22,7 @@ import { accountAt, accountAvailable, accountsOf } from "../paging/accounts";
 import { availableBlocks } from "../paging/pool";
 import { groupsAdded, groupsRoom } from "../paging/group-tables";
 import { NONE, SLOT_MASK } from "../paging/layout";
-import { close, countLookup, reserve, reserveBeside, sequenceOf } from "../paging/sequences";
+import { close, countLookup, reserveBeside, sequenceOf } from "../paging/sequences";
 import {
   COMPACTION_PENDING,
   INVALID_TIME,
@@ -53,7 +53,18 @@ import { OutcomeKind, setWord, StepPlan, word } from "./plan-layout";
 import { orderByPrefix } from "./prefix-order";
 import { dequeue, endsUs, enqueueArrived, requeue, seekNext, seekWaiting } from "./queue";
 import { endRequest, handleOf, validTime } from "./requests";
+import {
+  beginTransfers,
+  isRevived,
+  isSwapped,
+  leaveSequence,
+  openSwapped,
+  resume,
+  swapOut,
+  takePending,
+} from "./swap";
 import { readTokens } from "./tokens";
+import { preemptForUrgent } from "./urgency";
 
 /** Plans one step at time `nowUs`. Returns the step's id (>= 1). */
 export function step(s: Scheduler, nowUs: f64): i32 {
@@ -67,9 +78,11 @@ export function step(s: Scheduler, nowUs: f64): i32 {
   s.preemptedInStep = 0;
   plan.rows = 0;
   plan.outcomeCount = 0;
+  if (s.tier != 0) beginTransfers(s);
 
   while (nextArrivalUs(s) <= nowUs) enqueueArrived(s, popArrival(s));
   if (s.nextDeadlineUs <= nowUs) expire(s, plan);
+  if (s.preemptive != 0) preemptForUrgent(s, plan);
   planDecodes(s, plan);
   planChunks(s, plan);
   if (s.preemptedInStep == 0) planAdmissions(s, plan);
@@ -135,8 +148,11 @@ function reserveFor(s: Scheduler, r: Request, count: u32, beside: u32): i32 {
 function reserveOrPreempt(s: Scheduler, plan: StepPlan, slot: u32, r: Request, tokens: u32): bool {
   let status = reserveFor(s, r, tokens, tokens);
   while (status == OUT_OF_BLOCKS || status == QUOTA_EXCEEDED) {
-    const victim = lastServed(s, status == QUOTA_EXCEEDED ? r.tenant : NONE);
-    preempt(s, plan, victim);
+    if (status == OUT_OF_BLOCKS && s.tier != 0 && takePending(s)) {
+      status = reserveFor(s, r, tokens, tokens);
+      continue;
+    }
+    const victim = preemptLast(s, plan, -1, status == QUOTA_EXCEEDED ? r.tenant : NONE);
     if (runningAt(s, victim) == NONE && r.state != State.Running) return false;
     status = reserveFor(s, r, tokens, tokens);
   }
@@ -144,32 +160,27 @@ function reserveOrPreempt(s: Scheduler, plan: StepPlan, slot: u32, r: Request, t
 }
 
 /**
- * Position in the running list of the request to preempt: the last admitted of the least urgent, by deadline where the
- * queue goes by deadline, else by priority. Of one tenant, unless it is NONE.
+ * Preempts the last admitted of the least urgent running requests, by deadline where the queue goes by deadline, else by
+ * priority, unless it is as urgent as `above`: it gives back its blocks and its row, if it has one already, and keeps its
+ * tokens and its place in the queue. Of one tenant, unless
+ * `tenant` is NONE. Returns its position in the running list, or NONE.
  */
-function lastServed(s: Scheduler, tenant: u32): u32 {
-  let last: u32 = NONE;
-  let worst: f64 = -1;
+export function preemptLast(s: Scheduler, plan: StepPlan, above: f64, tenant: u32): u32 {
+  let index: u32 = NONE;
+  let worst = above;
   for (let i = s.runningCount; i > 0; i--) {
     const slot = runningAt(s, i - 1);
     if (slot == NONE) continue;
     const r = request(s, slot);
     if (tenant != NONE && r.tenant != tenant) continue;
-    if (s.policy == Policy.Fcfs) return i - 1;
     const urgency = s.policy == Policy.EarliestDeadline ? r.deadlineUs : <f64>r.priority;
     if (urgency > worst) {
-      last = i - 1;
+      index = i - 1;
       worst = urgency;
     }
+    if (s.policy == Policy.Fcfs) break;
   }
-  return last;
-}
-
-/**
- * Gives back a running request's blocks and its row, if it has one already; it keeps its tokens and its
- * place.
- */
-function preempt(s: Scheduler, plan: StepPlan, index: u32): void {
+  if (index == NONE) return NONE;
   const slot = runningAt(s, index);
   const r = request(s, slot);
   setRunning(s, index, NONE);
@@ -178,13 +189,14 @@ function preempt(s: Scheduler, plan: StepPlan, index: u32): void {
     s.budgetLeft += word(plan.newTokens, r.planRow - 1);
     r.planRow = 0;
   }
-  close(s.kv, r.sequence);
-  r.sequence = NONE;
+  if (s.tier != 0) swapOut(s, slot, r);
+  leaveSequence(s, slot, r);
   clearDrafts(s, slot);
   r.preemptions += 1;
   s.preemptedInStep += 1;
   requeue(s, slot);
   recordOutcome(s, plan, slot, OutcomeKind.Preempted, 0);
+  return index;
 }
 
 /** Closes the gaps that ended or preempted requests left, keeping admission order. */
@@ -281,7 +293,7 @@ function planAdmissions(s: Scheduler, plan: StepPlan): void {
   )
     orderByPrefix(s);
   let key: u64 = 1;
-  while (s.budgetLeft > 0 && s.runningCount < s.maxRunning && availableBlocks(s.kv) > 0) {
+  while (s.budgetLeft > 0 && s.runningCount + s.loadingCount < s.maxRunning && availableBlocks(s.kv) > 0) {
     if (!seekNext(s, key)) return;
     const slot = <u32>s.foundValue;
     const r = request(s, slot);
@@ -291,6 +303,7 @@ function planAdmissions(s: Scheduler, plan: StepPlan): void {
       if (!passOver(s, plan, slot, r, status)) return;
       continue;
     }
+    if (r.state == State.Loading) continue;
     setRunning(s, s.runningCount, slot);
     s.runningCount += 1;
     const cached = sequenceOf(s.kv, r.sequence).length;
@@ -300,6 +313,11 @@ function planAdmissions(s: Scheduler, plan: StepPlan): void {
   }
 }
 
+function runs(s: Scheduler, tenant: u32): bool {
+  for (let i: u32 = 0; i < s.runningCount; i++) if (request(s, runningAt(s, i)).tenant == tenant) return true;
+  return false;
+}
+
 /**
  * A request cannot be admitted: whether others may be in its place, which is so when its own tenant's quota is why. What
  * nobody's end would ever make room for is rejected.
@@ -307,9 +325,7 @@ function planAdmissions(s: Scheduler, plan: StepPlan): void {
 function passOver(s: Scheduler, plan: StepPlan, slot: u32, r: Request, status: Status): bool {
   if (s.kv.accounts == 0) return false;
   const alone =
-    status == QUOTA_EXCEEDED
-      ? lastServed(s, r.tenant) == NONE
-      : status == OUT_OF_BLOCKS && s.kv.openSequences == 0;
+    status == QUOTA_EXCEEDED ? !runs(s, r.tenant) : status == OUT_OF_BLOCKS && s.kv.openSequences == 0;
   if (alone) {
     recordOutcome(s, plan, slot, OutcomeKind.Rejected, status);
     dequeue(s, slot);
@@ -340,8 +356,9 @@ function admit(s: Scheduler, slot: u32, r: Request): Status {
   const kv = s.kv;
   const target = knownTokens(r);
   readTokens(s, slot, 0, target, kv.input);
-  const handle = openFor(s, r, target);
+  const handle = s.tier == 0 ? openFor(s, r, target) : openSwapped(s, slot, r, target);
   if (handle < 0) return handle;
+  const revived = s.tier != 0 && isRevived(s, slot);
   const cached = sequenceOf(kv, handle).length;
   if (r.prefillBlocks != 0 && waitsForWholePrompt(s, r, handle)) {
     close(kv, handle);
@@ -354,6 +371,7 @@ function admit(s: Scheduler, slot: u32, r: Request): Status {
   const promised = lossyGrowth(s) + growthOf(s, r, handle, sequenceOf(kv, handle).blockCount + needed);
   // In groups for the first chunk only: what a window lets go of makes room for the next one.
   let beside: u32 = kv.groups == 0 ? 0 : chunkOf(s, r, target - cached);
+  const before = r.sequence;
   r.sequence = handle;
   while (true) {
     const groups = kv.groups == 0 ? 0 : groupsAdded(kv, handle & SLOT_MASK, cached, beside);
@@ -363,13 +381,14 @@ function admit(s: Scheduler, slot: u32, r: Request): Status {
     if (needed + groups + margin + promised <= available) status = reserveFor(s, r, target - cached, beside);
     if (status >= 0) break;
     if (beside <= 1 || s.runningCount != 0) {
-      if (r.adopted == 0) close(kv, handle);
-      r.sequence = NONE;
+      if (!revived && r.adopted == 0) close(kv, handle);
+      r.sequence = before;
       return status;
     }
     beside >>= 1;
   }
-  countLookup(kv, handle, target);
+  const swapped = s.tier != 0 && isSwapped(s, slot);
+  if (!swapped) countLookup(kv, handle, target);
   dequeue(s, slot);
   r.state = State.Running;
   r.sequence = handle;
@@ -377,5 +396,6 @@ function admit(s: Scheduler, slot: u32, r: Request): Status {
   r.admittedNow = 1;
   countPrompt(s, r, 1);
   if (r.preemptions == 0) r.cachedTokens = cached;
+  if (swapped) resume(s, slot, r);
   return OK;
 }

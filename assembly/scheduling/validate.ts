@@ -5,22 +5,25 @@ import { CORRUPT, OK, Status } from "../memory/status";
 import { blocksFor, NONE } from "../paging/layout";
 import { isOpen, sequenceOf } from "../paging/sequences";
 import { kvValidate } from "../paging/validate";
+import { tierValidate } from "../paging/tiers/validate";
 import { validArrivals } from "./arrivals";
 import { draftCount, validDrafts } from "./drafts";
 import { knownTokens, Request, request, runningAt, Scheduler, State, tenantOf } from "./layout";
 import { endsUs, seekWaiting } from "./queue";
+import { tierOf } from "./swap";
 import { pagesFor } from "./tokens";
 
 /** OK, or CORRUPT when an invariant is broken. */
 export function schedulerValidate(s: Scheduler): Status {
   if (kvValidate(s.kv) != OK || indexValidate(s.waiting) != OK || indexValidate(s.ids) != OK) return CORRUPT;
+  if (s.tier != 0 && tierValidate(tierOf(s)) != OK) return CORRUPT;
   if (!validTenants(s) || !validArrivals(s) || !validRunning(s) || !validWaiting(s) || !validTable(s))
     return CORRUPT;
   return OK;
 }
 
 function validRunning(s: Scheduler): bool {
-  if (s.runningCount > s.maxRunning) return false;
+  if (s.runningCount + s.loadingCount > s.maxRunning) return false;
   for (let i: u32 = 0; i < s.runningCount; i++) {
     const slot = runningAt(s, i);
     if (slot >= s.maxRequests || request(s, slot).state != State.Running) return false;
@@ -57,7 +60,7 @@ function validRequest(s: Scheduler, slot: u32, r: Request): bool {
   if (r.pageCount != pagesFor(r.promptTokens + r.maxNewTokens)) return false;
   if (!validDrafts(s, slot)) return false;
   if (r.adopted != 0 && !isOpen(s.kv, r.adopted)) return false;
-  if (r.state != State.Running) return r.sequence == NONE;
+  if (r.state != State.Running && r.state != State.Loading) return r.sequence == NONE;
   if (!isOpen(s.kv, r.sequence)) return false;
   const sequence = sequenceOf(s.kv, r.sequence);
   const most = knownTokens(r) + (s.stepInFlight != 0 ? draftCount(s, slot) : 0);
@@ -69,6 +72,7 @@ function validTable(s: Scheduler): bool {
   let arriving: u32 = 0;
   let waiting: u32 = 0;
   let running: u32 = 0;
+  let loading: u32 = 0;
   let named: u32 = 0;
   let pages = s.freePageCount;
   for (let slot: u32 = 0; slot < s.maxRequests; slot++) {
@@ -78,6 +82,7 @@ function validTable(s: Scheduler): bool {
     arriving += u32(r.state == State.Arriving);
     waiting += u32(r.state == State.Waiting);
     running += u32(r.state == State.Running);
+    loading += u32(r.state == State.Loading);
     named += u32(r.id != 0);
     pages += r.pageCount;
   }
@@ -88,8 +93,9 @@ function validTable(s: Scheduler): bool {
     arriving == s.arrivalCount &&
     waiting == s.waitingCount &&
     running == s.runningCount &&
+    loading == s.loadingCount &&
     named == indexSize(s.ids) &&
     pages == s.pageCount &&
-    free + arriving + waiting + running == s.maxRequests
+    free + arriving + waiting + running + loading == s.maxRequests
   );
 }

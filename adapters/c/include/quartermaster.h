@@ -259,7 +259,7 @@ typedef struct qm_request {
 /* Returns a handle > 0. */
 QM_API int qm_submit(qm_core* core, qm_scheduler scheduler, const qm_request* request);
 QM_API int qm_abort(qm_core* core, qm_scheduler scheduler, uint32_t request);
-/* State of a request: 1 arriving, 2 waiting, 3 running, 0 ended. */
+/* State of a request: 1 arriving, 2 waiting, 3 running, 4 being read back from the host tier, 0 ended. */
 QM_API int qm_request_state(qm_core* core, qm_scheduler scheduler, uint32_t request);
 
 /* A step's decisions: the words of StepPlan in docs/abi.md, sections as pointers into the core, valid until the next
@@ -293,6 +293,24 @@ QM_API int qm_abandon(qm_core* core, qm_scheduler scheduler, uint32_t step_id);
 /* Outcomes of the last step and its commit, 8 words each: request, kind (1 finished, 2 preempted, 3 rejected, 4 expired), code,
  * tokens generated, prompt tokens cached, preemptions, blocks of its tenant's own forgotten for it, 0. Returns their number. */
 QM_API int qm_outcomes(qm_core* core, qm_scheduler scheduler, const uint32_t** records);
+/* Another priority for a live request, 0 to 255, from the next step on. */
+QM_API int qm_set_priority(qm_core* core, qm_scheduler scheduler, uint32_t request, uint32_t priority);
+/* QM_PRIORITY: running requests make room for more urgent ones that wait. */
+QM_API int qm_set_preemptive(qm_core* core, qm_scheduler scheduler, int preemptive);
+
+typedef struct qm_host_tier_options {
+  uint32_t blocks; /* that it holds, 1 to 2^24 */
+  uint32_t copies; /* requests that have something there at a time; at most max_requests */
+  int by_cost;     /* not 0: swap only when that costs less than computing again */
+  int blocking;    /* not 0: every transfer is complete before the batch of its step */
+  int no_reuse;    /* not 0: forget what a request has there once it runs again */
+  double out_us, in_us; /* a block sent, a block read back, until transfers have been measured; >= 0 */
+  double prefill_us;    /* a token computed */
+} qm_host_tier_options;
+/* Host memory for preempted requests: the plan's transfers then hold swaps (docs/abi.md, "Host tier"). */
+QM_API int qm_scheduler_add_host_tier(qm_core* core, qm_scheduler scheduler, const qm_host_tier_options* options);
+/* A transfer has been carried out or given up: its first `blocks` blocks have arrived, in us microseconds (0: unknown). */
+QM_API int qm_transferred(qm_core* core, qm_scheduler scheduler, uint32_t transfer, uint32_t blocks, double us);
 /* Time of the next arrival, deadline or queue time-out; infinity when there is none. */
 QM_API double qm_next_wake_us(qm_core* core, qm_scheduler scheduler);
 

@@ -737,6 +737,32 @@ static double next_wake(qm_core* core, qm_scheduler scheduler) {
   return wake;
 }
 
+int qm_set_priority(qm_core* core, qm_scheduler scheduler, uint32_t request, uint32_t priority) {
+  REQUIRE(core, QM_SCHEDULER, scheduler);
+  RESULT(core, w2c_qm_requestPrioritize(instance, scheduler, request, priority));
+}
+
+int qm_set_preemptive(qm_core* core, qm_scheduler scheduler, int preemptive) {
+  REQUIRE(core, QM_SCHEDULER, scheduler);
+  RESULT(core, w2c_qm_schedulerPreemptive(instance, scheduler, preemptive != 0));
+}
+
+int qm_scheduler_add_host_tier(qm_core* core, qm_scheduler scheduler, const qm_host_tier_options* o) {
+  REQUIRE(core, QM_SCHEDULER, scheduler);
+  if (o == NULL) return QM_INVALID_ARGUMENT;
+  double bytes = 0;
+  QM_CALL(core, bytes, w2c_qm_hostTierBytes(instance, scheduler, o->blocks, o->copies));
+  const int status = make_room(core, bytes);
+  if (status != QM_OK) return status;
+  RESULT(core, w2c_qm_hostTierCreate(instance, scheduler, o->blocks, o->copies, o->by_cost ? 2 : 1, o->blocking != 0,
+                                     o->no_reuse == 0, o->out_us, o->in_us, o->prefill_us));
+}
+
+int qm_transferred(qm_core* core, qm_scheduler scheduler, uint32_t transfer, uint32_t blocks, double us) {
+  REQUIRE(core, QM_SCHEDULER, scheduler);
+  RESULT(core, w2c_qm_schedulerTransferred(instance, scheduler, transfer, blocks, us));
+}
+
 double qm_next_wake_us(qm_core* core, qm_scheduler scheduler) {
   return is_structure(core, QM_SCHEDULER, scheduler) && !core->poisoned ? next_wake(core, scheduler) : INFINITY;
 }

@@ -1,0 +1,96 @@
+/** Slots of the host tier and the copies that name them: taken, shared, given back. */
+import { extentsFree, FreeExtents } from "../../index/free-extents";
+import { KvCache, NONE } from "../layout";
+import {
+  addressOf,
+  copyAtIndex,
+  copyFrom,
+  copyOfPtr,
+  entryPtr,
+  HostCopy,
+  HostSlot,
+  HostTier,
+  linkPtr,
+  slotAt,
+  TransferOp,
+} from "./layout";
+
+/** Slots that hold nothing. */
+// @ts-ignore: decorator
+@inline
+export function freeSlots(t: HostTier): u32 {
+  return changetype<FreeExtents>(<usize>t.extents).freeBlocks;
+}
+
+/** The slot and its device block have nothing to do with each other any more. */
+export function unlink(t: HostTier, slot: HostSlot): void {
+  if (slot.device == NONE) return;
+  store<u32>(linkPtr(t, slot.device), NONE);
+  slot.device = NONE;
+}
+
+/** A cached device block is forgotten. */
+export function forgetLink(kv: KvCache, device: u32): void {
+  const t = changetype<HostTier>(<usize>kv.tier);
+  const id = load<u32>(linkPtr(t, device));
+  if (id != NONE) unlink(t, slotAt(t, id));
+}
+
+/** Gives back the entries of a row from `keep` on, last first. */
+export function truncateRow(t: HostTier, copy: HostCopy, keep: u32): void {
+  while (copy.blocks > keep) {
+    copy.blocks -= 1;
+    const id = load<u32>(entryPtr(copy, copy.blocks));
+    const slot = slotAt(t, id);
+    slot.refs -= 1;
+    if (slot.refs != 0) continue;
+    unlink(t, slot);
+    const status = extentsFree(t.extents, id, 1);
+    assert(status == 0);
+  }
+}
+
+/** The copy to take slots back from: of the least urgent request that is on the device. */
+function worstResident(t: HostTier): HostCopy | null {
+  let worst: HostCopy | null = null;
+  for (let i: u32 = 0; i < t.copyCount; i++) {
+    const copy = copyAtIndex(t, i);
+    if (copy.resident == 0 || copy.op != TransferOp.None || copy.blocks == 0) continue;
+    if (worst === null || copy.priority >= worst.priority) worst = copy;
+  }
+  return worst;
+}
+
+/** Frees a slot, if none is free and it can: the tail of a copy whose request is on the device, the least urgent first. */
+export function reclaim(t: HostTier): void {
+  while (freeSlots(t) == 0) {
+    const copy = worstResident(t);
+    if (copy === null) return;
+    truncateRow(t, copy, copy.blocks - 1);
+  }
+}
+
+/** An empty copy for a request; null: there is none. */
+export function takeCopy(t: HostTier, owner: u32): HostCopy | null {
+  if (t.freeCopies == 0) return null;
+  const copy = copyFrom(t.freeCopies);
+  t.freeCopies = copy.next;
+  copy.owner = owner;
+  store<u32>(copyOfPtr(t, owner), addressOf(copy));
+  return copy;
+}
+
+/** The request of a copy has none any more. */
+export function disown(t: HostTier, copy: HostCopy): void {
+  if (copy.owner != NONE) store<u32>(copyOfPtr(t, copy.owner), 0);
+  copy.owner = NONE;
+}
+
+/** Ends a copy that has nothing in flight. */
+export function freeCopy(t: HostTier, copy: HostCopy): void {
+  truncateRow(t, copy, 0);
+  disown(t, copy);
+  copy.resident = 0;
+  copy.next = t.freeCopies;
+  t.freeCopies = addressOf(copy);
+}

@@ -1,0 +1,253 @@
+/**
+ * Preemption by swap: a preempted request's K and V go to the host tier and come back, instead of being computed again.
+ *
+ *   Running --preempted--> Waiting (swap-out in flight) --> Waiting --admitted--> Loading (swap-in in flight) --> Running
+ *                             |                                          |
+ *                             +-- admitted before it is complete: the blocks are still there, Running at once
+ *
+ * Which of the two is cheaper: microseconds a block out and in, averages of the finished transfers ("KV connector" load or
+ * recompute), against those of computing a token. Transfers run beside batches, as in "FastSwitch" (arXiv 2411.18424,
+ * multithreading swap manager): a batch waits for a swap-out only when it takes its blocks, and then for exactly that one,
+ * and for a swap-in only when there is nothing else to run, because the plan is empty then.
+ *
+ * Requests that drop tokens are always computed again: their slots are not those of their tokens.
+ */
+import { INVALID_ARGUMENT, NOT_FOUND, OK, Status } from "../memory/status";
+import { blocksFor, NONE } from "../paging/layout";
+import { append, close, sequenceOf, truncate } from "../paging/sequences";
+import {
+  copyAtIndex,
+  copyOf,
+  HostCopy,
+  HostTier,
+  NEWEST,
+  Preemption,
+  TransferOp,
+} from "../paging/tiers/layout";
+import { disown, freeCopy, takeCopy, truncateRow } from "../paging/tiers/slots";
+import {
+  beginSwapIn,
+  beginSwapOut,
+  endTransfer,
+  inFlightCopy,
+  orderRecords,
+  readableBlocks,
+} from "../paging/tiers/transfers";
+import { Request, request, Scheduler, setRunning, State } from "./layout";
+import { openFor } from "./lossy";
+import { StepPlan } from "./plan-layout";
+import { readTokens } from "./tokens";
+
+// @ts-ignore: decorator
+@inline
+export function tierOf(s: Scheduler): HostTier {
+  return changetype<HostTier>(<usize>s.tier);
+}
+
+/** A step begins. */
+// @ts-ignore: decorator
+@inline
+export function beginTransfers(s: Scheduler): void {
+  tierOf(s).recordCount = 0;
+}
+
+/** A running request is preempted: begins to send what it has computed, if that is the cheaper way. */
+export function swapOut(s: Scheduler, slot: u32, r: Request): void {
+  const t = tierOf(s);
+  const kv = s.kv;
+  const sequence = sequenceOf(kv, r.sequence);
+  let copy = copyOf(t, slot);
+  // Swapped out a moment ago and still on its way: what it has computed since is computed again.
+  if (r.peakSlots != 0 || (copy !== null && copy.op != TransferOp.None)) return;
+  // A partly filled block whose content is still to be copied there is left out.
+  const tokens = kv.copyCount == 0 ? sequence.length : sequence.length & ~(kv.blockSize - 1);
+  if (tokens == 0) return;
+  const held = blocksFor(kv, tokens);
+  const there = copy === null ? 0 : min(copy.blocks, held);
+  const cost = <f64>(held - there) * t.outUs + <f64>held * t.inUs;
+  if (t.preemption == Preemption.Auto && cost >= <f64>tokens * t.prefillUs) {
+    if (copy !== null) freeCopy(t, copy);
+    return;
+  }
+  if (copy === null) copy = takeCopy(t, slot);
+  if (copy === null) return;
+  if (t.reuse == 0) truncateRow(t, copy, 0);
+  copy.resident = 0;
+  copy.priority = r.priority;
+  beginSwapOut(t, copy, r.sequence, tokens, s.stepId);
+  if (copy.blocks == 0) freeCopy(t, copy);
+  t.swapOuts += u64(copy.op != TransferOp.None);
+}
+
+/** The request leaves its sequence: closed, unless a transfer in flight needs its blocks. */
+export function leaveSequence(s: Scheduler, slot: u32, r: Request): void {
+  if (s.tier == 0 || !passToCopy(tierOf(s), slot, r.sequence)) close(s.kv, r.sequence);
+  r.sequence = NONE;
+}
+
+/** Whether a transfer in flight needs the blocks of a sequence: then its copy keeps it open. */
+function passToCopy(t: HostTier, slot: u32, handle: u32): bool {
+  const copy = copyOf(t, slot);
+  if (copy === null) return false;
+  copy.resident = 0;
+  if (copy.op == TransferOp.None) return false;
+  if (copy.op == TransferOp.SwapOut) {
+    if (copy.awaited != 0) return false;
+    t.pendingBlocks += sequenceOf(t.kv, handle).blockCount;
+  }
+  copy.sequence = handle;
+  return true;
+}
+
+/** The copy takes no more care of a sequence: closed, or taken back by its request. */
+function passSequence(t: HostTier, copy: HostCopy): u32 {
+  const handle = copy.sequence;
+  copy.sequence = NONE;
+  if (copy.op == TransferOp.SwapOut) t.pendingBlocks -= sequenceOf(t.kv, handle).blockCount;
+  return handle;
+}
+
+/** A request ends: so does its copy, at once or with its transfer. */
+export function endCopy(s: Scheduler, slot: u32): void {
+  const t = tierOf(s);
+  const copy = copyOf(t, slot);
+  if (copy === null) return;
+  if (copy.op == TransferOp.None) freeCopy(t, copy);
+  else disown(t, copy);
+}
+
+/**
+ * A running request needs a block, and there is none: takes those of a swap-out in flight, which the host
+ * completes before the batch. False: nothing is being swapped out.
+ */
+export function takePending(s: Scheduler): bool {
+  const t = tierOf(s);
+  for (let i: u32 = 0; i < t.copyCount && t.pendingBlocks != 0; i++) {
+    const copy = copyAtIndex(t, i);
+    if (copy.op != TransferOp.SwapOut || copy.sequence == NONE) continue;
+    close(s.kv, passSequence(t, copy));
+    copy.awaited = 1;
+    t.conflicts += 1;
+    return true;
+  }
+  return false;
+}
+
+/**
+ * Sequence for a request that is to be admitted: the one it was preempted with, when its swap-out still holds it, else a
+ * new one on its cached prefix. Negative: none, or its transfer has to be complete first.
+ */
+export function openSwapped(s: Scheduler, slot: u32, r: Request, target: u32): i32 {
+  const copy = copyOf(tierOf(s), slot);
+  if (copy === null) return openFor(s, r, target);
+  if (copy.op != TransferOp.None)
+    return copy.op == TransferOp.SwapOut && copy.sequence != NONE ? <i32>copy.sequence : -1;
+  const handle = openFor(s, r, target);
+  // What is loaded begins with a block.
+  if (handle >= 0) truncate(s.kv, handle, sequenceOf(s.kv, handle).length & ~(s.kv.blockSize - 1));
+  return handle;
+}
+
+/** Whether the tier has, or is being sent, anything of a request. */
+export function isSwapped(s: Scheduler, slot: u32): bool {
+  return copyOf(tierOf(s), slot) !== null;
+}
+
+/** Tokens of a request that has been preempted that the tier has, or is being sent. */
+export function swappedTokens(s: Scheduler, slot: u32): u32 {
+  const copy = copyOf(tierOf(s), slot);
+  return copy === null ? 0 : copy.tokens;
+}
+
+/** Whether `openSwapped` has found the sequence still there. */
+export function isRevived(s: Scheduler, slot: u32): bool {
+  const copy = copyOf(tierOf(s), slot);
+  return copy !== null && copy.op != TransferOp.None;
+}
+
+/** An admitted request takes its sequence back, or begins to load what the tier has of it. */
+export function resume(s: Scheduler, slot: u32, r: Request): void {
+  const t = tierOf(s);
+  const copy = copyOf(t, slot);
+  if (copy === null) return;
+  copy.resident = 1;
+  copy.priority = r.priority;
+  if (copy.op != TransferOp.None) {
+    passSequence(t, copy);
+    return;
+  }
+  const from = sequenceOf(s.kv, r.sequence).length >> s.kv.blockShift;
+  const to = readableBlocks(t, copy);
+  if (to <= from) return;
+  if (t.preemption == Preemption.Auto && t.inUs >= t.prefillUs * <f64>s.kv.blockSize) return;
+  beginSwapIn(t, copy, r.sequence, from, to, s.stepId);
+  t.swapIns += 1;
+  r.state = State.Loading;
+  r.admittedNow = 0;
+  s.loadingCount += 1;
+}
+
+/** Records of the planned step, in the order in which the host carries them out. */
+export function emitTransfers(s: Scheduler, plan: StepPlan): void {
+  const t = tierOf(s);
+  plan.transfers = <u32>orderRecords(t, s.stepId);
+  plan.transferCount = t.recordCount;
+}
+
+/**
+ * The host has carried a transfer out, or given it up: its first `good` blocks have arrived. `us`: what it took, 0 when
+ * that says nothing. Any time, also while a step is in flight; once for each id. NOT_FOUND for another id,
+ * INVALID_ARGUMENT for more blocks than it has.
+ */
+export function transferred(s: Scheduler, id: u32, good: u32, us: f64): Status {
+  const t = tierOf(s);
+  const copy = inFlightCopy(t, id);
+  if (copy === null) return NOT_FOUND;
+  if (good > copy.count || !(us >= 0 && us < Infinity)) return INVALID_ARGUMENT;
+  const whole = good == copy.count;
+  const swappedOut = copy.op == TransferOp.SwapOut;
+  if (whole && us > 0) {
+    const old = swappedOut ? t.outUs : t.inUs;
+    const each = us / <f64>copy.count;
+    const mean = old == 0 ? each : old + NEWEST * (each - old);
+    if (swappedOut) t.outUs = mean;
+    else t.inUs = mean;
+  }
+  if (copy.sequence != NONE) close(s.kv, passSequence(t, copy));
+  endTransfer(t, copy, good);
+  const slot = copy.owner;
+  if (slot == NONE) {
+    freeCopy(t, copy);
+    return OK;
+  }
+  if (!swappedOut) endLoading(s, slot, whole ? copy.tokens : (copy.from + good) << s.kv.blockShift);
+  return OK;
+}
+
+/** A loading request goes on with what has arrived; the rest of its blocks are its own, and computed again. */
+function endLoading(s: Scheduler, slot: u32, tokens: u32): void {
+  const r = request(s, slot);
+  const kv = s.kv;
+  const length = sequenceOf(kv, r.sequence).length;
+  if (tokens > length) {
+    readTokens(s, slot, length, tokens - length, kv.input);
+    append(kv, r.sequence, kv.input, tokens - length);
+  }
+  r.state = State.Running;
+  s.loadingCount -= 1;
+  setRunning(s, s.runningCount, slot);
+  s.runningCount += 1;
+}
+
+/** Device blocks that are free once the swap-outs in flight are complete. */
+// @ts-ignore: decorator
+@inline
+export function pendingBlocks(s: Scheduler): u32 {
+  return s.tier == 0 ? 0 : tierOf(s).pendingBlocks;
+}
+
+/** The request of a copy has another priority. */
+export function prioritizeCopy(s: Scheduler, slot: u32, priority: u32): void {
+  const copy = copyOf(tierOf(s), slot);
+  if (copy !== null) copy.priority = priority;
+}

@@ -1,0 +1,151 @@
+/**
+ * Preemption by swap on real memory: whatever a running request reads is what it has computed, in whatever order
+ * transfers end and whichever of them fail, and every request ends. After each step the whole core is checked.
+ */
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import fc from "fast-check";
+import {
+  type Build,
+  Core,
+  type HostTierOptions,
+  type RequestId,
+  type Scheduler,
+} from "../../bindings/main.js";
+import { Random } from "../support/random.js";
+import { SwapHost, type SwapHostOptions } from "../support/swap-host.js";
+
+const VOCAB = 7;
+const CACHE = { blocks: 24, blockSize: 4, maxSequences: 8, maxSequenceTokens: 64 };
+
+async function schedulerWith(
+  hostTier: HostTierOptions,
+  options: {
+    build?: Build;
+    prefixCache?: boolean;
+    partialReuse?: number;
+    preemptive?: boolean;
+    seed?: number;
+  } = {},
+): Promise<Scheduler> {
+  const { build = "core", prefixCache = true, partialReuse = 0, preemptive = false, seed = 1 } = options;
+  const core = await Core.create({ build, seed: seed >>> 0 });
+  const cache = core.kvCache({ ...CACHE, prefixCache, partialReuse });
+  return core.scheduler({
+    cache,
+    vocabSize: VOCAB,
+    maxRequests: 24,
+    maxBatchTokens: 20,
+    tokenCapacity: 24 * 256,
+    watermarkBlocks: 1,
+    preemptive,
+    hostTier,
+  });
+}
+
+async function randomHost(
+  build: Build,
+  seed: number,
+  extra: Partial<SwapHostOptions> = {},
+): Promise<SwapHost> {
+  const random = new Random(seed);
+  const auto = random.below(4) === 0;
+  const prefixCache = random.below(4) !== 0;
+  const scheduler = await schedulerWith(
+    {
+      blocks: 1 + random.below(40),
+      copies: 1 + random.below(24),
+      preemption: auto ? "auto" : "swap",
+      blocking: random.below(4) === 0,
+      reuse: random.below(4) !== 0,
+      prefillUs: auto ? 1 + random.below(4) : 0,
+      inUs: random.below(4),
+      outUs: random.below(4),
+    },
+    {
+      build,
+      prefixCache,
+      partialReuse: prefixCache ? random.below(2) : 0,
+      preemptive: random.below(2) === 0,
+      seed,
+    },
+  );
+  const failures = random.below(2) === 0 ? 0 : random.below(300);
+  return new SwapHost(scheduler, random, { vocab: VOCAB, failures, ...extra });
+}
+
+function operate(host: SwapHost, operations: number): void {
+  const { random, scheduler } = host;
+  const someone = (): RequestId | undefined =>
+    host.live.size === 0 ? undefined : random.pick([...host.live.keys()]);
+  const abort = (): void => {
+    const request = someone();
+    if (request !== undefined) host.abort(request);
+  };
+  for (let i = 0; i < operations; i++) {
+    const choice = random.below(12);
+    if (choice < 3) host.submit(1 + random.below(24), 1 + random.below(30), random.below(2), random.below(3));
+    else if (choice === 3 && random.below(3) === 0) abort();
+    else if (choice === 4) {
+      const request = someone();
+      if (request !== undefined) scheduler.setPriority(request, random.below(4));
+    } else if (choice === 5) host.drift(random.below(9));
+    else {
+      const between = (): void => {
+        if (random.below(9) === 0) abort();
+        if (random.below(9) === 0) host.submit(1 + random.below(20), 1 + random.below(20));
+      };
+      host.step(between, random.below(8) === 0);
+    }
+    scheduler.validate();
+  }
+}
+
+async function run(build: Build, runs: number): Promise<void> {
+  let swapped = 0;
+  await fc.assert(
+    fc.asyncProperty(fc.integer(), fc.integer({ min: 1, max: 400 }), async (seed, operations) => {
+      const host = await randomHost(build, seed);
+      operate(host, operations);
+      host.drain();
+      host.scheduler.validate();
+      assert.equal(host.scheduler.hostTier!.inFlight, 0);
+      assert.equal(host.scheduler.cache.available, CACHE.blocks, "every block is given back");
+      swapped += host.swapped;
+    }),
+    { numRuns: runs },
+  );
+  assert.ok(swapped > runs, `${swapped} swaps in ${runs} runs`);
+}
+
+test("requests read what they computed, with random ends, failures, aborts and priorities", () =>
+  run("core", 300));
+test("the scalar build swaps the same", () => run("core-scalar", 20));
+test("the debug build checks itself after each call and finds nothing", () => run("debug", 12));
+
+test("a host that does not wait for what a plan says is found out", async () => {
+  let found = 0;
+  for (let seed = 0; seed < 60; seed++) {
+    const host = await randomHost("core", seed, { mistake: "ignore-waits", failures: 0 });
+    try {
+      operate(host, 300);
+    } catch (error) {
+      assert.ok(error instanceof assert.AssertionError, String(error));
+      found += 1;
+    }
+  }
+  assert.ok(found > 5, `${found} of 60`);
+});
+
+test("a host that moves nothing is found out", async () => {
+  let found = 0;
+  for (let seed = 0; seed < 20; seed++) {
+    const host = await randomHost("core", seed, { mistake: "no-data" });
+    try {
+      operate(host, 300);
+    } catch {
+      found += 1;
+    }
+  }
+  assert.ok(found > 5, `${found} of 20`);
+});
