@@ -119,7 +119,7 @@ async function run(build: Build, runs: number): Promise<void> {
 }
 
 test("requests read what they computed, with random ends, failures, aborts and priorities", () =>
-  run("core", 300));
+  run("core", 80));
 test("the scalar build swaps the same", () => run("core-scalar", 20));
 test("the debug build checks itself after each call and finds nothing", () => run("debug", 12));
 
