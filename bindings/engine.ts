@@ -25,6 +25,7 @@ import type { Scheduler } from "./scheduler.js";
 import type { RequestId } from "./scheduler-options.js";
 import type { RunOptions } from "./statistics.js";
 import { type Detokenizer, TextStream } from "./text-stream.js";
+import { PlanTransfers } from "./transfers.js";
 
 interface Live {
   readonly request: RequestId;
@@ -61,6 +62,7 @@ export class Engine {
   readonly #options: EngineOptions;
   readonly #live = new Map<RequestId, Live>();
   readonly #nowUs: () => number;
+  readonly #transfers: PlanTransfers | undefined;
   #loop: Promise<void> | undefined;
   #closed = false;
   #interrupt: (() => void) | undefined;
@@ -82,6 +84,8 @@ export class Engine {
       throw invalidArgument("cache.blockSize", cache.blockSize, `the executor's ${blockSize}`);
     }
     requireGroups(options);
+    if (options.scheduler.hostTier !== undefined)
+      this.#transfers = new PlanTransfers(options.scheduler, options.executor, this.#nowUs);
     if (options.lanes !== undefined) requireLanes(options.lanes, options);
     if (options.drafter !== undefined) requireDrafts(options);
   }
@@ -129,6 +133,7 @@ export class Engine {
       this.#interrupt?.();
     }
     await this.#loop;
+    await this.#transfers?.settled();
     await this.executor.close();
   }
 
@@ -234,10 +239,14 @@ export class Engine {
 
   async #step(): Promise<void> {
     const startUs = this.#nowUs();
+    const ended = this.#transfers?.ended;
     const plan = this.scheduler.step(startUs);
     const preempted = this.#readOutcomes();
+    await this.#transfers?.begin(plan);
     if (plan.rows === 0) {
       this.scheduler.commit(plan.stepId, this.#nowUs(), { tokens: [] });
+      if (this.#transfers?.ended !== ended) return;
+      if (this.#transfers && this.#transfers.inFlight > 0) return this.#transfers.settled(true);
       return this.#idle();
     }
     const summary = summarise(plan);

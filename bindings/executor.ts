@@ -64,6 +64,8 @@ export interface ExecutorDescription {
   readonly layered?: boolean;
   /** Groups of its layers beside group 0: the cache's must be the same. Default none. */
   readonly groups?: readonly CacheGroup[];
+  /** Blocks that `transfer` can keep in host memory. Default 0. */
+  readonly hostBlocks?: number;
   /** Whether `run` verifies drafts. Default false. */
   readonly drafts?: boolean;
 }
@@ -114,5 +116,10 @@ export interface Executor {
    */
   readBlocks?(blocks: Uint32Array): Promise<Uint8Array>;
   writeBlocks?(blocks: Uint32Array, payload: Uint8Array): Promise<void>;
+  /**
+   * Copies blocks to host memory or back, beside `run`: one transfer's records of TRANSFER_WORDS, of op SwapOut or SwapIn,
+   * each a run of as many blocks as its tokens fill. Settles with how many of its leading blocks have arrived.
+   */
+  transfer?(records: Uint32Array): Promise<number>;
   close(): Promise<void>;
 }

@@ -1,7 +1,7 @@
 /** WasmExecutor: runs plans on the wasm kernels, on the calling thread. Works in Node, Deno and browsers. */
 import { invalidArgument, QuartermasterError, requireInteger } from "../../bindings/errors.js";
 import type { Executor, ExecutorDescription, RowContext, StepResult } from "../../bindings/executor.js";
-import { Phase, type StepPlan, TRANSFER_WORDS } from "../../bindings/plan.js";
+import { Phase, type StepPlan, TRANSFER_WORDS, TransferOp } from "../../bindings/plan.js";
 import type { RunOptions } from "../../bindings/statistics.js";
 import { DraftRows } from "./draft-rows.js";
 import { ALL_STATISTICS, readSpecialRows, type SpecialRow } from "./lane-rows.js";
@@ -21,6 +21,8 @@ export interface ExecutorOptions {
   blockSize?: number;
   /** Longest sequence, at most the model's. Default: the model's. */
   maxSequenceTokens?: number;
+  /** Blocks to keep in host memory for requests that are swapped out; wasm kernels only. Default 0. */
+  hostBlocks?: number;
   /** Whether results carry the logits of the sampling rows. Default false. */
   returnLogits?: boolean;
   /**
@@ -41,6 +43,7 @@ export function executorShape(config: ModelConfig, options: ExecutorOptions): Re
     blockSize,
     maxSequenceTokens: requireInteger("maxSequenceTokens", maxSequenceTokens, 1, config.maxPositions),
     returnLogits: options.returnLogits ?? false,
+    hostBlocks: requireInteger("hostBlocks", options.hostBlocks ?? 0, 0, 2 ** 24),
     groups: options.groups ?? [],
   };
 }
@@ -60,9 +63,12 @@ export class WasmExecutor implements Executor {
   readonly #returnLogits: boolean;
   readonly #draftRows = new DraftRows();
 
-  private constructor(model: WasmModel, returnLogits: boolean) {
+  readonly #host: Uint8Array;
+
+  private constructor(model: WasmModel, returnLogits: boolean, host: Uint8Array) {
     this.#model = model;
     this.#returnLogits = returnLogits;
+    this.#host = host;
   }
 
   static async load(
@@ -72,10 +78,8 @@ export class WasmExecutor implements Executor {
     options: ExecutorOptions,
   ): Promise<WasmExecutor> {
     const shape = executorShape(config, options);
-    return new WasmExecutor(
-      await WasmModel.load(await loadKernels(), source, config, tensors, shape),
-      shape.returnLogits,
-    );
+    const model = await WasmModel.load(await loadKernels(), source, config, tensors, shape);
+    return new WasmExecutor(model, shape.returnLogits, new Uint8Array(shape.hostBlocks * model.blockBytes));
   }
 
   describe(): ExecutorDescription {
@@ -94,6 +98,7 @@ export class WasmExecutor implements Executor {
       maxSequenceTokens,
       statMask: ALL_STATISTICS,
       drafts: true,
+      hostBlocks: this.#host.length / blockBytes,
       layered: true,
       groups: this.#model.layout.groups,
     };
@@ -119,7 +124,7 @@ export class WasmExecutor implements Executor {
     for (let i = 0; i < plan.transferCount; i++) {
       const at = i * TRANSFER_WORDS;
       const [op, , source, , target, tokens] = plan.transfers.subarray(at, at + TRANSFER_WORDS);
-      model.pool.copyBlock(source, target, tokens, op >> 8);
+      if ((op & 0xff) === TransferOp.Copy) model.pool.copyBlock(source, target, tokens, op >> 8);
     }
     model.setTables([plan.tables, ...(plan.groups ?? []).map(({ tables }) => tables)]);
     const sampled = new Uint32Array(plan.samplingRows);
@@ -147,6 +152,12 @@ export class WasmExecutor implements Executor {
       ...(logits && { logits }),
       ...(measured && { statistics: (row, layer) => model.lanes.view(row, layer) }),
     };
+  }
+
+  /** On the calling thread, as everything here: complete when it returns. */
+  async transfer(records: Uint32Array): Promise<number> {
+    const { blocks, blockSize } = this.describe();
+    return this.#model.pool.swap(records, this.#host, { blocks, blockSize });
   }
 
   async move(moves: Uint32Array): Promise<void> {

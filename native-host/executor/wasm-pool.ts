@@ -2,6 +2,8 @@
  * WasmPool: copies, moves and merges within kv[block][layer][K, V][kvHead][blockSize][headDim], f32. With layer groups a
  * page holds the layers of one group (layer-groups.ts); moves and merges are for models without.
  */
+import { invalidArgument } from "../../bindings/errors.js";
+import { TRANSFER_WORDS, TransferOp } from "../../bindings/plan.js";
 import { MOVE_WORDS } from "../../bindings/statistics.js";
 import type { GroupLayout } from "./layer-groups.js";
 import type { ModelConfig } from "./model-config.js";
@@ -40,6 +42,38 @@ export class WasmPool {
   layerBase(layer: number): number {
     const { index, blockSize } = this.#layout.layers[layer];
     return this.#kv + index * 2 * this.#kvHeads * blockSize * this.#headBytes;
+  }
+
+  /**
+   * Copies runs of blocks to `host` or back, records of TRANSFER_WORDS. Returns how many blocks. Throws INVALID_ARGUMENT,
+   * before anything is copied, for a block beyond the pool or the host's memory.
+   */
+  swap(
+    records: Uint32Array,
+    host: Uint8Array,
+    pool: { readonly blocks: number; readonly blockSize: number },
+  ): number {
+    const device = new Uint8Array(this.#memory.buffer, this.#kv, pool.blocks * this.#blockBytes);
+    const runs: [from: Uint8Array, to: Uint8Array][] = [];
+    let blocks = 0;
+    for (let at = 0; at < records.length; at += TRANSFER_WORDS) {
+      const [op, , source, , target, tokens] = records.subarray(at, at + TRANSFER_WORDS);
+      const [from, to] = op === TransferOp.SwapOut ? [device, host] : [host, device];
+      const count = Math.ceil(tokens / pool.blockSize);
+      const end = (memory: Uint8Array): number => memory.length / this.#blockBytes - count;
+      if (source > end(from) || target > end(to))
+        throw invalidArgument(
+          `records[${at / TRANSFER_WORDS}]`,
+          `${source} to ${target}`,
+          "blocks that there are",
+        );
+      const run = (memory: Uint8Array, first: number): Uint8Array =>
+        memory.subarray(first * this.#blockBytes, (first + count) * this.#blockBytes);
+      runs.push([run(from, source), run(to, target)]);
+      blocks += count;
+    }
+    for (const [from, to] of runs) to.set(from);
+    return blocks;
   }
 
   /** Copies the first tokens of a block of a group to another one, in every layer and head. */

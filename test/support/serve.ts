@@ -5,6 +5,7 @@ import {
   type Build,
   Core,
   Engine,
+  type HostTierStats,
   type KvCacheStats,
   promptLookup,
   type SamplingOptions,
@@ -22,6 +23,8 @@ export interface Configuration {
   partialReuse?: number;
   maxBatchTokens?: number;
   maxRunning?: number;
+  /** Blocks of host memory for preempted requests. */
+  hostBlocks?: number;
   /** Most drafts a step, guessed by prompt lookup. */
   maxDraftTokens?: number;
   sampling?: SamplingOptions;
@@ -33,6 +36,7 @@ export interface Served {
   readonly texts: string[];
   readonly preemptions: number;
   readonly steps: number;
+  readonly swapped: HostTierStats | undefined;
   readonly drafted: { readonly fed: number; readonly right: number };
   readonly stats: KvCacheStats;
 }
@@ -52,6 +56,7 @@ export async function serveOnce(
     backend: configuration.backend ?? "wasm",
     blocks,
     blockSize,
+    ...(configuration.hostBlocks && { hostBlocks: configuration.hostBlocks }),
   });
   const core = await Core.create({ build: configuration.build });
   const cache = core.kvCache({
@@ -69,6 +74,7 @@ export async function serveOnce(
     maxRunning,
     maxBatchTokens,
     tokenCapacity: workload.length * 1024,
+    ...(configuration.hostBlocks && { hostTier: { blocks: configuration.hostBlocks } }),
     maxDraftTokens: configuration.maxDraftTokens ?? 0,
   });
   let preemptions = 0;
@@ -107,6 +113,7 @@ export async function serveOnce(
     preemptions,
     steps,
     drafted,
+    swapped: scheduler.hostTier,
     stats,
   };
 }
