@@ -42,6 +42,8 @@ Cache and scheduler
   --max-running N        requests running at a time (default 32)
   --policy NAME          ${POLICIES.join(", ")} (default priority)
   --no-prefix-cache      never reuse blocks
+  --preemption NAME      recompute (default), or swap: preempted requests go to host memory and back; wasm kernels
+  --host-blocks N        blocks of host memory for swap (default: as many as --blocks)
   --evict POLICY         drop cached tokens while requests run, h2o:heavy=64,recent=64 or streaming-llm:ratio=0.2;
                          policies: ${EVICTION_POLICIES.join(", ")}
 
@@ -70,6 +72,8 @@ const OPTIONS = {
   "max-running": { type: "string" },
   policy: { type: "string" },
   "no-prefix-cache": { type: "boolean" },
+  preemption: { type: "string" },
+  "host-blocks": { type: "string" },
   evict: { type: "string" },
   backend: { type: "string" },
   build: { type: "string" },
@@ -142,10 +146,13 @@ export async function serve(
     "debug",
   ]);
   const policy = choice("policy", values.policy, "priority", POLICIES);
+  const swaps = choice("preemption", values.preemption, "recompute", ["recompute", "swap"]) === "swap";
+  const hostBlocks = swaps ? integer("host-blocks", values["host-blocks"], blocks, 1, 2 ** 24) : 0;
   const model = await openModel(values.model ?? EMBEDDED, {
     blocks,
     blockSize,
-    backend: choice("backend", values.backend, "auto", BACKENDS),
+    backend: choice("backend", values.backend, swaps ? "wasm" : "auto", BACKENDS),
+    hostBlocks,
     threads: integer("threads", values.threads, 0, 0, 64),
   });
   const { layers, kvHeads, maxSequenceTokens, vocabSize, backend } = model.executor.describe();
@@ -165,6 +172,7 @@ export async function serve(
       maxRunning,
       maxBatchTokens,
       policy,
+      ...(swaps && { hostTier: { blocks: hostBlocks } }),
       tokenCapacity: prompts.reduce(
         (sum, tokens, i) => sum + wholePages(tokens.length + workload[i].maxNewTokens),
         0,
