@@ -149,3 +149,26 @@ test("a host that moves nothing is found out", async () => {
   }
   assert.ok(found > 5, `${found} of 20`);
 });
+
+test("swapped out again, a request sends only blocks that have changed; without reuse it sends all", async () => {
+  const sentWith = async (reuse: boolean): Promise<number> => {
+    const scheduler = await schedulerWith({ blocks: 100, reuse }, { prefixCache: false, preemptive: true });
+    const host = new SwapHost(scheduler, new Random(5), { vocab: VOCAB });
+    // Either fits alone, both do not: whichever is more urgent drives the other out.
+    host.submit(46, 18);
+    host.submit(46, 18);
+    const [first, second] = [...host.live.keys()];
+    for (let turn = 0; turn < 6; turn++) {
+      scheduler.setPriority(first, turn % 2);
+      scheduler.setPriority(second, 1 - (turn % 2));
+      for (let i = 0; i < 6; i++) host.step();
+      host.settle();
+    }
+    const sent = host.sent.reduce((sum, blocks) => sum + blocks, 0);
+    assert.equal(scheduler.hostTier!.sentBlocks, sent, "what is counted is what the records name");
+    host.drain();
+    return sent;
+  };
+  const [kept, all] = [await sentWith(true), await sentWith(false)];
+  assert.ok(kept > 0 && kept < 0.7 * all, `${kept} blocks sent, ${all} without reuse`);
+});
