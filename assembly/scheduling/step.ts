@@ -22,7 +22,7 @@ import { accountAt, accountAvailable, accountsOf } from "../paging/accounts";
 import { availableBlocks } from "../paging/pool";
 import { groupsAdded, groupsRoom } from "../paging/group-tables";
 import { NONE, SLOT_MASK } from "../paging/layout";
-import { close, countLookup, reserveBeside, sequenceOf } from "../paging/sequences";
+import { close, countLookup, reserve, reserveBeside, sequenceOf } from "../paging/sequences";
 import {
   COMPACTION_PENDING,
   INVALID_TIME,
