@@ -171,7 +171,25 @@ export interface IsolationExports {
   kvSetQuota(kv: number, tenant: number, floor: number, watermark: number, ceiling: number): number;
   kvAccount(kv: number, tenant: number): number;
   kvTenantAvailable(kv: number, tenant: number): number;
-  kvOpenAs(kv: number, namespace: number, count: number, flags: number, tenant: number): number;
+  kvOpenAs(
+    kv: number,
+    namespace: number,
+    count: number,
+    flags: number,
+    tenant: number,
+    marks: number,
+  ): number;
+  kvMatchAs(kv: number, namespace: number, count: number, marks: number): number;
+  kvMarksBytes(blocks: number, capacity: number): number;
+  kvMarksCreate(kv: number, capacity: number): number;
+  kvMarksInput(kv: number): number;
+  kvMarks(kv: number, count: number): number;
+  kvMarksRelease(kv: number, marks: number): number;
+  kvPinsBytes(blocks: number, capacity: number): number;
+  kvPinsCreate(kv: number, capacity: number, limit: number): number;
+  kvPin(kv: number, sequence: number, hard: number, priority: number, untilUs: number): number;
+  kvUnpin(kv: number, pin: number): number;
+  kvPinFigure(kv: number, figure: number): number;
 }
 
 export interface GroupExports {
@@ -270,6 +288,8 @@ export interface SchedulingExports {
     sequence: number,
     prefillBlocks: number,
   ): number;
+  requestMarks(scheduler: number, request: number, marks: number): number;
+  requestPin(scheduler: number, request: number, hard: number, priority: number, forUs: number): number;
   requestAbort(scheduler: number, request: number): number;
   schedulerNextWakeUs(scheduler: number): number;
   schedulerPlan(scheduler: number): number;

@@ -84,6 +84,17 @@ export function addOnsOf(core: Core, shape: KvCacheShape): AddOn[] {
       create: (kv) => exports.kvGroupsCreate(kv, writeGroups(core, groups), groups.length),
     });
   }
+  const { marks, pins } = shape;
+  if (marks > 0)
+    addOns.push({
+      bytes: exports.kvMarksBytes(shape.blocks, marks),
+      create: (kv) => exports.kvMarksCreate(kv, marks),
+    });
+  if (pins)
+    addOns.push({
+      bytes: exports.kvPinsBytes(shape.blocks, pins.capacity),
+      create: (kv) => exports.kvPinsCreate(kv, pins.capacity, Math.floor(shape.blocks * pins.share)),
+    });
   if (shape.tenants > 0)
     addOns.push({
       bytes: exports.kvAccountsBytes(shape.blocks, shape.tenants),

@@ -1,5 +1,7 @@
 /** What a KV cache is made with and what it says of itself: ids, options, figures. */
 import type { CacheGroup, CacheGroupOptions } from "./cache-groups.js";
+import type { PinRoom } from "./kv-pins.js";
+import type { PromptMarks } from "./prompt-marks.js";
 import type { BlockOrderKind, BlockOrderOptions } from "./block-order.js";
 import type { KvEventOptions } from "./kv-events.js";
 import type { ContentKeyOptions, ContentKeyShape } from "./content-keys.js";
@@ -63,6 +65,13 @@ export interface KvCacheOptions {
    * sequence of another tenant holds it too. Default 0: no accounts, and no quotas.
    */
   tenants?: number;
+  /**
+   * Marks that the cache can tell apart at a time, up to 2^24: scopes, adapters and items of prompts (`ranges`, `adapter`,
+   * `items`) that are open, waiting or cached; 40 bytes each and 4 bytes a block. Default 0: prompts have none.
+   */
+  marks?: number;
+  /** Room for pins of cached prefixes (`pin`), or true for the defaults; 8 bytes a block. Default: there are none. */
+  pins?: PinRoom | true;
   /** Quotas to begin with; `setQuota` changes them. Default: nobody has any. */
   quotas?: readonly TenantQuota[];
 }
@@ -100,15 +109,16 @@ export interface TenantAccount {
 
 /** Options with everything filled in. */
 export type KvCacheShape = Required<
-  Omit<KvCacheOptions, "evictionOrder" | "contentKeys" | "events" | "groups">
+  Omit<KvCacheOptions, "evictionOrder" | "contentKeys" | "events" | "groups" | "pins">
 > & {
   groups: readonly CacheGroup[];
+  pins: Required<PinRoom> | undefined;
   evictionOrder: Required<BlockOrderOptions>;
   contentKeys: ContentKeyShape | undefined;
   events: Required<KvEventOptions> | undefined;
 };
 
-export interface OpenOptions {
+export interface OpenOptions extends PromptMarks {
   /** Token ids of the prompt, u32 each; may be empty. At most maxSequenceTokens. */
   tokens: ArrayLike<number>;
   /**

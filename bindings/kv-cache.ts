@@ -19,6 +19,8 @@ import { KvEvents, kvEventShape, type KvReaderOptions } from "./kv-events.js";
 import { accountOf, quotaShape, requireQuotas } from "./kv-cache-add-ons.js";
 import { TRANSFER_WORDS } from "./plan.js";
 import { type PrefixProbe, probePrefix } from "./prefix-probe.js";
+import { type PinId, type PinOptions, pinRoom, pinShape } from "./kv-pins.js";
+import { type PromptMarks, withMarks } from "./prompt-marks.js";
 import { requireTokenIds } from "./token-ids.js";
 import {
   type BlockId,
@@ -129,6 +131,8 @@ export class KvCache {
       partialReuse: requireInteger("partialReuse", options.partialReuse ?? 0, 0, options.blockSize ?? 16),
       groups: groupShapes(options.groups ?? [], options.blockSize ?? 16),
       tenants,
+      marks: requireInteger("marks", options.marks ?? 0, 0, 2 ** 24),
+      pins: pinRoom(options.pins),
       quotas: requireQuotas(options.quotas ?? [], tenants, blocks),
       retainBlocks: requireInteger("retainBlocks", options.retainBlocks ?? blocks, 0, blocks),
       contentKeys: contentKeyShape(options.contentKeys),
@@ -137,8 +141,8 @@ export class KvCache {
     if ((shape.blockSize & (shape.blockSize - 1)) !== 0) {
       throw invalidArgument("blockSize", shape.blockSize, "a power of two from 1 to 256");
     }
-    if (tenants > 0 && shape.groups.length > 0)
-      throw invalidArgument("tenants", tenants, "0 for a cache with groups");
+    if ((tenants > 0 || shape.marks > 0 || shape.pins) && shape.groups.length > 0)
+      throw invalidArgument("groups", options.groups, "none for a cache with tenants, marks or pins");
     if (shape.partialReuse > 0 && shape.groups.length > 0)
       throw invalidArgument("partialReuse", shape.partialReuse, "0 for a cache with groups");
     if (shape.partialReuse > 0 && !shape.prefixCache)
@@ -158,7 +162,40 @@ export class KvCache {
     const count = this.writeInput("tokens", options.tokens);
     const flags = (options.private ? PRIVATE : 0) | (options.lossy ? LOSSY : 0);
     const { exports } = this.core;
-    return this.core.call(() => exports.kvOpenAs(this.pointer, namespace, count, flags, tenant), "open");
+    return withMarks(this, options, (marks) =>
+      this.core.call(() => exports.kvOpenAs(this.pointer, namespace, count, flags, tenant, marks), "open"),
+    );
+  }
+
+  /**
+   * Pins the sequence's cached prefix: its full blocks so far stay when nobody holds them. Returns a handle for `unpin`.
+   * Throws UNKNOWN_SEQUENCE, NOT_FOUND when it has no cached block, PIN_LIMIT when hard pins would keep more than their
+   * share or there are too many pins, INVALID_TIME, UNSUPPORTED for a cache without `pins`; then nothing has changed.
+   */
+  pin(sequence: SequenceId, options: PinOptions = {}): PinId {
+    if (this.core.exports.kvPinFigure(this.pointer, 4) === 0)
+      throw new QuartermasterError("UNSUPPORTED", "pin: the cache was created without `pins`");
+    const { hard, priority, us } = pinShape(options, "untilUs");
+    return this.#onSequence("pin", sequence, (kv) =>
+      this.core.exports.kvPin(kv, sequence, hard, priority, us),
+    );
+  }
+
+  /** Ends a pin. Throws NOT_FOUND when it has ended: it was unpinned, its time came, or it gave way. */
+  unpin(pin: PinId): void {
+    requireInteger("pin", pin, 0, 0x7fffffff);
+    this.core.call(() => this.core.exports.kvUnpin(this.pointer, pin), `unpin(pin ${pin})`);
+  }
+
+  /** Blocks kept by hard pins, blocks kept by nothing but soft ones, pins, and soft pins that gave way since creation. */
+  pinned(): {
+    readonly hard: number;
+    readonly soft: number;
+    readonly pins: number;
+    readonly gaveWay: number;
+  } {
+    const figure = (index: number): number => this.core.exports.kvPinFigure(this.pointer, index);
+    return { hard: figure(0), soft: figure(1), pins: figure(2), gaveWay: figure(3) };
   }
 
   /**
@@ -188,10 +225,13 @@ export class KvCache {
   }
 
   /** Tokens that `open` would find cached now. Changes nothing. */
-  match(tokens: ArrayLike<number>, namespace = 0): number {
+  match(tokens: ArrayLike<number>, namespace = 0, marks: PromptMarks = {}): number {
     requireInteger("namespace", namespace, 0, MAX_NAMESPACE);
     const count = this.writeInput("tokens", tokens);
-    return this.core.call(() => this.core.exports.kvMatch(this.pointer, namespace, count), "match");
+    const { exports } = this.core;
+    return withMarks(this, marks, (list) =>
+      this.core.call(() => exports.kvMatchAs(this.pointer, namespace, count, list), "match"),
+    );
   }
 
   /**
@@ -403,8 +443,8 @@ export class KvCache {
   }
 
   /**
-   * Order "priority": the clock has come to `nowUs` (microseconds, finite, >= 0): priorities fall back and times to live
-   * pass. Returns the next time at which something changes, or Infinity.
+   * The clock has come to `nowUs` (microseconds, finite, >= 0): pins end and, under order "priority", priorities fall back
+   * and times to live pass. Returns the next time at which something changes, or Infinity.
    */
   advance(nowUs: number): number {
     if (typeof nowUs !== "number" || !(nowUs >= 0 && nowUs < Infinity))

@@ -186,3 +186,5 @@ export {
 } from "./virtual-memory.js";
 export { releaseTime } from "./ttft-bucket.js";
 export { TextStream, type Detokenizer } from "./text-stream.js";
+export { type PinId, type PinOptions, type PinRoom, type RequestPin } from "./kv-pins.js";
+export { type PromptItem, type PromptMarks, type TokenRange, type Wide } from "./prompt-marks.js";

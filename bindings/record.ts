@@ -83,6 +83,10 @@ const REQUEST_FIELDS = Object.keys({
   deadlineUs: true,
   peakSlots: true,
   lastChunk: true,
+  ranges: true,
+  adapter: true,
+  items: true,
+  pin: true,
   maxChunkTokens: true,
 } satisfies Record<keyof Omit<RequestOptions, "tokens" | "id">, true>) as (keyof RequestOptions)[];
 
@@ -237,6 +241,11 @@ class RecordingScheduler extends Scheduler {
   }
 }
 
+/** JSON has no bigint: salts, adapters and hashes may be decimal digits as well. */
+function digits(_key: string, value: unknown): unknown {
+  return typeof value === "bigint" ? String(value) : value;
+}
+
 function requestFields(options: RequestOptions): RecordedRequest {
   const fields = REQUEST_FIELDS.filter((name) => options[name] !== undefined).map(
     (name) => [name, options[name]] as const,
@@ -245,6 +254,6 @@ function requestFields(options: RequestOptions): RecordedRequest {
   return {
     tokens: Array.from(options.tokens ?? []),
     ...id,
-    ...Object.fromEntries(fields),
+    ...(JSON.parse(JSON.stringify(Object.fromEntries(fields), digits)) as object),
   } as RecordedRequest;
 }

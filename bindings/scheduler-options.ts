@@ -1,6 +1,8 @@
 /** What a scheduler and its requests are asked for and what they answer: options, outcomes, results. */
 import type { HostTierOptions } from "./host-tier.js";
 import type { KvCache } from "./kv-cache.js";
+import type { PinId, RequestPin } from "./kv-pins.js";
+import type { PromptMarks } from "./prompt-marks.js";
 import type { SequenceId } from "./kv-cache-options.js";
 
 /** A live request; dead once it has finished, or was aborted or rejected. */
@@ -81,7 +83,7 @@ export interface SchedulerOptions {
   queueTimeoutUs?: number;
 }
 
-export interface RequestOptions {
+export interface RequestOptions extends PromptMarks {
   /** Prompt, at least one token. */
   tokens: ArrayLike<number>;
   /** Most tokens to generate, >= 1. Prompt and new tokens together fit the cache's maxSequenceTokens. */
@@ -92,6 +94,8 @@ export interface RequestOptions {
   namespace?: number;
   /** Whose request it is, below the scheduler's `tenants`; for policy "fair". Default 0. */
   tenant?: number;
+  /** Pins its prompt's full blocks once its first token is generated; the outcome tells. Needs a cache with `pins`. */
+  pin?: RequestPin;
   /** 0 (default, most urgent) to 255. */
   priority?: number;
   /** When the request may run first, in microseconds, >= 0. Default 0 = at once. */
@@ -157,6 +161,9 @@ export interface Outcome {
   readonly evictedOwn: number;
   /** Preempted: tokens that the host tier has, or is being sent; the others are computed again. */
   readonly swappedTokens: number;
+  /** The pin of its prompt, if it was asked for and made; else why not. */
+  readonly pin: PinId | undefined;
+  readonly pinRefusal: string | undefined;
 }
 
 /** Result of a step for the sampling rows, in row order. */

@@ -8,6 +8,8 @@ import type { Core } from "./core.js";
 import { invalidArgument, QuartermasterError, requireInteger, STATUS_CODES } from "./errors.js";
 import type { KvCache } from "./kv-cache.js";
 import { type HostTierShape, hostTierShape, type HostTierStats, hostTierStats } from "./host-tier.js";
+import { pinShape } from "./kv-pins.js";
+import { withMarks } from "./prompt-marks.js";
 import { type StepPlan, TRANSFER_WORDS } from "./plan.js";
 import { planGroups } from "./plan-groups.js";
 import { invalidTokenAt } from "./token-ids.js";
@@ -23,6 +25,8 @@ import {
 
 const OUTCOME_KINDS = [undefined, "finished", "preempted", "rejected", "expired"] as const;
 const OUTCOME_WORDS = 8;
+/** Index in OUTCOME_KINDS. */
+const PREEMPTED = 2;
 const MAX_U64 = (1n << 64n) - 1n;
 
 /** Word offsets in the StepPlan header (docs/abi.md). */
@@ -155,26 +159,38 @@ export class Scheduler {
     const maxChunkTokens = requireInteger("maxChunkTokens", options.maxChunkTokens ?? 0, 0, 2 ** 22);
     const count = this.cache.writeInput("tokens", options.tokens);
     const { exports } = this.core;
+    const pin = options.pin === undefined ? undefined : pinShape(options.pin, "forUs");
+    if (pin !== undefined && exports.kvPinFigure(this.cache.pointer, 4) === 0)
+      throw new QuartermasterError("UNSUPPORTED", "pin: the cache was created without `pins`");
     try {
-      return this.core.call(
-        () =>
-          exports.requestSubmit(
-            this.pointer,
-            Number(id & 0xffffffffn),
-            Number(id >> 32n),
-            count,
-            maxNewTokens,
-            namespace,
-            tenant,
-            priority,
-            arrivalUs,
-            deadlineUs,
-            peakSlots,
-            lastChunk,
-            maxChunkTokens,
-          ),
-        "submit",
-      );
+      return withMarks(this.cache, options, (marks) => {
+        const request = this.core.call(
+          () =>
+            exports.requestSubmit(
+              this.pointer,
+              Number(id & 0xffffffffn),
+              Number(id >> 32n),
+              count,
+              maxNewTokens,
+              namespace,
+              tenant,
+              priority,
+              arrivalUs,
+              deadlineUs,
+              peakSlots,
+              lastChunk,
+              maxChunkTokens,
+            ),
+          "submit",
+        );
+        if (marks !== 0) this.core.call(() => exports.requestMarks(this.pointer, request, marks), "submit");
+        if (pin !== undefined)
+          this.core.call(
+            () => exports.requestPin(this.pointer, request, pin.hard, pin.priority, pin.us),
+            "submit",
+          );
+        return request;
+      });
     } catch (error) {
       throw this.#explainRefusal(error, options, count);
     }
@@ -332,8 +348,10 @@ export class Scheduler {
     const words = new Int32Array(buffer, header[PlanHeader.outcomes], count * OUTCOME_WORDS);
     const outcomes: Outcome[] = [];
     for (let at = 0; at < words.length; at += OUTCOME_WORDS) {
-      const [request, kind, code, generated, cachedTokens, preemptions, evictedOwn, swappedTokens] =
-        words.subarray(at, at + OUTCOME_WORDS);
+      const [request, kind, code, generated, cachedTokens, preemptions, evictedOwn, word] = words.subarray(
+        at,
+        at + OUTCOME_WORDS,
+      );
       outcomes.push({
         request,
         kind: OUTCOME_KINDS[kind] ?? "rejected",
@@ -342,7 +360,10 @@ export class Scheduler {
         cachedTokens,
         preemptions,
         evictedOwn,
-        swappedTokens,
+        swappedTokens: kind === PREEMPTED ? word : 0,
+        pin: kind !== PREEMPTED && word > 0 ? word : undefined,
+        pinRefusal:
+          kind !== PREEMPTED && word < 0 ? (STATUS_CODES as Record<number, string>)[word] : undefined,
       });
     }
     return outcomes;

@@ -25,7 +25,7 @@ export function kvGroupsCreate(cache: usize, specs: usize, count: u32): Status {
   const kv = changetype<KvCache>(cache);
   if (
     kv.groups != 0 ||
-    (kv.children | kv.accounts) != 0 ||
+    (kv.children | kv.accounts | kv.marks | kv.pins) != 0 ||
     kv.freeCount != kv.blockCount ||
     kv.openSequences != 0
   )

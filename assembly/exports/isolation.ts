@@ -1,6 +1,6 @@
 /**
- * Add-ons of a KV cache that say who shares what: reuse inside a block, and
- * what tenants may hold. Each lies in a region of its own and is given to
+ * Add-ons of a KV cache that say who shares what: reuse inside a block, what
+ * tenants may hold, marks in prompts, pins. Each lies in a region of its own and is given to
  * a cache that is still new.
  */
 import { ARENA, arenaTake, RegionKind } from "../memory/arena";
@@ -16,8 +16,14 @@ import {
   MAX_TENANTS,
 } from "../paging/accounts";
 import { KvCache, OWNED } from "../paging/layout";
+import { listOf, dropList, isList, marksBytes, marksCreate, marksInput, MAX_MARKS } from "../paging/marks";
+import { MAX_PINS, pin, pinsBytes, pinsCreate, pinsOf, unpin } from "../paging/pins";
+import { availableBlocks } from "../paging/pool";
+import { matchLength } from "../paging/group-tables";
+import { trim } from "../paging/prefix";
+import { MAX_PRIORITY } from "../orders/priority";
 import { limitTenant } from "../paging/quotas";
-import { countLookup, open } from "../paging/sequences";
+import { countLookup, open, partBehind } from "../paging/sequences";
 import { kvValidate } from "../paging/validate";
 
 // @ts-ignore: decorator
@@ -108,13 +114,112 @@ export function kvAccount(cache: usize, tenant: u32): usize {
 /** Blocks that a tenant could take now, its ceiling apart; those that anybody could without accounts. */
 export function kvTenantAvailable(cache: usize, tenant: u32): u32 {
   const kv = changetype<KvCache>(cache);
-  return kv.accounts == 0 ? kv.freeCount + kv.evictableCount : accountAvailable(kv, tenant);
+  return kv.accounts == 0 ? availableBlocks(kv) : accountAvailable(kv, tenant);
 }
 
-/** As `kvOpen`, for a tenant: its sequences pay for the blocks that they take. */
-export function kvOpenAs(cache: usize, namespace: u32, count: u32, flags: u32, tenant: u32): i32 {
+/** As `kvOpen`, for a tenant: its sequences pay for the blocks that they take. `marks`: those of the prompt, or 0. */
+export function kvOpenAs(cache: usize, namespace: u32, count: u32, flags: u32, tenant: u32, marks: u32): i32 {
   const kv = changetype<KvCache>(cache);
-  const handle = open(kv, namespace, kv.input, count, flags & ~OWNED, tenant);
+  const handle = open(kv, namespace, kv.input, count, flags & ~OWNED, tenant, marks);
   if (handle >= 0) countLookup(kv, handle, count);
   return checked(kv, handle);
+}
+
+/** Bytes of `kvMarksCreate` for a cache of so many blocks, or INVALID_ARGUMENT. */
+export function kvMarksBytes(blocks: u32, capacity: u32): f64 {
+  return capacity >= 1 && capacity <= MAX_MARKS ? <f64>marksBytes(blocks, capacity) : INVALID_ARGUMENT;
+}
+
+/** Gives a new cache room for `capacity` marks. */
+export function kvMarksCreate(cache: usize, capacity: u32): Status {
+  const kv = changetype<KvCache>(cache);
+  if (kv.marks != 0 || kv.groups != 0 || !isNew(kv) || capacity < 1 || capacity > MAX_MARKS)
+    return INVALID_ARGUMENT;
+  const region = arenaTake(ARENA, RegionKind.CacheAddOn, marksBytes(kv.blockCount, capacity));
+  if (region == 0) return OUT_OF_MEMORY;
+  marksCreate(kv, region, capacity);
+  return checked(kv, OK);
+}
+
+/** Address of the input of `kvMarks`, 256 records of 8 words (docs/abi.md); 0: the cache has no marks. */
+export function kvMarksInput(cache: usize): usize {
+  const kv = changetype<KvCache>(cache);
+  return kv.marks == 0 ? 0 : marksInput(kv);
+}
+
+/** A list of the first `count` records of the input, held by the host until `kvMarksRelease`; 0 for none. */
+export function kvMarks(cache: usize, count: u32): i32 {
+  return listOf(changetype<KvCache>(cache), count);
+}
+
+/** The host does not hold a list any more. */
+export function kvMarksRelease(cache: usize, marks: u32): Status {
+  const kv = changetype<KvCache>(cache);
+  if (!isList(kv, marks)) return INVALID_ARGUMENT;
+  if (marks != 0) dropList(kv, marks);
+  return checked(kv, OK);
+}
+
+/** As `kvMatch`, of a prompt with marks. */
+export function kvMatchAs(cache: usize, namespace: u32, count: u32, marks: u32): i32 {
+  const kv = changetype<KvCache>(cache);
+  if (count > kv.maxSequenceTokens || !isList(kv, marks)) return INVALID_ARGUMENT;
+  if (kv.prefixCache == 0 || count < 2) return 0;
+  const limit = (count - 1) >> kv.blockShift;
+  const length = matchLength(kv, namespace, kv.input, limit, marks);
+  return kv.children == 0 ? length : length + partBehind(kv, kv.input, count, length, marks);
+}
+
+/** Bytes of `kvPinsCreate` for a cache of so many blocks, or INVALID_ARGUMENT. */
+export function kvPinsBytes(blocks: u32, capacity: u32): f64 {
+  return capacity >= 1 && capacity <= MAX_PINS ? <f64>pinsBytes(blocks, capacity) : INVALID_ARGUMENT;
+}
+
+/** Gives a new cache `capacity` pins; hard ones keep `limit` blocks at most, fewer than there are. */
+export function kvPinsCreate(cache: usize, capacity: u32, limit: u32): Status {
+  const kv = changetype<KvCache>(cache);
+  if (
+    kv.pins != 0 ||
+    kv.groups != 0 ||
+    !isNew(kv) ||
+    capacity < 1 ||
+    capacity > MAX_PINS ||
+    limit >= kv.blockCount
+  )
+    return INVALID_ARGUMENT;
+  const region = arenaTake(ARENA, RegionKind.CacheAddOn, pinsBytes(kv.blockCount, capacity));
+  if (region == 0) return OUT_OF_MEMORY;
+  pinsCreate(kv, region, capacity, limit);
+  return checked(kv, OK);
+}
+
+/** Pins a sequence's cached prefix until a time, Infinity for ever. `hard`: 1, 0 soft; priority 0 to 100. A handle > 0. */
+export function kvPin(cache: usize, handle: u32, hard: u32, priority: u32, untilUs: f64): i32 {
+  const kv = changetype<KvCache>(cache);
+  if (kv.pins == 0 || hard > 1 || priority > MAX_PRIORITY) return INVALID_ARGUMENT;
+  return checked(kv, pin(kv, handle, hard != 0, priority, untilUs));
+}
+
+/** Ends a pin; NOT_FOUND when it has ended. */
+export function kvUnpin(cache: usize, handle: u32): Status {
+  const kv = changetype<KvCache>(cache);
+  const status = unpin(kv, handle);
+  trim(kv);
+  return checked(kv, status);
+}
+
+/** 0: hard-pinned blocks, 1: blocks that only soft pins keep, 2: pins, 3: soft pins that have given way, 4: pins at most. */
+export function kvPinFigure(cache: usize, figure: u32): u32 {
+  const kv = changetype<KvCache>(cache);
+  if (kv.pins == 0) return 0;
+  const p = pinsOf(kv);
+  return figure == 0
+    ? p.hardBlocks
+    : figure == 1
+      ? p.yielding
+      : figure == 2
+        ? p.used
+        : figure == 3
+          ? p.given
+          : p.capacity;
 }

@@ -39,6 +39,7 @@ import {
   slotsOf,
   tableOf,
 } from "../paging/layout";
+import { pinsAdvance, pinsOf } from "../paging/pins";
 import { availableBlocks } from "../paging/pool";
 import { matchLength } from "../paging/group-tables";
 import { forgetUnreferenced, trim } from "../paging/prefix";
@@ -199,20 +200,26 @@ export function kvPrioritize(
   return checked(kv, <i32>sequence.published);
 }
 
-/** Order `priority`: the host's clock has come to `nowUs`. Does nothing under another order. */
+/** The host's clock has come to `nowUs`: pins end and, under order `priority`, priorities and times to live do. */
 export function kvAdvance(cache: usize, nowUs: f64): Status {
   const kv = changetype<KvCache>(cache);
   if (!(nowUs >= 0 && nowUs < Infinity)) return INVALID_TIME;
-  if (kv.order == 0 || orderOf(kv).kind != OrderKind.Priority) return OK;
+  if (kv.pins != 0) {
+    pinsAdvance(kv, nowUs);
+    trim(kv);
+  }
+  if (kv.order == 0 || orderOf(kv).kind != OrderKind.Priority) return checked(kv, OK);
   for (let id = priorityAdvance(orderOf(kv), nowUs); id != NONE; id = priorityAdvance(orderOf(kv), nowUs))
     if (kv.accounts != 0) accountMoved(kv, id);
   return checked(kv, OK);
 }
 
-/** Order `priority`: earliest time at which `kvAdvance` changes something, or Infinity. */
+/** Earliest time at which `kvAdvance` changes something, or Infinity. */
 export function kvNextDeadlineUs(cache: usize): f64 {
   const kv = changetype<KvCache>(cache);
-  return kv.order != 0 && orderOf(kv).kind == OrderKind.Priority ? priorityNextUs(orderOf(kv)) : Infinity;
+  const pins = kv.pins == 0 ? Infinity : pinsOf(kv).nextUs;
+  if (kv.order == 0 || orderOf(kv).kind != OrderKind.Priority) return pins;
+  return min(pins, priorityNextUs(orderOf(kv)));
 }
 
 /** Kind of the cache's eviction order. */
@@ -263,7 +270,7 @@ export function kvMatch(cache: usize, namespace: u32, count: u32): i32 {
   if (kv.prefixCache == 0 || count < 2) return 0;
   const limit = (count - 1) >> kv.blockShift;
   const length = matchLength(kv, namespace, kv.input, limit);
-  return kv.children == 0 ? length : length + partBehind(kv, kv.input, count, length);
+  return kv.children == 0 ? length : length + partBehind(kv, kv.input, count, length, 0);
 }
 
 /** Bytes of the `work` area that one thread's probes need. */

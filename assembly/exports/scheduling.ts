@@ -6,6 +6,7 @@
 import { ARENA, arenaSeed, arenaTake, RegionKind } from "../memory/arena";
 import { INVALID_ARGUMENT, OK, OUT_OF_MEMORY, Status, TOO_LONG } from "../memory/status";
 import { KvCache } from "../paging/layout";
+import { pinsOf } from "../paging/pins";
 import { nextArrivalUs } from "../scheduling/arrivals";
 import { abandon, abort, commit, computedTokens } from "../scheduling/commit";
 import { draftsBytes, draftsCreate, MAX_DRAFT_TOKENS, propose } from "../scheduling/drafts";
@@ -23,6 +24,8 @@ import { requestLanes as lanes } from "../scheduling/lossy";
 import { isLive, submit } from "../scheduling/requests";
 import { schedulerCreate, schedulerShapeValid } from "../scheduling/scheduler";
 import { step } from "../scheduling/step";
+import { requestMarks as setMarks, requestPin as setPin } from "../scheduling/isolation";
+import { MAX_PRIORITY } from "../orders/priority";
 import { schedulerValidate } from "../scheduling/validate";
 import { SLOT_MASK } from "../paging/layout";
 
@@ -210,6 +213,22 @@ export function schedulerAbandon(scheduler: usize, stepId: u32): Status {
   return checked(s, abandon(s, stepId));
 }
 
+/** Gives a request that has not been admitted yet the marks of its prompt: a list of `kvMarks`, or 0. */
+export function requestMarks(scheduler: usize, handle: u32, marks: u32): Status {
+  const s = changetype<Scheduler>(scheduler);
+  return checked(s, setMarks(s, handle, marks));
+}
+
+/**
+ * Has a request's prompt pinned for `forUs` microseconds, Infinity for ever, once its first token is generated; its outcomes
+ * tell the pin, or why there is none. `hard`: 1, 0 soft; priority 0 to 100.
+ */
+export function requestPin(scheduler: usize, handle: u32, hard: u32, priority: u32, forUs: f64): Status {
+  const s = changetype<Scheduler>(scheduler);
+  if (hard > 1 || priority > MAX_PRIORITY) return INVALID_ARGUMENT;
+  return checked(s, setPin(s, handle, hard != 0, priority, forUs));
+}
+
 export function requestAbort(scheduler: usize, handle: u32): Status {
   const s = changetype<Scheduler>(scheduler);
   return checked(s, abort(s, handle));
@@ -221,7 +240,8 @@ export function requestAbort(scheduler: usize, handle: u32): Status {
  */
 export function schedulerNextWakeUs(scheduler: usize): f64 {
   const s = changetype<Scheduler>(scheduler);
-  return min(nextArrivalUs(s), s.nextDeadlineUs);
+  const ends = s.kv.pins == 0 || s.waitingCount == 0 ? Infinity : pinsOf(s.kv).nextUs;
+  return min(min(nextArrivalUs(s), s.nextDeadlineUs), ends);
 }
 
 export function schedulerPlan(scheduler: usize): usize {

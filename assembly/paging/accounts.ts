@@ -34,7 +34,7 @@ import {
 import { OrderKind, record as orderRecord, takesAdvice } from "../orders/layout";
 import { orderVictim } from "../orders/order";
 import { Block, block, BlockId, KvCache, NONE, orderOf } from "./layout";
-import { isCached } from "./pool";
+import { availableBlocks, isCached } from "./pool";
 
 // @ts-ignore: decorator
 @inline export const MAX_TENANTS: u32 = 1 << 16;
@@ -259,7 +259,7 @@ export function accountMoved(kv: KvCache, id: BlockId): void {
 /** Blocks that a tenant could have now, ceilings apart: free ones, its own, and what others have above their floors. */
 export function accountAvailable(kv: KvCache, tenant: u32): u32 {
   const a = accountsOf(kv);
-  return kv.freeCount + kv.evictableCount - (a.kept - accountAt(a, min(tenant, a.tenants)).kept);
+  return availableBlocks(kv) - (a.kept - accountAt(a, min(tenant, a.tenants)).kept);
 }
 
 /** First block that an account has to give, or NONE. */

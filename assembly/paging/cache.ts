@@ -45,6 +45,8 @@ export function kvCreate(
   kv.children = 0;
   kv.groups = 0;
   kv.accounts = 0;
+  kv.marks = 0;
+  kv.pins = 0;
   kv.retained = blocks;
   poolCreate(kv);
   prefixCreate(kv, seed, keyBits);

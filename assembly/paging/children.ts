@@ -15,6 +15,7 @@
  * matched blocks" is what TensorRT-LLM's KV cache manager calls it.
  */
 import { Block, block, BlockId, KvCache, NONE, ROOT, tokensOf } from "./layout";
+import { commonMarks, wordOf } from "./marks";
 import { isCached, isFirst } from "./pool";
 
 // @ts-ignore: decorator
@@ -99,16 +100,25 @@ function commonTokens(a: usize, b: usize, most: u32): u32 {
 }
 
 /**
- * Most tokens, up to `most`, that a cached block behind `parent` begins with as the prompt goes on at `tokensPtr`; 0
+ * Most tokens, up to `most`, that a cached block behind `parent` begins with as the prompt goes on at `tokensPtr`, its
+ * position `start`, with the same marks; 0
  * when it is fewer than the threshold. The block is in `found`: of equals the youngest.
  */
-export function childrenFind(kv: KvCache, parent: u32, tokensPtr: usize, most: u32): u32 {
+export function childrenFind(
+  kv: KvCache,
+  parent: u32,
+  tokensPtr: usize,
+  most: u32,
+  start: u32,
+  marks: u32,
+): u32 {
   const children = childrenOf(kv);
   let best: u32 = 0;
   let id = load<u32>(headPtr(kv, parent));
   for (let looked: u32 = 0; looked < LOOKED_AT && id != NONE && best < most; looked++) {
     if (block(kv, id).parent == parent) {
-      const common = commonTokens(tokensOf(kv, id), tokensPtr, most);
+      let common = commonTokens(tokensOf(kv, id), tokensPtr, most);
+      if (kv.marks != 0) common = commonMarks(kv, wordOf(kv, id), marks, start, common);
       if (common > best) {
         best = common;
         children.found = id;

@@ -21,6 +21,7 @@ import { alignToLine } from "../memory/arena";
 import { copyDigest, DIGEST, HASHER_BYTES, hashEnd, hashStart, hashUpdate } from "../memory/blake3";
 import { INVALID_ARGUMENT, OK, OUT_OF_MEMORY, Status } from "../memory/status";
 import { block, BlockId, KvCache, NONE, ROOT, tokensOf } from "./layout";
+import { marksInput, wordOf, writeMarks } from "./marks";
 import { isFirst } from "./pool";
 
 // @ts-ignore: decorator
@@ -236,7 +237,9 @@ function compute(kv: KvCache, content: ContentKeys, id: BlockId): void {
   start(content);
   hashUpdate(<usize>content.hasher, above, <u32>DIGEST);
   hashUpdate(<usize>content.hasher, tokensOf(kv, id), kv.blockSize << 2);
-  finish(content, 0, 0, Domain.Block, key);
+  // Its marks are its extras; they are written where marks come in, which is free between calls.
+  const marks = kv.marks == 0 ? 0 : writeMarks(kv, id, isFirst(parent) ? 0 : wordOf(kv, parent));
+  finish(content, kv.marks == 0 ? 0 : marksInput(kv), marks, Domain.Block, key);
   record.known = 1;
   content.computed += 1;
 }

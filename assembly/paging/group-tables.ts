@@ -90,8 +90,8 @@ export function fitting(kv: KvCache, primaries: usize, length: u32, slot: u32): 
 }
 
 /** Cached tokens of a prompt, `limit` blocks of the cache at most, that an open sequence could go on from. */
-export function matchLength(kv: KvCache, namespace: u32, tokensPtr: usize, limit: u32): u32 {
-  if (kv.groups == 0) return matchPrefix(kv, namespace, tokensPtr, limit, 0) << kv.blockShift;
+export function matchLength(kv: KvCache, namespace: u32, tokensPtr: usize, limit: u32, marks: u32 = 0): u32 {
+  if (kv.groups == 0) return matchPrefix(kv, namespace, tokensPtr, limit, 0, marks) << kv.blockShift;
   const scratch = <usize>groupsOf(kv).scratch;
   const length = matchPrefix(kv, namespace, tokensPtr, limit, scratch) << kv.blockShift;
   return fitting(kv, scratch, length & ~(groupsOf(kv).unit - 1), NONE);

@@ -5,7 +5,7 @@
  *   blocks     [blocks]        Block, 32 B      reference count, list links, prefix key
  *   buckets    [2^k >= blocks] u32              first block of each hash chain
  *   tokens     [blocks][blockSize] u32          the token ids whose K and V a block holds
- *   sequences  [maxSequences]  Sequence, 48 B
+ *   sequences  [maxSequences]  Sequence, 52 B
  *   tables     [maxSequences][tableStride] u32  block ids of each sequence, read by kernels in place
  *   copies     [maxSequences]  Copy, 32 B       copy-on-write transfers not settled yet
  *   staged     [2][tableStride] u32             a planned compaction: new table, and what it takes from the old one
@@ -125,6 +125,10 @@ export class KvCache {
   accounts: u32;
   /** Address of the host tier (tiers/layout.ts), 0: none. */
   tier: u32;
+  /** Address of the marks of prompts (marks.ts), 0: none. */
+  marks: u32;
+  /** Address of the pins (pins.ts), 0: none. */
+  pins: u32;
 }
 
 
@@ -172,6 +176,8 @@ export class Sequence {
   writeFrom: u32;
   /** Who pays for the blocks that it takes. */
   tenant: u32;
+  /** The marks of its prompt (marks.ts), 0: none. */
+  marks: u32;
 }
 
 /** A sequence that keeps its blocks out of the prefix index. */

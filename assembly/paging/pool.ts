@@ -15,6 +15,7 @@
  * searched for.
  */
 import { accountBare, accountHold, accountRest, discharge } from "./accounts";
+import { pinsHold, pinsRelease, yieldingBlocks } from "./pins";
 import { orderBare, orderHold, orderRest, orderVictim } from "../orders/order";
 import { Block, BlockId, block, KvCache, NONE, orderOf, ROOT } from "./layout";
 
@@ -63,7 +64,7 @@ export function isShared(kv: KvCache, id: BlockId): bool {
 // @ts-ignore: decorator
 @inline
 export function availableBlocks(kv: KvCache): u32 {
-  return kv.freeCount + kv.evictableCount;
+  return kv.freeCount + kv.evictableCount + yieldingBlocks(kv);
 }
 
 /** Takes the first free block, referenced once. The free list must not be empty. */
@@ -120,6 +121,7 @@ function unlinkEvictable(kv: KvCache, record: Block): void {
 export function reference(kv: KvCache, id: BlockId): void {
   const record = block(kv, id);
   if (record.refs == 0) leaveEvictable(kv, id, record);
+  else if (kv.pins != 0) pinsHold(kv, id, record.refs);
   record.refs += 1;
 }
 
@@ -130,7 +132,10 @@ export function release(kv: KvCache, id: BlockId): void {
   const record = block(kv, id);
   const refs = record.refs - 1;
   record.refs = refs;
-  if (refs > 0) return;
+  if (refs > 0) {
+    if (kv.pins != 0) pinsRelease(kv, id, refs);
+    return;
+  }
   if (!isCached(record)) {
     pushFree(kv, id, record);
     return;

@@ -8,7 +8,7 @@
  *
  * Invariants:
  * 1. A cached block's parent is cached (or it is a first block); `children` counts its cached children.
- * 2. No two cached blocks have the same parent and the same tokens: whoever fills a second one gets the first instead.
+ * 2. No two cached blocks have the same parent, tokens and marks (marks.ts): whoever fills a second one gets the first instead.
  *
  * Cost: one digest, one bucket probe and one token comparison a block; keys of a group are computed before
  * they are probed because they do not depend on what the probes find.
@@ -20,6 +20,8 @@ import { Block, BlockId, block, KvCache, MATCH_GROUP, NONE, orderOf, ROOT, token
 import { leaveTwin, memberOf } from "./groups";
 import { accountHold, accountVictim, charge } from "./accounts";
 import { childrenEnter, childrenLeave } from "./children";
+import { groupWord, markBlock, matchMarks, nextWord, unmarkBlock, wordOf } from "./marks";
+import { giveWay } from "./pins";
 import { eventRemoved, eventsCleared, eventStored } from "./events";
 import { evictableToFree, isCached, isFirst, loseChild, nextVictim, takeFree } from "./pool";
 import { announce, withdraw } from "./probe-index";
@@ -44,16 +46,17 @@ function parentKey(kv: KvCache, parent: u32): u64 {
   return isFirst(parent) ? rootKey(kv.seed, parent & ~ROOT) : block(kv, parent).key;
 }
 
-/** Key of a block with the tokens at `tokensPtr` behind the block with this key. */
+/** Key of a block with the tokens at `tokensPtr` and this word of marks behind the block with this key. */
 // @ts-ignore: decorator
 @inline
-export function extendKey(kv: KvCache, key: u64, tokensPtr: usize): u64 {
-  return chainKey(key, digestTokens(tokensPtr, kv.blockSize, kv.seed)) & kv.keyMask;
+export function extendKey(kv: KvCache, key: u64, tokensPtr: usize, word: u32 = 0): u64 {
+  const digest = digestTokens(tokensPtr, kv.blockSize, kv.seed) + <u64>word * 0x9e3779b97f4a7c15;
+  return chainKey(key, digest) & kv.keyMask;
 }
 
-/** Key of a block that holds the tokens at `tokensPtr` behind `parent`. */
-export function keyBehind(kv: KvCache, parent: u32, tokensPtr: usize): u64 {
-  return extendKey(kv, parentKey(kv, parent), tokensPtr);
+/** Key of a block that holds the tokens at `tokensPtr` with this word of marks behind `parent`. */
+export function keyBehind(kv: KvCache, parent: u32, tokensPtr: usize, word: u32): u64 {
+  return extendKey(kv, parentKey(kv, parent), tokensPtr, word);
 }
 
 // @ts-ignore: decorator
@@ -80,28 +83,34 @@ export function withKey(kv: KvCache, id: BlockId, key: u64): BlockId {
 }
 
 /** The cached block from candidate `id` on with this key, parent and content, or NONE. */
-// @ts-ignore: decorator
-@inline
-function verified(kv: KvCache, id: BlockId, key: u64, parent: u32, tokensPtr: usize): BlockId {
+function verified(kv: KvCache, id: BlockId, key: u64, parent: u32, tokensPtr: usize, word: u32): BlockId {
   const bytes = (<usize>kv.blockSize) << 2;
   while (id != NONE) {
     const record = block(kv, id);
-    if (record.parent == parent && sameTokens(tokensOf(kv, id), tokensPtr, bytes)) break;
+    if (record.parent == parent && sameTokens(tokensOf(kv, id), tokensPtr, bytes) && wordOf(kv, id) == word)
+      break;
     id = withKey(kv, record.chain, key);
   }
   return id;
 }
 
 /** The cached block with this key, parent and content, or NONE. */
-function find(kv: KvCache, key: u64, parent: u32, tokensPtr: usize): BlockId {
-  return verified(kv, withKey(kv, load<u32>(bucketPtr(kv, key)), key), key, parent, tokensPtr);
+function find(kv: KvCache, key: u64, parent: u32, tokensPtr: usize, word: u32): BlockId {
+  return verified(kv, withKey(kv, load<u32>(bucketPtr(kv, key)), key), key, parent, tokensPtr, word);
 }
 
 /**
  * Longest cached prefix: writes up to `limit` block ids to `out` (unless 0) and returns how many; the last is the
  * `matchedParent`. Takes no reference and changes nothing but that and the scratch keys.
  */
-export function matchPrefix(kv: KvCache, namespace: u32, tokensPtr: usize, limit: u32, out: usize): u32 {
+export function matchPrefix(
+  kv: KvCache,
+  namespace: u32,
+  tokensPtr: usize,
+  limit: u32,
+  out: usize,
+  marks: u32 = 0,
+): u32 {
   const keys = <usize>kv.keys;
   const candidates = keys + ((<usize>MATCH_GROUP) << 3);
   const blockBytes = (<usize>kv.blockSize) << 2;
@@ -109,10 +118,12 @@ export function matchPrefix(kv: KvCache, namespace: u32, tokensPtr: usize, limit
   let parent = namespace | ROOT;
   let matched: u32 = 0;
   let at = tokensPtr;
+  if (marks != 0) matchMarks(kv, marks);
   while (matched < limit) {
     const group = min(limit - matched, MATCH_GROUP);
     for (let i: u32 = 0; i < group; i++) {
-      key = extendKey(kv, key, at + <usize>i * blockBytes);
+      const word = marks == 0 ? 0 : nextWord(kv, i, (matched + i + 1) << kv.blockShift);
+      key = extendKey(kv, key, at + <usize>i * blockBytes, word);
       store<u64>(keys + ((<usize>i) << 3), key);
     }
     // Three short passes, so that the cache misses of many blocks overlap: buckets and records, then content.
@@ -123,7 +134,8 @@ export function matchPrefix(kv: KvCache, namespace: u32, tokensPtr: usize, limit
     }
     for (let i: u32 = 0; i < group; i++) {
       const wanted = load<u64>(keys + ((<usize>i) << 3));
-      const id = verified(kv, load<u32>(candidates + ((<usize>i) << 2)), wanted, parent, at);
+      const word = marks == 0 ? 0 : groupWord(kv, i);
+      const id = verified(kv, load<u32>(candidates + ((<usize>i) << 2)), wanted, parent, at, word);
       if (id == NONE) {
         kv.matchedParent = parent;
         return matched;
@@ -142,10 +154,10 @@ export function matchPrefix(kv: KvCache, namespace: u32, tokensPtr: usize, limit
  * Enters a full block behind `parent`. Returns the block that now stands for this prefix: `id` itself, or the
  * one that was there before.
  */
-export function publish(kv: KvCache, id: BlockId, parent: u32): BlockId {
+export function publish(kv: KvCache, id: BlockId, parent: u32, word: u32): BlockId {
   const tokensPtr = tokensOf(kv, id);
-  const key = keyBehind(kv, parent, tokensPtr);
-  const existing = find(kv, key, parent, tokensPtr);
+  const key = keyBehind(kv, parent, tokensPtr, word);
+  const existing = find(kv, key, parent, tokensPtr, word);
   if (existing != NONE) {
     kv.duplicates += 1;
     return existing;
@@ -159,6 +171,7 @@ export function publish(kv: KvCache, id: BlockId, parent: u32): BlockId {
   store<u32>(bucket, id);
   if (!isFirst(parent)) block(kv, parent).children += 1;
   kv.cachedCount += 1;
+  if (word != 0) markBlock(kv, id, word);
   if (kv.children != 0) childrenEnter(kv, id, parent);
   if (kv.order != 0) orderEnter(orderOf(kv), id, isFirst(parent) ? NONE : parent, key);
   if (kv.probeIndex != 0) announce(kv, key, id);
@@ -185,6 +198,7 @@ function forget(kv: KvCache, id: BlockId, record: Block, evicted: bool): void {
     link = changetype<usize>(block(kv, load<u32>(link))) + offsetof<Block>("chain");
   store<u32>(link, record.chain);
   if (!isFirst(record.parent)) loseChild(kv, record.parent);
+  if (kv.marks != 0) unmarkBlock(kv, id);
   record.parent = NONE;
   record.chain = NONE;
   kv.cachedCount -= 1;
@@ -193,6 +207,7 @@ function forget(kv: KvCache, id: BlockId, record: Block, evicted: bool): void {
 
 /** The block to forget next, whoever wants its room. */
 function anyVictim(kv: KvCache): BlockId {
+  while (kv.evictableCount == 0 && giveWay(kv, NONE)) {} // soft pins keep the rest
   const victim = kv.accounts == 0 ? NONE : accountVictim(kv, NONE);
   return victim == NONE ? nextVictim(kv) : victim;
 }

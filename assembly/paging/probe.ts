@@ -15,6 +15,7 @@ import { indexGetMany } from "../index/batch";
 import { rootKey } from "../memory/hash";
 import { loadFence } from "../memory/workers";
 import { Block, block, KvCache, MATCH_GROUP, ROOT, tokensOf } from "./layout";
+import { wordOf } from "./marks";
 import { extendKey, sameTokens } from "./prefix";
 import { probeKey } from "./probe-index";
 
@@ -99,6 +100,8 @@ function countCached(kv: KvCache, state: ProbeWork, at: usize, group: u32, work:
   for (; equal < group; equal++) {
     if (load<u8>(found + <usize>equal) == 0) break;
     const id = <u32>load<u64>(values + ((<usize>equal) << 3));
+    // A probe is for prompts without marks.
+    if (wordOf(kv, id) != 0) break;
     if (block(kv, id).parent != parent || !sameTokens(tokensOf(kv, id), at, blockBytes)) break;
     parent = id;
     at += blockBytes;

@@ -5,6 +5,8 @@
  *   no free block left  `accountVictim`: its own above its watermark, whoever is the furthest above theirs, by the cache's
  *                       eviction order what is above its payer's floor, its own; OUT_OF_BLOCKS when that is too little
  *
+ * Soft pins give way last: the tenant's own before a refusal for its ceiling, anybody's when there is no victim left.
+ *
  * A refusal is decided before anything is forgotten, with one exception: a shared block may rest and still have to stay
  * because a block behind it is under its payer's floor. Then what could go has gone when OUT_OF_BLOCKS comes back.
  */
@@ -12,6 +14,7 @@ import { OK, OUT_OF_BLOCKS, QUOTA_EXCEEDED, Status } from "../memory/status";
 import { seat } from "../orders/forest";
 import { accountAt, accountAvailable, accountFirst, accountsOf, accountVictim, setLimits } from "./accounts";
 import { BlockId, KvCache, NONE } from "./layout";
+import { giveWay } from "./pins";
 import { availableBlocks } from "./pool";
 import { evictBlock } from "./prefix";
 
@@ -29,9 +32,10 @@ function makeRoom(kv: KvCache, tenant: u32, need: u32): Status {
   const a = accountsOf(kv);
   const index = min(tenant, a.tenants);
   const account = accountAt(a, index);
-  const after = <u64>account.used + need;
   // A ceiling of all blocks is none: what is too much for the pool is no matter of quotas.
-  if (account.ceiling < kv.blockCount && need != 0 && after > <u64>account.ceiling + account.resting) {
+  const capped = account.ceiling < kv.blockCount;
+  while (capped && need != 0 && <u64>account.used + need > <u64>account.ceiling + account.resting) {
+    if (giveWay(kv, tenant)) continue;
     account.refused += 1;
     return QUOTA_EXCEEDED;
   }
@@ -39,8 +43,8 @@ function makeRoom(kv: KvCache, tenant: u32, need: u32): Status {
   while (need != 0 && account.used + need > account.ceiling) evictFor(kv, index, account.root);
   while (kv.freeCount < need) {
     const victim = accountVictim(kv, tenant);
-    if (victim == NONE) return OUT_OF_BLOCKS;
-    evictFor(kv, index, victim);
+    if (victim != NONE) evictFor(kv, index, victim);
+    else if (!giveWay(kv, NONE)) return OUT_OF_BLOCKS;
   }
   return OK;
 }

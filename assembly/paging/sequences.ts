@@ -68,6 +68,7 @@ import {
   groupTail,
 } from "./group-tables";
 import { groupsOf } from "./groups";
+import { dropList, holdList, isList, listBefore } from "./marks";
 import { orderUse } from "../orders/order";
 import { availableBlocks, hold, isShared, letGo, reference, release } from "./pool";
 import { grabBlock, matchPrefix, publish, takeBlock, trim } from "./prefix";
@@ -118,6 +119,7 @@ function takeSequence(kv: KvCache, namespace: u32, flags: u32, tenant: u32): u32
   sequence.writeFrom = 0;
   if (kv.groups != 0) groupsReset(kv, slot);
   sequence.tenant = tenant;
+  sequence.marks = 0;
   return (sequence.generation << SLOT_BITS) | slot;
 }
 
@@ -148,17 +150,20 @@ export function open(
   count: u32,
   flags: u32,
   tenant: u32,
+  marks: u32 = 0,
 ): i32 {
-  if (namespace > MAX_NAMESPACE || !isTenant(kv, tenant)) return INVALID_ARGUMENT;
+  if (namespace > MAX_NAMESPACE || !isTenant(kv, tenant) || !isList(kv, marks)) return INVALID_ARGUMENT;
   if (kv.groups != 0 && (flags & LOSSY) != 0) return INVALID_ARGUMENT;
   if (count > kv.maxSequenceTokens) return TOO_LONG;
   if (kv.freeSequence == NONE) return OUT_OF_SEQUENCES;
   const handle = takeSequence(kv, namespace, flags, tenant);
+  const sequence = sequenceOf(kv, handle);
+  sequence.marks = marks;
+  holdList(kv, marks);
   if (kv.prefixCache == 0 || (flags & PRIVATE) != 0 || count < 2) return handle;
 
-  const sequence = sequenceOf(kv, handle);
   const table = tableOf(kv, handle & SLOT_MASK);
-  let matched = matchPrefix(kv, namespace, tokensPtr, (count - 1) >> kv.blockShift, table);
+  let matched = matchPrefix(kv, namespace, tokensPtr, (count - 1) >> kv.blockShift, table, marks);
   if (kv.groups != 0) {
     const length = (matched << kv.blockShift) & ~(groupsOf(kv).unit - 1);
     matched = fitting(kv, table, length, NONE) >> kv.blockShift;
@@ -169,7 +174,7 @@ export function open(
   sequence.published = matched;
   if (kv.groups != 0) groupsRegain(kv, handle & SLOT_MASK, table, sequence.length);
   if (kv.children != 0 && (flags & LOSSY) == 0) {
-    const part = partBehind(kv, tokensPtr, count, sequence.length);
+    const part = partBehind(kv, tokensPtr, count, sequence.length, marks);
     if (part != 0) {
       store<u32>(table + ((<usize>matched) << 2), childrenOf(kv).found);
       holdFor(kv, childrenOf(kv).found, tenant);
@@ -183,9 +188,9 @@ export function open(
 }
 
 /** Tokens that a prompt shares with a cached block behind the prefix of `length` tokens that has just been matched. */
-export function partBehind(kv: KvCache, tokensPtr: usize, count: u32, length: u32): u32 {
+export function partBehind(kv: KvCache, tokensPtr: usize, count: u32, length: u32, marks: u32): u32 {
   const at = tokensPtr + ((<usize>length) << 2);
-  return childrenFind(kv, kv.matchedParent, at, min(count - 1 - length, kv.blockSize));
+  return childrenFind(kv, kv.matchedParent, at, min(count - 1 - length, kv.blockSize), length, marks);
 }
 
 /** Counts a look-up that led to something: `count` prompt tokens asked for, the sequence's length found. */
@@ -318,7 +323,8 @@ function publishFull(kv: KvCache, sequence: Sequence, table: usize): void {
     const entry = table + ((<usize>i) << 2);
     const id = load<u32>(entry);
     const parent = i == 0 ? sequence.namespace | ROOT : load<u32>(entry - 4);
-    const canonical = publish(kv, id, parent);
+    const word = sequence.marks == 0 ? 0 : listBefore(kv, sequence.marks, (i + 1) << kv.blockShift);
+    const canonical = publish(kv, id, parent, word);
     if (canonical != id) {
       holdFor(kv, canonical, sequence.tenant);
       if (kv.order != 0) orderUse(orderOf(kv), canonical);
@@ -459,6 +465,8 @@ export function fork(kv: KvCache, handle: u32): i32 {
     store<u32>(to + ((<usize>i) << 2), id);
     hold(kv, id);
   }
+  sequence.marks = parent.marks;
+  holdList(kv, parent.marks);
   sequence.length = parent.length;
   sequence.blockCount = held;
   sequence.published = parent.published;
@@ -486,6 +494,7 @@ export function close(kv: KvCache, handle: u32): Status {
   const sequence = sequenceAt(kv, slot);
   if (kv.stagedSequence == handle) unstage(kv);
   releaseFrom(kv, sequence, tableOf(kv, slot), 0);
+  if (sequence.marks != 0) dropList(kv, sequence.marks);
   sequence.open = 0;
   sequence.length = 0;
   sequence.published = 0;

@@ -21,6 +21,8 @@ import {
 } from "./layout";
 import { accountsValid } from "./accounts";
 import { childrenValid } from "./children";
+import { marksValid, wordOf } from "./marks";
+import { pinsValid, shiftPins, uncounted } from "./pins";
 import { eventsValid } from "./events";
 import { groupsShiftCounts, groupsValid } from "./group-tables";
 import { groupsOf } from "./groups";
@@ -36,6 +38,8 @@ export function kvValidate(kv: KvCache): Status {
   if (kv.events != 0 && !eventsValid(kv)) return CORRUPT;
   if (kv.groups != 0 && !groupsValid(kv)) return CORRUPT;
   if (kv.accounts != 0 && !accountsValid(kv)) return CORRUPT;
+  if (kv.marks != 0 && !marksValid(kv)) return CORRUPT;
+  if (kv.pins != 0 && !pinsValid(kv)) return CORRUPT;
   const counted = countsAgree(kv);
   return counted ? OK : CORRUPT;
 }
@@ -91,7 +95,7 @@ function validIndex(kv: KvCache): bool {
       const record = block(kv, id);
       if (!isCached(record) || ((<u32>record.key) & kv.bucketMask) != bucket) return false;
       if (!isFirst(record.parent) && !isCached(block(kv, record.parent))) return false;
-      if (record.key != keyBehind(kv, record.parent, tokensOf(kv, id))) return false;
+      if (record.key != keyBehind(kv, record.parent, tokensOf(kv, id), wordOf(kv, id))) return false;
       indexed += 1;
       id = record.chain;
     }
@@ -157,6 +161,7 @@ function shiftCounts(kv: KvCache, delta: i32): void {
     }
     if (kv.groups != 0) groupsShiftCounts(kv, slot, delta);
   }
+  if (kv.pins != 0) shiftPins(kv, delta);
   for (let i: u32 = 0; i < kv.copyCount; i++) {
     const record = block(kv, copyAt(kv, i).source);
     record.refs = <u32>(<i32>record.refs + delta);
@@ -181,7 +186,7 @@ function countsAgree(kv: KvCache): bool {
   let exact = true;
   for (let id: u32 = 0; id < kv.blockCount; id++) {
     const record = block(kv, id);
-    if (record.refs != 0 || (isCached(record) && record.children != 0)) exact = false;
+    if (record.refs != 0 || (isCached(record) && record.children != 0) || !uncounted(kv, id)) exact = false;
   }
   shiftCounts(kv, 1);
   return exact;

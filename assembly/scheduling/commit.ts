@@ -25,6 +25,7 @@ import {
 import { removeArrival } from "./arrivals";
 import { acceptedAt, acceptedValid, enterDrafts } from "./drafts";
 import { recordOutcome } from "./emit";
+import { pinPrompt } from "./isolation";
 import { countPrompt, countToken } from "./fairness";
 import { knownTokens, Request, request, runningAt, Scheduler, setRunning, State } from "./layout";
 import { keepSequence } from "./lossy";
@@ -63,6 +64,7 @@ export function commit(s: Scheduler, stepId: u32, nowUs: f64): Status {
     if (wrong != 0) unreserve(s.kv, r.sequence, blocksFor(s.kv, sequenceOf(s.kv, r.sequence).length));
     if (phase == Phase.Decode && s.drafts != 0) enterDrafts(s, slot, r, drafts, drafts - wrong);
     if (phase != Phase.PrefillChunk) {
+      if (r.pinState != 0) pinPrompt(s, r, nowUs);
       ended += u32(
         enterToken(s, plan, slot, r, word(s.results, sampled), word(s.results, s.maxRunning + sampled)),
       );

@@ -19,7 +19,8 @@ export function recordOutcome(s: Scheduler, plan: StepPlan, slot: u32, kind: Out
   outcome.cachedTokens = r.cachedTokens;
   outcome.preemptions = r.preemptions;
   outcome.evictedOwn = r.evictedOwn;
-  outcome.swappedTokens = kind == OutcomeKind.Preempted && s.tier != 0 ? swappedTokens(s, slot) : 0;
+  if (kind != OutcomeKind.Preempted) outcome.pinOrSwapped = r.pin;
+  else outcome.pinOrSwapped = s.tier != 0 ? swappedTokens(s, slot) : 0;
 }
 
 /** Physical slots of `count` tokens from `position` on. */

@@ -182,6 +182,13 @@ export class Request {
   evictedOwn: u32;
   /** Blocks that its prompt takes when it is computed layer by layer in one step; 0: those of all its tokens. */
   prefillBlocks: u32;
+  /** The marks of its prompt (paging/marks.ts), 0: none. */
+  marks: u32;
+  /** PinState that its prompt gets once it is computed, 0: none; then, in its place, its handle or a refusal. */
+  pinState: u32;
+  pinPriority: u32;
+  pin: i32;
+  pinForUs: f64;
 }
 
 

@@ -64,7 +64,7 @@ export function requestLanes(
 /** Opens or adopts the sequence of a request with `target` known tokens, which lie in the cache's input. */
 function openWithPart(s: Scheduler, r: Request, target: u32): i32 {
   const kv = s.kv;
-  if (r.peakSlots == 0) return open(kv, r.namespace, kv.input, target, OWNED, r.tenant);
+  if (r.peakSlots == 0) return open(kv, r.namespace, kv.input, target, OWNED, r.tenant, r.marks);
   if (r.adopted != 0) return <i32>r.adopted;
   // Room for the survivors beside the prompt may be more than there ever is.
   const share =
@@ -72,7 +72,15 @@ function openWithPart(s: Scheduler, r: Request, target: u32): i32 {
   if (!share) return open(kv, r.namespace, kv.input, 0, OWNED | LOSSY | PRIVATE, r.tenant);
   // What is measured of the last queries needs them computed.
   const measured = max(r.lastChunk, 1);
-  return open(kv, r.namespace, kv.input, target >= measured ? target - measured + 1 : 0, OWNED, r.tenant);
+  return open(
+    kv,
+    r.namespace,
+    kv.input,
+    target >= measured ? target - measured + 1 : 0,
+    OWNED,
+    r.tenant,
+    r.marks,
+  );
 }
 
 /**

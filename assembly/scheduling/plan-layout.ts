@@ -66,8 +66,8 @@ export class Outcome {
   cachedTokens: u32;
   preemptions: u32;
   evictedOwn: u32;
-  /** Preempted: tokens that the host tier has, or is being sent. */
-  swappedTokens: u32;
+  /** Preempted: tokens that the host tier has, or is being sent. Else the handle of its prompt's pin, a refusal, or 0. */
+  pinOrSwapped: i32;
 }
 
 /** Row arrays of u32[maxRunning] besides tokenStart, which has one entry more. */

@@ -22,7 +22,7 @@ function cachedTokens(s: Scheduler, slot: u32, r: Request): u32 {
   const limit = (known - 1) >> kv.blockShift;
   if (limit == 0) return 0;
   readTokens(s, slot, 0, limit << kv.blockShift, kv.input);
-  return matchLength(kv, r.namespace, kv.input, limit);
+  return matchLength(kv, r.namespace, kv.input, limit, r.marks);
 }
 
 /** Puts every waiting request where its cached prefix belongs now. */

@@ -12,6 +12,8 @@ import { indexPut } from "../index/put";
 import { indexFind } from "../index/read";
 import { groupsPeak } from "../paging/groups";
 import { blocksFor, MAX_GENERATION, MAX_NAMESPACE, NONE, SLOT_BITS, SLOT_MASK } from "../paging/layout";
+import { dropList } from "../paging/marks";
+import { PinState, pinsOf } from "../paging/pins";
 import { mostBlocks } from "../paging/quotas";
 import { close, isTenant } from "../paging/sequences";
 import {
@@ -102,7 +104,8 @@ function admissible(
   // The last token generated is never fed back, so its K and V need no slot.
   const tokens = <u32>total - 1;
   const blocks = blocksFor(s.kv, tokens) + (s.kv.groups == 0 ? 0 : groupsPeak(s.kv, tokens));
-  if (blocks > s.kv.blockCount) return POOL_TOO_SMALL;
+  const pinned = s.kv.pins == 0 ? 0 : pinsOf(s.kv).limit;
+  if (blocks > s.kv.blockCount - pinned) return POOL_TOO_SMALL;
   if (!isTenant(s.kv, tenant)) return INVALID_ARGUMENT;
   if (s.kv.accounts != 0 && blocks > mostBlocks(s.kv, tenant)) return QUOTA_EXCEEDED;
   if (!tokensBelow(promptPtr, promptTokens, s.vocabSize)) return INVALID_TOKEN;
@@ -170,6 +173,9 @@ export function submit(
   r.adopted = 0;
   r.evictedOwn = 0;
   r.prefillBlocks = 0;
+  r.marks = 0;
+  r.pinState = PinState.Free;
+  r.pin = 0;
   takePages(s, slot, r, pagesFor(promptTokens + maxNewTokens));
   writeTokens(s, slot, 0, promptPtr, promptTokens);
   if (id != 0) indexPut(s.ids, id, slot);
@@ -190,6 +196,7 @@ export function endRequest(s: Scheduler, slot: u32): void {
   if (r.adopted != 0) close(s.kv, r.adopted);
   r.adopted = 0;
   if (s.tier != 0) endCopy(s, slot);
+  if (r.marks != 0) dropList(s.kv, r.marks);
   givePages(s, slot, r);
   clearDrafts(s, slot);
   if (r.id != 0) indexDelete(s.ids, r.id);

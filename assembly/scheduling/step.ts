@@ -19,6 +19,7 @@
  * tokens written.
  */
 import { accountAt, accountAvailable, accountsOf } from "../paging/accounts";
+import { pinsAdvance } from "../paging/pins";
 import { availableBlocks } from "../paging/pool";
 import { groupsAdded, groupsRoom } from "../paging/group-tables";
 import { NONE, SLOT_MASK } from "../paging/layout";
@@ -79,6 +80,7 @@ export function step(s: Scheduler, nowUs: f64): i32 {
   plan.rows = 0;
   plan.outcomeCount = 0;
   if (s.tier != 0) beginTransfers(s);
+  if (s.kv.pins != 0) pinsAdvance(s.kv, nowUs);
 
   while (nextArrivalUs(s) <= nowUs) enqueueArrived(s, popArrival(s));
   if (s.nextDeadlineUs <= nowUs) expire(s, plan);

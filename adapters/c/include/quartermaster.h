@@ -156,6 +156,27 @@ QM_API int qm_sequence_open_as(qm_core* core, qm_cache cache, uint32_t name_spac
 /* Blocks that a tenant holds or has cached; QM_INVALID_ARGUMENT without accounts. */
 QM_API int qm_tenant_blocks(qm_core* core, qm_cache cache, uint32_t tenant);
 
+/* Pins of cached prefixes, for a new cache; hard ones keep `limit` blocks at most. Times in us, HUGE_VAL for ever. */
+QM_API int qm_cache_set_pins(qm_core* core, qm_cache cache, uint32_t capacity, uint32_t limit);
+/* Returns a handle > 0. priority: of a soft pin, 0 to 100. qm_cache_advance and qm_step end those whose time has come. */
+QM_API int qm_sequence_pin(qm_core* core, qm_cache cache, uint32_t sequence, int hard, uint32_t priority,
+                           double until_us);
+QM_API int qm_unpin(qm_core* core, qm_cache cache, uint32_t pin);
+
+/* What a prompt's cache depends on besides its tokens (docs/abi.md, "Marks"), by position. kind: 1 public, 2 group, 3
+ * tenant, 4 adapter, 5 item; length: an item's tokens, else 0. */
+typedef struct qm_mark {
+  uint32_t position, kind, length, reserved;
+  uint64_t content[2];
+} qm_mark;
+/* Room for so many marks, for a new cache. */
+QM_API int qm_cache_set_marks(qm_core* core, qm_cache cache, uint32_t capacity);
+/* The list of up to 256 marks, yours until qm_marks_release; 0 is the empty one. */
+QM_API int qm_marks(qm_core* core, qm_cache cache, const qm_mark* marks, uint32_t count);
+QM_API int qm_marks_release(qm_core* core, qm_cache cache, uint32_t marks);
+QM_API int qm_sequence_open_marked(qm_core* core, qm_cache cache, uint32_t name_space, const uint32_t* tokens,
+                                   uint32_t count, uint32_t tenant, uint32_t marks);
+
 /* Which unheld cached block goes first when room is needed (docs/abi.md, "Eviction orders"). */
 typedef enum qm_order {
   QM_LRU = 0, QM_FIFO = 1, QM_LFU = 2, QM_S3_FIFO = 3, QM_GDSF = 4, QM_SCORED = 5, QM_GITTINS = 6,
@@ -258,6 +279,10 @@ typedef struct qm_request {
 
 /* Returns a handle > 0. */
 QM_API int qm_submit(qm_core* core, qm_scheduler scheduler, const qm_request* request);
+/* For a request that has not been admitted yet: the marks of its prompt; whether to pin it with its first token. */
+QM_API int qm_request_marks(qm_core* core, qm_scheduler scheduler, uint32_t request, uint32_t marks);
+QM_API int qm_request_pin(qm_core* core, qm_scheduler scheduler, uint32_t request, int hard, uint32_t priority,
+                          double for_us);
 QM_API int qm_abort(qm_core* core, qm_scheduler scheduler, uint32_t request);
 /* State of a request: 1 arriving, 2 waiting, 3 running, 4 being read back from the host tier, 0 ended. */
 QM_API int qm_request_state(qm_core* core, qm_scheduler scheduler, uint32_t request);
@@ -291,7 +316,8 @@ QM_API int qm_commit(qm_core* core, qm_scheduler scheduler, uint32_t step_id, do
 /* The plan was not executed: takes it back. */
 QM_API int qm_abandon(qm_core* core, qm_scheduler scheduler, uint32_t step_id);
 /* Outcomes of the last step and its commit, 8 words each: request, kind (1 finished, 2 preempted, 3 rejected, 4 expired), code,
- * tokens generated, prompt tokens cached, preemptions, blocks of its tenant's own forgotten for it, 0. Returns their number. */
+ * tokens generated, prompt tokens cached, preemptions, blocks of its tenant's own forgotten for it, tokens in the host tier (preempted)
+ * or the handle of its prompt's pin (a refusal, or 0). Returns their number. */
 QM_API int qm_outcomes(qm_core* core, qm_scheduler scheduler, const uint32_t** records);
 /* Another priority for a live request, 0 to 255, from the next step on. */
 QM_API int qm_set_priority(qm_core* core, qm_scheduler scheduler, uint32_t request, uint32_t priority);

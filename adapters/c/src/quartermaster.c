@@ -376,6 +376,67 @@ int qm_cache_set_tenants(qm_core* core, qm_cache cache, uint32_t tenants) {
   RESULT(core, w2c_qm_kvAccountsCreate(instance, cache, tenants));
 }
 
+int qm_cache_set_pins(qm_core* core, qm_cache cache, uint32_t capacity, uint32_t limit) {
+  REQUIRE(core, QM_KV_CACHE, cache);
+  double bytes = 0;
+  QM_CALL(core, bytes, w2c_qm_kvPinsBytes(instance, word(core, cache + QM_CACHE_BLOCKS), capacity));
+  const int status = make_room(core, bytes);
+  if (status != QM_OK) return status;
+  RESULT(core, w2c_qm_kvPinsCreate(instance, cache, capacity, limit));
+}
+
+int qm_sequence_pin(qm_core* core, qm_cache cache, uint32_t sequence, int hard, uint32_t priority, double until_us) {
+  REQUIRE(core, QM_KV_CACHE, cache);
+  RESULT(core, w2c_qm_kvPin(instance, cache, sequence, hard != 0, priority, until_us));
+}
+
+int qm_unpin(qm_core* core, qm_cache cache, uint32_t pin) {
+  REQUIRE(core, QM_KV_CACHE, cache);
+  RESULT(core, w2c_qm_kvUnpin(instance, cache, pin));
+}
+
+int qm_cache_set_marks(qm_core* core, qm_cache cache, uint32_t capacity) {
+  REQUIRE(core, QM_KV_CACHE, cache);
+  double bytes = 0;
+  QM_CALL(core, bytes, w2c_qm_kvMarksBytes(instance, word(core, cache + QM_CACHE_BLOCKS), capacity));
+  const int status = make_room(core, bytes);
+  if (status != QM_OK) return status;
+  RESULT(core, w2c_qm_kvMarksCreate(instance, cache, capacity));
+}
+
+int qm_marks(qm_core* core, qm_cache cache, const qm_mark* marks, uint32_t count) {
+  REQUIRE(core, QM_KV_CACHE, cache);
+  uint32_t input = 0;
+  QM_CALL(core, input, w2c_qm_kvMarksInput(instance, cache));
+  if (input == 0 || count > 256 || (count != 0 && marks == NULL)) return QM_INVALID_ARGUMENT;
+  if (count != 0) memcpy(at(core, input), marks, (size_t)count * sizeof *marks);
+  RESULT(core, w2c_qm_kvMarks(instance, cache, count));
+}
+
+int qm_marks_release(qm_core* core, qm_cache cache, uint32_t marks) {
+  REQUIRE(core, QM_KV_CACHE, cache);
+  RESULT(core, w2c_qm_kvMarksRelease(instance, cache, marks));
+}
+
+int qm_sequence_open_marked(qm_core* core, qm_cache cache, uint32_t name_space, const uint32_t* tokens, uint32_t count,
+                            uint32_t tenant, uint32_t marks) {
+  REQUIRE(core, QM_KV_CACHE, cache);
+  const int status = put_tokens(core, cache, tokens, count);
+  if (status != QM_OK) return status;
+  RESULT(core, w2c_qm_kvOpenAs(instance, cache, name_space, count, 0, tenant, marks));
+}
+
+int qm_request_marks(qm_core* core, qm_scheduler scheduler, uint32_t request, uint32_t marks) {
+  REQUIRE(core, QM_SCHEDULER, scheduler);
+  RESULT(core, w2c_qm_requestMarks(instance, scheduler, request, marks));
+}
+
+int qm_request_pin(qm_core* core, qm_scheduler scheduler, uint32_t request, int hard, uint32_t priority,
+                   double for_us) {
+  REQUIRE(core, QM_SCHEDULER, scheduler);
+  RESULT(core, w2c_qm_requestPin(instance, scheduler, request, hard != 0, priority, for_us));
+}
+
 int qm_cache_set_quota(qm_core* core, qm_cache cache, uint32_t tenant, uint32_t floor, uint32_t watermark,
                        uint32_t ceiling) {
   REQUIRE(core, QM_KV_CACHE, cache);
@@ -387,7 +448,7 @@ int qm_sequence_open_as(qm_core* core, qm_cache cache, uint32_t name_space, cons
   REQUIRE(core, QM_KV_CACHE, cache);
   const int status = put_tokens(core, cache, tokens, count);
   if (status != QM_OK) return status;
-  RESULT(core, w2c_qm_kvOpenAs(instance, cache, name_space, count, is_private != 0, tenant));
+  RESULT(core, w2c_qm_kvOpenAs(instance, cache, name_space, count, is_private != 0, tenant, 0));
 }
 
 int qm_tenant_blocks(qm_core* core, qm_cache cache, uint32_t tenant) {

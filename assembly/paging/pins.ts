@@ -1,0 +1,253 @@
+/**
+ * Pins: cached prefixes that stay though no sequence holds them, until they are unpinned or their time has come.
+ *
+ *   hard   never forgotten; all hard-pinned blocks together are at most a share of the pool
+ *   soft   given up when room runs out otherwise: the pin of the lowest priority first, of equals the oldest, as a whole
+ *
+ *   header  (Pins)
+ *   pins    [capacity] Pin, 40 B
+ *   counts  [blocks] { hard u32, soft u32 }
+ *
+ * A pin holds every block from the beginning of a prefix to its leaf, as a sequence would, so pins mean the same under every
+ * eviction order. A soft pin is a hold that gives way; `yielding` counts the blocks that only such holds keep.
+ *
+ * Invariants (`pinsValid`):
+ * 1. counts of a block = pins of either kind whose prefix it is in; refs >= hard + soft.
+ * 2. hardBlocks = blocks with hard > 0, at most the limit; yielding = blocks with refs = soft > 0.
+ *
+ * Pin, unpin: O(blocks of the prefix). Giving way and expiry look at all pins, and happen to a pin once.
+ */
+import { INVALID_TIME, NOT_FOUND, OK, PIN_LIMIT, Status, UNKNOWN_SEQUENCE } from "../memory/status";
+import { block, BlockId, KvCache, MAX_GENERATION, NONE, SLOT_BITS, SLOT_MASK, tableOf } from "./layout";
+import { hold, isFirst, letGo } from "./pool";
+import { isOpen, sequenceOf } from "./sequences";
+
+// @ts-ignore: decorator
+@inline export const MAX_PINS: u32 = 1 << 20;
+
+export const enum PinState {
+  Free = 0,
+  Soft = 1,
+  Hard = 2,
+}
+
+
+@unmanaged
+export class Pins {
+  capacity: u32;
+  /** Most hard-pinned blocks. */
+  limit: u32;
+  counts: u32;
+  free: u32;
+  used: u32;
+  hardBlocks: u32;
+  yielding: u32;
+  /** Soft pins that have given way, since creation. */
+  given: u32;
+  /** No pin ends before. */
+  nextUs: f64;
+  /** Pins made since creation. */
+  made: u64;
+}
+
+
+@unmanaged
+class Pin {
+  untilUs: f64;
+  order: u64;
+  leaf: u32;
+  tenant: u32;
+  priority: u32;
+  generation: u32;
+  state: u32;
+  nextFree: u32;
+}
+
+// @ts-ignore: decorator
+@inline
+export function pinsOf(kv: KvCache): Pins {
+  return changetype<Pins>(<usize>kv.pins);
+}
+
+function pinAt(kv: KvCache, slot: u32): Pin {
+  return changetype<Pin>(<usize>kv.pins + offsetof<Pins>() + <usize>slot * offsetof<Pin>());
+}
+
+function hardPtr(kv: KvCache, id: BlockId): usize {
+  return <usize>pinsOf(kv).counts + ((<usize>id) << 3);
+}
+
+function softOf(kv: KvCache, id: BlockId): u32 {
+  return load<u32>(hardPtr(kv, id), 4);
+}
+
+export function pinsBytes(blocks: u32, capacity: u32): u64 {
+  return <u64>offsetof<Pins>() + <u64>capacity * offsetof<Pin>() + <u64>blocks * 8;
+}
+
+/** Room for pins in a zeroed region of `pinsBytes` bytes. */
+export function pinsCreate(kv: KvCache, region: usize, capacity: u32, limit: u32): void {
+  kv.pins = <u32>region;
+  const p = pinsOf(kv);
+  p.capacity = capacity;
+  p.limit = limit;
+  p.counts = <u32>changetype<usize>(pinAt(kv, capacity));
+  p.nextUs = Infinity;
+  for (let slot: u32 = 0; slot < capacity; slot++)
+    pinAt(kv, slot).nextFree = slot + 1 == capacity ? NONE : slot + 1;
+}
+
+/** A block that several hold is about to have another holder. */
+export function pinsHold(kv: KvCache, id: BlockId, refs: u32): void {
+  if (refs == softOf(kv, id)) pinsOf(kv).yielding -= 1;
+}
+
+/** A block has lost a holder, and not the last. */
+export function pinsRelease(kv: KvCache, id: BlockId, refs: u32): void {
+  if (refs == softOf(kv, id)) pinsOf(kv).yielding += 1;
+}
+
+/**
+ * Pins the cached prefix of a sequence until `untilUs`, Infinity for ever. Returns the pin's handle; NOT_FOUND when nothing
+ * of it is cached, PIN_LIMIT when it would be more than there may be: then nothing has changed.
+ */
+export function pin(kv: KvCache, handle: u32, hard: bool, priority: u32, untilUs: f64): i32 {
+  if (!isOpen(kv, handle)) return UNKNOWN_SEQUENCE;
+  if (!(untilUs >= 0)) return INVALID_TIME;
+  const sequence = sequenceOf(kv, handle);
+  const p = pinsOf(kv);
+  const count = sequence.published;
+  if (count == 0) return NOT_FOUND;
+  if (p.free == NONE) return PIN_LIMIT;
+  const table = tableOf(kv, handle & SLOT_MASK);
+  let fresh: u32 = 0;
+  if (hard) {
+    for (let i: u32 = 0; i < count; i++)
+      fresh += u32(load<u32>(hardPtr(kv, load<u32>(table + ((<usize>i) << 2)))) == 0);
+    if (fresh > p.limit - p.hardBlocks) return PIN_LIMIT;
+  }
+  p.hardBlocks += fresh;
+  for (let i: u32 = 0; i < count; i++) {
+    const id = load<u32>(table + ((<usize>i) << 2));
+    hold(kv, id);
+    const counter = hardPtr(kv, id) + (hard ? 0 : 4);
+    store<u32>(counter, load<u32>(counter) + 1);
+  }
+  const slot = p.free;
+  const own = pinAt(kv, slot);
+  p.free = own.nextFree;
+  p.used += 1;
+  p.made += 1;
+  p.nextUs = min(p.nextUs, untilUs);
+  own.untilUs = untilUs;
+  own.order = p.made;
+  own.leaf = load<u32>(table + ((<usize>(count - 1)) << 2));
+  own.tenant = sequence.tenant;
+  own.priority = priority;
+  own.generation = own.generation == MAX_GENERATION ? 1 : own.generation + 1;
+  own.state = hard ? PinState.Hard : PinState.Soft;
+  return <i32>((own.generation << SLOT_BITS) | slot);
+}
+
+/** Lets go of a pin's blocks, the last one first. */
+function letPinGo(kv: KvCache, slot: u32): void {
+  const p = pinsOf(kv);
+  const own = pinAt(kv, slot);
+  const hard = own.state == PinState.Hard;
+  for (let id = own.leaf, last: bool = false; !last;) {
+    const parent = block(kv, id).parent;
+    if (softOf(kv, id) != 0) pinsHold(kv, id, block(kv, id).refs);
+    const counter = hardPtr(kv, id) + (hard ? 0 : 4);
+    store<u32>(counter, load<u32>(counter) - 1);
+    if (hard && load<u32>(counter) == 0) p.hardBlocks -= 1;
+    letGo(kv, id);
+    last = isFirst(parent);
+    id = parent;
+  }
+  own.state = PinState.Free;
+  own.nextFree = p.free;
+  p.free = slot;
+  p.used -= 1;
+}
+
+/** Ends a pin; NOT_FOUND when it has ended already. */
+export function unpin(kv: KvCache, handle: u32): Status {
+  const slot = handle & SLOT_MASK;
+  if (kv.pins == 0 || slot >= pinsOf(kv).capacity) return NOT_FOUND;
+  const own = pinAt(kv, slot);
+  if (own.state == PinState.Free || own.generation != handle >> SLOT_BITS) return NOT_FOUND;
+  letPinGo(kv, slot);
+  return OK;
+}
+
+/** The host's clock has come to `nowUs`: pins end. Whoever calls it trims. */
+export function pinsAdvance(kv: KvCache, nowUs: f64): void {
+  const p = pinsOf(kv);
+  if (p.nextUs > nowUs) return;
+  p.nextUs = Infinity;
+  for (let slot: u32 = 0; slot < p.capacity; slot++) {
+    const own = pinAt(kv, slot);
+    if (own.state == PinState.Free) continue;
+    if (own.untilUs <= nowUs) letPinGo(kv, slot);
+    else p.nextUs = min(p.nextUs, own.untilUs);
+  }
+}
+
+/** Gives up the soft pin that is worth least, of a tenant or, with NONE, of anybody; whether there was one. */
+export function giveWay(kv: KvCache, tenant: u32): bool {
+  if (kv.pins == 0) return false;
+  const p = pinsOf(kv);
+  let least = NONE;
+  for (let slot: u32 = 0; slot < p.capacity; slot++) {
+    const own = pinAt(kv, slot);
+    if (own.state != PinState.Soft || (tenant != NONE && own.tenant != tenant)) continue;
+    if (least != NONE) {
+      const other = pinAt(kv, least);
+      if (own.priority > other.priority) continue;
+      if (own.priority == other.priority && own.order > other.order) continue;
+    }
+    least = slot;
+  }
+  if (least == NONE) return false;
+  letPinGo(kv, least);
+  p.given += 1;
+  return true;
+}
+
+/** Blocks that only soft pins keep. */
+export function yieldingBlocks(kv: KvCache): u32 {
+  return kv.pins == 0 ? 0 : pinsOf(kv).yielding;
+}
+
+/** Adds `delta` to the references of every block that a pin holds, and to the pins counted there. */
+export function shiftPins(kv: KvCache, delta: i32): void {
+  for (let slot: u32 = 0; slot < pinsOf(kv).capacity; slot++) {
+    const own = pinAt(kv, slot);
+    if (own.state == PinState.Free) continue;
+    for (let id = own.leaf, last: bool = false; !last; id = block(kv, id).parent) {
+      const counter = hardPtr(kv, id) + (own.state == PinState.Hard ? 0 : 4);
+      store<u32>(counter, <u32>(<i32>load<u32>(counter) + delta));
+      block(kv, id).refs = <u32>(<i32>block(kv, id).refs + delta);
+      last = isFirst(block(kv, id).parent);
+    }
+  }
+}
+
+/** Whether blocks are counted right; what pins count is checked with references, while they are shifted away. */
+export function pinsValid(kv: KvCache): bool {
+  const p = pinsOf(kv);
+  let hard: u32 = 0;
+  let yielding: u32 = 0;
+  for (let id: u32 = 0; id < kv.blockCount; id++) {
+    hard += u32(load<u32>(hardPtr(kv, id)) != 0);
+    yielding += u32(softOf(kv, id) != 0 && softOf(kv, id) == block(kv, id).refs);
+  }
+  return hard == p.hardBlocks && hard <= p.limit && yielding == p.yielding;
+}
+
+/** Whether no pin is counted at a block. */
+// @ts-ignore: decorator
+@inline
+export function uncounted(kv: KvCache, id: BlockId): bool {
+  return kv.pins == 0 || load<u64>(hardPtr(kv, id)) == 0;
+}
