@@ -26,6 +26,7 @@ import {
 import { MAX_PRIORITY, priorityAdvance, priorityGive, priorityNextUs } from "../orders/priority";
 import { setScore } from "../orders/ranked";
 import { accountMoved } from "../paging/accounts";
+import { kvMatchAs } from "./isolation";
 import { kvCreate, kvSetOrder, kvShapeValid, kvShareProbe } from "../paging/cache";
 import {
   block,
@@ -41,7 +42,6 @@ import {
 } from "../paging/layout";
 import { pinsAdvance, pinsOf } from "../paging/pins";
 import { availableBlocks } from "../paging/pool";
-import { matchLength } from "../paging/group-tables";
 import { forgetUnreferenced, trim } from "../paging/prefix";
 import { probeBlocks, probeStart, probeWorkBytes } from "../paging/probe";
 import { probeIndexBytes } from "../paging/probe-index";
@@ -52,7 +52,6 @@ import {
   fork,
   isOpen,
   open,
-  partBehind,
   reserve,
   revertCopies,
   sequenceOf,
@@ -265,12 +264,7 @@ export function kvOpen(cache: usize, namespace: u32, count: u32, flags: u32): i3
 
 /** Cached tokens (whole blocks, unless parts are reused) that `count` tokens in the input region would hit now; changes nothing. */
 export function kvMatch(cache: usize, namespace: u32, count: u32): i32 {
-  const kv = changetype<KvCache>(cache);
-  if (count > kv.maxSequenceTokens) return INVALID_ARGUMENT;
-  if (kv.prefixCache == 0 || count < 2) return 0;
-  const limit = (count - 1) >> kv.blockShift;
-  const length = matchLength(kv, namespace, kv.input, limit);
-  return kv.children == 0 ? length : length + partBehind(kv, kv.input, count, length, 0);
+  return kvMatchAs(cache, namespace, count, 0);
 }
 
 /** Bytes of the `work` area that one thread's probes need. */
