@@ -14,9 +14,8 @@ const QUEUE = "assembly/scheduling/queue.ts";
 export const CANARIES: Readonly<Record<string, Edit>> = {
   "a closed sequence keeps a block": {
     file: SEQUENCES,
-    find: "  releaseFrom(kv, sequence, tableOf(kv, slot), 0);\n  sequence.open = 0;\n",
-    replace:
-      "  releaseFrom(kv, sequence, tableOf(kv, slot), CANARY ? min(1, sequence.blockCount) : 0);\n  sequence.open = 0;\n",
+    find: "  releaseFrom(kv, sequence, tableOf(kv, slot), 0);\n",
+    replace: "  releaseFrom(kv, sequence, tableOf(kv, slot), CANARY ? min(1, sequence.blockCount) : 0);\n",
   },
   "the source of a copy is given back twice": {
     file: SEQUENCES,
@@ -33,9 +32,9 @@ export const CANARIES: Readonly<Record<string, Edit>> = {
   },
   "a collision of keys counts as a hit": {
     file: PREFIX,
-    find: "    if (record.parent == parent && sameTokens(tokensOf(kv, id), tokensPtr, bytes)) break;\n",
+    find: "    if (record.parent == parent && sameTokens(tokensOf(kv, id), tokensPtr, bytes) &&",
     replace:
-      "    if (record.parent == parent && (CANARY || sameTokens(tokensOf(kv, id), tokensPtr, bytes))) break;\n",
+      "    if (record.parent == parent && (CANARY || sameTokens(tokensOf(kv, id), tokensPtr, bytes)) &&",
   },
   "an evicted block is found in the index": {
     file: PREFIX,
@@ -74,8 +73,8 @@ export const CANARIES: Readonly<Record<string, Edit>> = {
   },
   "an arrival wakes nobody": {
     file: "assembly/exports/scheduling.ts",
-    find: "  return min(nextArrivalUs(s), s.nextDeadlineUs);\n",
-    replace: "  return CANARY ? s.nextDeadlineUs : min(nextArrivalUs(s), s.nextDeadlineUs);\n",
+    find: "  return min(min(nextArrivalUs(s), s.nextDeadlineUs), ends);\n",
+    replace: "  return min(CANARY ? s.nextDeadlineUs : min(nextArrivalUs(s), s.nextDeadlineUs), ends);\n",
   },
   "the sixth token of an answer is stored wrong": {
     file: COMMIT,
