@@ -103,7 +103,7 @@ const TOKENS: usize = 15 << 20;
 function sequenceWith(count: u32): u32 {
   const kv = changetype<KvCache>(CACHE);
   const arena = changetype<LaneArena>(ARENA);
-  const sequence = <u32>open(kv, 0, TOKENS, 0, LOSSY | PRIVATE);
+  const sequence = <u32>open(kv, 0, TOKENS, 0, LOSSY | PRIVATE, 0);
   reserve(kv, sequence, count);
   append(kv, sequence, TOKENS, count);
   const lanes = <u32>lanesOpen(arena, sequence);
@@ -208,7 +208,7 @@ describe("lanes", () => {
     const arena = changetype<LaneArena>(ARENA);
     const lanes = sequenceWith(9);
     setWordAt(planeOf(arena, slabOf(arena, lanes), 1, 1), 4, 1234);
-    const other = <u32>open(kv, 0, TOKENS, 0, LOSSY | PRIVATE);
+    const other = <u32>open(kv, 0, TOKENS, 0, LOSSY | PRIVATE, 0);
     const twin = <u32>lanesFork(arena, lanes, other);
     expect(wordAt(planeOf(arena, slabOf(arena, twin), 1, 1), 4)).toBe(1234);
     expect(lanesOpen(arena, other)).toBe(OUT_OF_SEQUENCES);

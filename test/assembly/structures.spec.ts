@@ -87,7 +87,7 @@ describe("paging", () => {
 
   it("takes new blocks in id order and gives every one back", () => {
     const kv = changetype<KvCache>(BASE);
-    const handle = open(kv, 0, TOKENS, 0, 0);
+    const handle = open(kv, 0, TOKENS, 0, 0, 0);
     expect(reserve(kv, handle, 12)).toBe(3);
     for (let i: u32 = 0; i < 3; i++) expect(tableEntry(kv, handle, i)).toBe(i);
     expect(reserve(kv, handle, 33)).not.toBe(OK);
@@ -98,26 +98,26 @@ describe("paging", () => {
 
   it("reuses a cached prefix but leaves the last token to compute", () => {
     const kv = changetype<KvCache>(BASE);
-    const first = open(kv, 0, TOKENS, 12, 0);
+    const first = open(kv, 0, TOKENS, 12, 0, 0);
     reserve(kv, first, 12);
     expect(append(kv, first, TOKENS, 12)).toBe(OK);
-    const same = open(kv, 0, TOKENS, 12, 0);
+    const same = open(kv, 0, TOKENS, 12, 0, 0);
     expect(sequenceOf(kv, same).length).toBe(8);
     expect(tableEntry(kv, same, 1)).toBe(tableEntry(kv, first, 1));
-    const other = open(kv, 1, TOKENS, 12, 0);
+    const other = open(kv, 1, TOKENS, 12, 0, 0);
     expect(sequenceOf(kv, other).length).toBe(0);
   });
 
   it("evicts the tail of a closed sequence before its head", () => {
     const kv = changetype<KvCache>(BASE);
-    const first = open(kv, 0, TOKENS, 16, 0);
+    const first = open(kv, 0, TOKENS, 16, 0, 0);
     reserve(kv, first, 16);
     append(kv, first, TOKENS, 16);
     const head = tableEntry(kv, first, 0);
     close(kv, first);
-    const second = open(kv, 1, TOKENS, 0, 0);
+    const second = open(kv, 1, TOKENS, 0, 0, 0);
     reserve(kv, second, 28);
-    const again = open(kv, 0, TOKENS, 16, 0);
+    const again = open(kv, 0, TOKENS, 16, 0, 0);
     expect(sequenceOf(kv, again).length).toBe(4);
     expect(tableEntry(kv, again, 0)).toBe(head);
     expect(reserve(kv, again, 4)).toBe(OUT_OF_BLOCKS);
@@ -125,7 +125,7 @@ describe("paging", () => {
 
   it("copies a shared, partly filled block for the one who writes first", () => {
     const kv = changetype<KvCache>(BASE);
-    const parent = open(kv, 0, TOKENS, 0, 0);
+    const parent = open(kv, 0, TOKENS, 0, 0, 0);
     reserve(kv, parent, 6);
     append(kv, parent, TOKENS, 6);
     const twin = fork(kv, parent);
@@ -143,8 +143,8 @@ describe("paging", () => {
 
   it("merges two blocks with the same content into one", () => {
     const kv = changetype<KvCache>(BASE);
-    const first = open(kv, 0, TOKENS, 5, 0);
-    const second = open(kv, 0, TOKENS, 5, 0);
+    const first = open(kv, 0, TOKENS, 5, 0, 0);
+    const second = open(kv, 0, TOKENS, 5, 0, 0);
     reserve(kv, first, 5);
     reserve(kv, second, 5);
     append(kv, first, TOKENS, 5);
