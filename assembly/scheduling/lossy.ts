@@ -17,11 +17,10 @@ import {
   UNKNOWN_SEQUENCE,
 } from "../memory/status";
 import { blocksFor, LOSSY, NONE, OWNED, PRIVATE, SLOT_MASK, tableOf } from "../paging/layout";
-import { isOpen, open, sequenceOf, slotsAfter, tailIsShared } from "../paging/sequences";
+import { availableBlocks } from "../paging/pool";
+import { isOpen, open, sequenceOf, slotsAfter, tailIsShared, truncate } from "../paging/sequences";
 import { Request, request, Scheduler, State } from "./layout";
 import { isLive } from "./requests";
-import { availableBlocks } from "../paging/pool";
-import { truncate } from "../paging/sequences";
 
 // @ts-ignore: decorator
 @inline export const SHARE: u32 = 1;
@@ -98,7 +97,7 @@ export function waitsForWholePrompt(s: Scheduler, r: Request, handle: u32): bool
 }
 
 /**
- * As above, and with whole blocks of the cached prefix only where the pool has no room for what is needed otherwise: a
+ * As `openWithPart`, and with whole blocks of the cached prefix only where the pool has no room for what is needed otherwise: a
  * block that is shared for its beginning is held beside its copy.
  */
 export function openFor(s: Scheduler, r: Request, target: u32): i32 {

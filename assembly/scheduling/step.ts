@@ -13,10 +13,10 @@
  * preemption by recomputation as in vLLM (arXiv 2309.06180).
  *
  * An admission reserves the blocks of its whole prompt, so a running prefill never needs a block; only
- * decodes can run short. A tenant at its quota waits for, or preempts, its own alone (paging/quotas.ts).
- * A request that drops tokens gives most of its prompt's blocks back once it is computed;
- * what its lanes may grow to is left free for it, so that such requests alone never preempt each other. A step preempts or admits, not both. Allocation-free; O(running + admitted) plus the
- * tokens written.
+ * decodes can run short. A tenant at its quota waits for, or preempts, its own alone (paging/quotas.ts). A request
+ * that drops tokens gives most of its prompt's blocks back once it is computed; what its lanes may grow to is left free
+ * for it, so that such requests alone never preempt each other. A step preempts or admits, not both. Allocation-free;
+ * O(running + admitted) plus the tokens written.
  */
 import { accountAt, accountAvailable, accountsOf } from "../paging/accounts";
 import { pinsAdvance } from "../paging/pins";
@@ -35,7 +35,7 @@ import {
   STEP_IN_FLIGHT,
 } from "../memory/status";
 import { nextArrivalUs, popArrival } from "./arrivals";
-import { clearDrafts, planDrafts } from "./drafts";
+import { planDrafts } from "./drafts";
 import { emitPlan, recordOutcome } from "./emit";
 import { countPrompt } from "./fairness";
 import {
@@ -50,20 +50,12 @@ import {
   tenantOf,
 } from "./layout";
 import { growthOf, neededFor, openFor, waitsForWholePrompt } from "./lossy";
-import { OutcomeKind, setWord, StepPlan, word } from "./plan-layout";
+import { OutcomeKind, setWord, StepPlan } from "./plan-layout";
 import { orderByPrefix } from "./prefix-order";
-import { dequeue, endsUs, enqueueArrived, requeue, seekNext, seekWaiting } from "./queue";
+import { preemptLast } from "./preempt";
+import { dequeue, endsUs, enqueueArrived, seekNext, seekWaiting } from "./queue";
 import { endRequest, handleOf, validTime } from "./requests";
-import {
-  beginTransfers,
-  isRevived,
-  isSwapped,
-  leaveSequence,
-  openSwapped,
-  resume,
-  swapOut,
-  takePending,
-} from "./swap";
+import { beginTransfers, isRevived, isSwapped, openSwapped, resume, takePending } from "./swap";
 import { readTokens } from "./tokens";
 import { preemptForUrgent } from "./urgency";
 
@@ -159,46 +151,6 @@ function reserveOrPreempt(s: Scheduler, plan: StepPlan, slot: u32, r: Request, t
     status = reserveFor(s, r, tokens, tokens);
   }
   return true;
-}
-
-/**
- * Preempts the last admitted of the least urgent running requests, by deadline where the queue goes by deadline, else by
- * priority, unless it is as urgent as `above`: it gives back its blocks and its row, if it has one already, and keeps its
- * tokens and its place in the queue. Of one tenant, unless
- * `tenant` is NONE. Returns its position in the running list, or NONE.
- */
-export function preemptLast(s: Scheduler, plan: StepPlan, above: f64, tenant: u32): u32 {
-  let index: u32 = NONE;
-  let worst = above;
-  for (let i = s.runningCount; i > 0; i--) {
-    const slot = runningAt(s, i - 1);
-    if (slot == NONE) continue;
-    const r = request(s, slot);
-    if (tenant != NONE && r.tenant != tenant) continue;
-    const urgency = s.policy == Policy.EarliestDeadline ? r.deadlineUs : <f64>r.priority;
-    if (urgency > worst) {
-      index = i - 1;
-      worst = urgency;
-    }
-    if (s.policy == Policy.Fcfs) break;
-  }
-  if (index == NONE) return NONE;
-  const slot = runningAt(s, index);
-  const r = request(s, slot);
-  setRunning(s, index, NONE);
-  if (r.planRow != 0) {
-    setWord(plan.slotOf, r.planRow - 1, NONE);
-    s.budgetLeft += word(plan.newTokens, r.planRow - 1);
-    r.planRow = 0;
-  }
-  if (s.tier != 0) swapOut(s, slot, r);
-  leaveSequence(s, slot, r);
-  clearDrafts(s, slot);
-  r.preemptions += 1;
-  s.preemptedInStep += 1;
-  requeue(s, slot);
-  recordOutcome(s, plan, slot, OutcomeKind.Preempted, 0);
-  return index;
 }
 
 /** Closes the gaps that ended or preempted requests left, keeping admission order. */

@@ -7,6 +7,7 @@ import { compileCore, type Edit } from "../../support/compile-core.js";
 const SEQUENCES = "assembly/paging/sequences.ts";
 const PREFIX = "assembly/paging/prefix.ts";
 const STEP = "assembly/scheduling/step.ts";
+const PREEMPT = "assembly/scheduling/preempt.ts";
 const COMMIT = "assembly/scheduling/commit.ts";
 const QUEUE = "assembly/scheduling/queue.ts";
 
@@ -42,7 +43,7 @@ export const CANARIES: Readonly<Record<string, Edit>> = {
     replace: "  if (!CANARY) store<u32>(link, record.chain);\n  if (!isFirst(record.parent))",
   },
   "a preempted request goes to the end of the queue": {
-    file: STEP,
+    file: PREEMPT,
     find: "  s.preemptedInStep += 1;\n  requeue(s, slot);\n",
     replace:
       "  s.preemptedInStep += 1;\n" +
@@ -50,7 +51,7 @@ export const CANARIES: Readonly<Record<string, Edit>> = {
       "  requeue(s, slot);\n",
   },
   "of the least urgent the first admitted is preempted": {
-    file: STEP,
+    file: PREEMPT,
     find: "    if (urgency > worst) {\n",
     replace: "    if (urgency > worst || (CANARY && urgency == worst)) {\n",
   },
