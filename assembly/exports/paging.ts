@@ -28,6 +28,7 @@ import { setScore } from "../orders/ranked";
 import { accountMoved } from "../paging/accounts";
 import { kvMatchAs } from "./isolation";
 import { kvCreate, kvSetOrder, kvShapeValid, kvShareProbe } from "../paging/cache";
+import { revertCopies, settleCopies } from "../paging/copies";
 import {
   block,
   kvBytes,
@@ -53,9 +54,7 @@ import {
   isOpen,
   open,
   reserve,
-  revertCopies,
   sequenceOf,
-  settleCopies,
   truncate,
 } from "../paging/sequences";
 import { kvValidate } from "../paging/validate";

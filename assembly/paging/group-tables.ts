@@ -22,6 +22,7 @@ import {
   spanOf,
   twinPtr,
 } from "./groups";
+import { copyPending, recordCopy, releaseWithCopies } from "./copies";
 import {
   block,
   BlockId,
@@ -38,7 +39,6 @@ import {
 } from "./layout";
 import { hold, isCached, isShared, letGo } from "./pool";
 import { grabBlock, matchPrefix, trim } from "./prefix";
-import { copyPending, recordCopy, releaseWithCopies } from "./sequences";
 
 /** Twin of the block that ends with entry `index` of a group, in a table of the cache's own blocks. */
 function twinAt(group: Group, primaries: usize, index: u32): BlockId {
@@ -293,13 +293,6 @@ export function groupsFork(kv: KvCache, from: u32, to: u32, length: u32): void {
       group.held += 1;
     }
   }
-}
-
-/** Entry of the last, partly filled block of a sequence in a group, or 0. */
-export function groupTail(kv: KvCache, g: u32, slot: u32): usize {
-  const group = groupAt(kv, g);
-  const tail = sequenceAt(kv, slot).length >> group.shift;
-  return tail < spanOf(group, slot).count ? entryPtr(group, slot, tail) : 0;
 }
 
 /** A look-up has found what the sequence holds. */

@@ -27,7 +27,7 @@
  */
 import { orderEnter, orderLeave } from "../orders/order";
 import { alignToLine } from "../memory/arena";
-import { Block, BlockId, block, Copy, KvCache, NONE, orderOf } from "./layout";
+import { Block, BlockId, block, Copy, KvCache, NONE, orderOf, sequenceAt } from "./layout";
 import { loseChild } from "./pool";
 
 export const enum GroupKind {
@@ -137,6 +137,13 @@ export function groupsPeak(kv: KvCache, tokens: u32): u32 {
     blocks += group.kind == GroupKind.Full ? all : min(all, groupBlocks(group, group.reach) + 1);
   }
   return blocks;
+}
+
+/** Entry of the last, partly filled block of a sequence in a group, or 0. */
+export function groupTail(kv: KvCache, g: u32, slot: u32): usize {
+  const group = groupAt(kv, g);
+  const tail = sequenceAt(kv, slot).length >> group.shift;
+  return tail < spanOf(group, slot).count ? entryPtr(group, slot, tail) : 0;
 }
 
 /** Address of the twin of a block. */

@@ -4,15 +4,9 @@
  * Results are checked whole before the first one is entered. A request aborted while a step that reads its
  * blocks is in flight ends with that step, never before it.
  */
+import { revertCopies, settleCopies } from "../paging/copies";
 import { blocksFor, NONE, SLOT_MASK } from "../paging/layout";
-import {
-  append,
-  revertCopies,
-  sequenceOf,
-  settleCopies,
-  uncountLookup,
-  unreserve,
-} from "../paging/sequences";
+import { append, sequenceOf, uncountLookup, unreserve } from "../paging/sequences";
 import {
   INVALID_ARGUMENT,
   INVALID_TIME,

@@ -19,11 +19,11 @@ export const CANARIES: Readonly<Record<string, Edit>> = {
     replace: "  releaseFrom(kv, sequence, tableOf(kv, slot), CANARY ? min(1, sequence.blockCount) : 0);\n",
   },
   "the source of a copy is given back twice": {
-    file: SEQUENCES,
+    file: "assembly/paging/copies.ts",
     find: "export function settleCopies(kv: KvCache): void {\n",
     replace:
       "export function settleCopies(kv: KvCache): void {\n" +
-      "  if (CANARY && kv.copyCount != 0 && block(kv, copyAt(kv, 0).source).refs > 1) release(kv, copyAt(kv, 0).source);\n",
+      "  if (CANARY && kv.copyCount != 0 && block(kv, copyAt(kv, 0).source).refs > 1) letGo(kv, copyAt(kv, 0).source);\n",
   },
 
   "a shared block is written in place": {
