@@ -4,6 +4,8 @@
  * `generate` streams one request's tokens; any number of requests run at the same time, batched by the
  * scheduler. The loop runs while there is work and sleeps otherwise. Everything happens on the caller's
  * thread except what the executor does elsewhere.
+ *
+ * One file, longer than others: each method reads or changes the live requests of the one loop.
  */
 import type {
   EngineOptions,
@@ -12,10 +14,9 @@ import type {
   StepReport,
   TokenEvent,
 } from "./engine-options.js";
-import type { CacheGroup } from "./cache-groups.js";
+import { requireDrafts, requireGroups, requireLanes, requireTokens } from "./engine-checks.js";
 import { invalidArgument, QuartermasterError } from "./errors.js";
 import { KeptCache } from "./eviction/kept-cache.js";
-import type { LaneArena } from "./eviction/lanes.js";
 import type { EvictionPolicy } from "./eviction/policy.js";
 import { ServedLanes } from "./eviction/serving.js";
 import type { Executor, RowContext, SamplingOptions, StepResult } from "./executor.js";
@@ -520,50 +521,6 @@ const ABORTED_CONTEXT: RowContext = {
   tokens: new Uint32Array(0),
   generated: 0,
 };
-
-function requireLanes(lanes: LaneArena, { scheduler, executor }: EngineOptions): void {
-  const { layers, kvHeads } = executor.describe();
-  if (lanes.cache !== scheduler.cache)
-    throw invalidArgument("lanes.cache", lanes.cache, "the scheduler's cache");
-  if (lanes.layers !== layers || lanes.kvHeads !== kvHeads)
-    throw invalidArgument("lanes", lanes.lanes, `the executor's ${layers} layers of ${kvHeads} KV heads`);
-  if (lanes.sequences < scheduler.maxRunning)
-    throw invalidArgument("lanes.sequences", lanes.sequences, `at least maxRunning, ${scheduler.maxRunning}`);
-}
-
-function requireGroups({ scheduler, executor }: EngineOptions): void {
-  const groups = executor.describe().groups ?? [];
-  const text = (group: CacheGroup): string => `${group.kind} ${group.window}/${group.blockSize}`;
-  const expected = groups.map(text).join(", ");
-  const { cache } = scheduler;
-  if (cache.groups.map(text).join(", ") !== expected)
-    throw invalidArgument("cache.groups", cache.groups, `the executor's (${expected || "none"})`);
-}
-
-function requireDrafts({ scheduler, executor, drafter }: EngineOptions): void {
-  if (scheduler.maxDraftTokens === 0)
-    throw invalidArgument("drafter", drafter, "none: the scheduler's maxDraftTokens is 0");
-  if (executor.describe().drafts !== true)
-    throw invalidArgument("drafter", drafter, "none: the executor verifies no drafts");
-}
-
-/** What an executor gives back is checked before any of it is entered. */
-function requireTokens(result: StepResult, plan: StepPlan, vocabSize: number): void {
-  const { tokens, accepted } = result;
-  const { samplingRows } = plan;
-  if (accepted !== undefined) requireRightDrafts(accepted, plan);
-  if (tokens.length !== samplingRows)
-    throw new Error(`${tokens.length} tokens for ${samplingRows} sampling rows`);
-  const wrong = tokens.find((token) => !(token < vocabSize));
-  if (wrong !== undefined) throw new Error(`token ${wrong} is not below the vocabulary size ${vocabSize}`);
-}
-
-function requireRightDrafts(accepted: Uint32Array, plan: StepPlan): void {
-  const fed = Array.from(plan.phases, (phase, row) => (phase === Phase.Decode ? plan.newTokens[row] - 1 : 0));
-  const drafts = fed.filter((_, row) => plan.phases[row] !== Phase.PrefillChunk);
-  if (accepted.length !== drafts.length || accepted.some((count, sample) => count > drafts[sample]))
-    throw new Error(`right drafts ${accepted.join(", ")} of rows with ${drafts.join(", ")}`);
-}
 
 function summarise(plan: StepPlan): Omit<StepReport, "startUs" | "endUs" | "preempted"> {
   return {

@@ -1,6 +1,8 @@
 /**
  * The module's exported functions, typed by hand; a test compares them with the compiler's own declarations.
  * Pointers and counts are numbers; pointers above 2^31 come back negative and are read with `>>> 0`.
+ *
+ * One file, longer than others: the list is compared as a whole.
  */
 
 export interface MemoryExports {

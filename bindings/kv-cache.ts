@@ -9,6 +9,8 @@
  *
  * Paged KV blocks: "Efficient Memory Management for Large Language Model Serving with PagedAttention"
  * (arXiv 2309.06180).
+ *
+ * One file, longer than others: a method for each call on one structure of the core; options and shapes are beside it.
  */
 import { type BlockOrderKind, blockOrderShape, ORDER_KINDS, ADVICE_KINDS } from "./block-order.js";
 import { type CacheGroup, type CacheGroupStats, groupShapes, readGroups } from "./cache-groups.js";

@@ -3,6 +3,8 @@
  *
  * One step is in flight at a time. `commit` is the only way in for results; a step that could not be executed
  * is taken back with `abandon`. All times are microseconds on a clock of the host's choice.
+ *
+ * One file, longer than others: a method for each call on one structure of the core; options and checks are beside it.
  */
 import type { Core } from "./core.js";
 import { invalidArgument, QuartermasterError, requireInteger, STATUS_CODES } from "./errors.js";
@@ -11,6 +13,15 @@ import { type HostTierShape, hostTierShape, type HostTierStats, hostTierStats } 
 import { pinShape } from "./kv-pins.js";
 import { withMarks } from "./prompt-marks.js";
 import { type StepPlan, TRANSFER_WORDS } from "./plan.js";
+import {
+  largest,
+  requireRequest,
+  requireAccepted,
+  requirePreemptive,
+  requireWeight,
+  requestId,
+  requireTime,
+} from "./scheduler-checks.js";
 import { planGroups } from "./plan-groups.js";
 import { invalidTokenAt } from "./token-ids.js";
 import {
@@ -27,7 +38,6 @@ const OUTCOME_KINDS = [undefined, "finished", "preempted", "rejected", "expired"
 const OUTCOME_WORDS = 8;
 /** Index in OUTCOME_KINDS. */
 const PREEMPTED = 2;
-const MAX_U64 = (1n << 64n) - 1n;
 
 /** Word offsets in the StepPlan header (docs/abi.md). */
 export const PlanHeader = {
@@ -497,55 +507,4 @@ export class Scheduler {
         return error;
     }
   }
-}
-
-function largest(tokens: ArrayLike<number>): number {
-  let highest = 0;
-  for (let i = 0; i < tokens.length; i++) highest = Math.max(highest, tokens[i]);
-  return highest;
-}
-
-function requireRequest(request: RequestId): void {
-  if (!Number.isInteger(request) || request < 0 || request > 0x7fffffff)
-    throw invalidArgument("request", request, "a request from submit");
-}
-
-function requireAccepted(accepted: ArrayLike<number>, samplingRows: number, most: number): void {
-  if (accepted.length !== samplingRows)
-    throw invalidArgument("accepted", accepted, `one count for each of ${samplingRows} sampling rows`);
-  for (let i = 0; i < samplingRows; i++) requireInteger(`accepted[${i}]`, accepted[i], 0, most);
-}
-
-function requirePreemptive(preemptive: boolean, policy: string): boolean {
-  if (preemptive && policy !== "priority")
-    throw invalidArgument("preemptive", preemptive, `false under policy "${policy}"`);
-  return preemptive;
-}
-
-function requireWeight(argument: string, weight: unknown): number {
-  if (typeof weight !== "number" || !(weight >= 0 && weight <= 2 ** 20))
-    throw invalidArgument(argument, weight, "a number from 0 to 2^20");
-  return weight;
-}
-
-function requestId(id: number | bigint | undefined): bigint {
-  if (id === undefined) return 0n;
-  const valid = typeof id === "bigint" ? id >= 1n && id < MAX_U64 : Number.isSafeInteger(id) && id >= 1;
-  if (!valid) throw invalidArgument("id", id, "an integer from 1 to 2^64 - 2");
-  return BigInt(id);
-}
-
-function requireTime(argument: string, us: unknown): number {
-  if (typeof us !== "number" || !(us >= 0 && us < Infinity)) {
-    throw new QuartermasterError(
-      "INVALID_TIME",
-      `${argument} is ${String(us)}; allowed: finite microseconds >= 0`,
-      {
-        argument,
-        value: us,
-        range: "finite microseconds >= 0",
-      },
-    );
-  }
-  return us;
 }

@@ -9,6 +9,8 @@
  *
  * The sequence is lossy from the first commit on: its length counts tokens seen, its blocks hold what stays, and nothing
  * of it enters the prefix index. Blocks that others can read are replaced, never written.
+ *
+ * One file, longer than others: arena, lanes and plan share one slab, and one plan at a time is pending in it.
  */
 import type { Core } from "../core.js";
 import { invalidArgument, requireInteger, statusError } from "../errors.js";

@@ -4,6 +4,8 @@
  * A LabSequence keeps its lanes, its blocks and its accounts; `feed` and `prefill` run the executor, hand the policy its
  * statistics in the order that bindings/eviction/policy.ts gives, and apply what it answers: merges, moves of K and V,
  * lane lengths, freed blocks. What a policy did not ask for it does not see.
+ *
+ * One file, longer than others: a sequence's lanes, blocks and accounts change together, in one order.
  */
 import { invalidArgument, QuartermasterError } from "../../bindings/errors.js";
 import type { EvictionPolicy, KeepPlan, LaneShape, StatisticsNeeds } from "../../bindings/eviction/policy.js";
