@@ -12,19 +12,11 @@ import {
   OUT_OF_BLOCKS,
   UNKNOWN_SEQUENCE,
 } from "../../assembly/memory/status";
+import { settleCopies } from "../../assembly/paging/copies";
 import { kvCreate } from "../../assembly/paging/cache";
 import { block, kvBytes, KvCache, SLOT_MASK, tableOf } from "../../assembly/paging/layout";
 import { availableBlocks } from "../../assembly/paging/pool";
-import {
-  append,
-  close,
-  fork,
-  open,
-  reserve,
-  sequenceOf,
-  settleCopies,
-  truncate,
-} from "../../assembly/paging/sequences";
+import { append, close, fork, open, reserve, sequenceOf, truncate } from "../../assembly/paging/sequences";
 import { kvValidate } from "../../assembly/paging/validate";
 
 const BASE: usize = 8 << 20;
