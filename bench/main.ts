@@ -45,6 +45,7 @@ const HELP = `npm run -s bench -- NAME [NAME ...] [options]
   --check    exit code 1 when a figure misses its bar (select, eviction-cost); without it a miss is only said
   --json     JSON lines on standard output
   --full     every size and distribution, however long it takes (ordered-index)
+  --keys S   1M, 1M-zipf, 10M, 10M-zipf, separated by commas (ordered-index)
   --plot F   writes an SVG plot to file F (ordered-index, eviction-lab, cache-policies, attention-io)
   --only S   subjects to run, separated by commas (ordered-index), by spaces (eviction-lab)`;
 
@@ -58,6 +59,7 @@ const { values, positionals } = parseArgs({
     all: { type: "boolean" },
     full: { type: "boolean" },
     plot: { type: "string" },
+    keys: { type: "string" },
     only: { type: "string" },
     help: { type: "boolean", short: "h" },
   },
@@ -79,9 +81,20 @@ async function main(): Promise<number> {
   if (names.length > 1) return inProcessesOfTheirOwn(names);
   const bench = await BENCHES[names[0]]();
   if (!values.json) console.log(`${names[0]}: ${bench.title}`);
-  const { full, plot, only } = values;
-  const report = new Report(names[0], values.json ?? false, values.quick ?? false, { full, plot, only });
-  await bench.run(report);
+  const { full, plot, keys, only } = values;
+  const report = new Report(names[0], values.json ?? false, values.quick ?? false, {
+    full,
+    plot,
+    keys,
+    only,
+  });
+  try {
+    await bench.run(report);
+  } catch (error) {
+    if (!(error instanceof RangeError)) throw error;
+    console.error(error.message);
+    return 2;
+  }
   return values.check && report.missed > 0 ? 1 : 0;
 }
 

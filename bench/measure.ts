@@ -80,6 +80,8 @@ export interface Comparison {
 export interface BenchOptions {
   /** All sizes, however long they take. */
   readonly full?: boolean;
+  /** Which workloads of the ordered index, separated by commas. */
+  readonly keys?: string;
   /** File for an SVG plot. */
   readonly plot?: string;
   /** Subjects to run, separated by commas. */

@@ -14,7 +14,7 @@ import { compiledPeers, OURS, PACKAGES } from "./ordered-index/subjects.js";
 import type { Distribution } from "./ordered-index/workload.js";
 
 export const title =
-  "ordered maps under YCSB load, A, B, C, E, U: ours in all modes, npm, Java and C++ peers; --full for zipf and 10 M keys";
+  "ordered maps under YCSB load, A, B, C, E, U: ours in all modes, npm, Java and C++ peers; --full or --keys for zipf and 10 M keys";
 
 interface Run {
   readonly loaded: number;
@@ -22,17 +22,22 @@ interface Run {
   readonly rounds: number;
 }
 
+const RUNS: Readonly<Record<string, Run>> = {
+  "1M": { loaded: 1e6, distribution: "uniform", rounds: 3 },
+  "1M-zipf": { loaded: 1e6, distribution: "zipf", rounds: 3 },
+  // A package may take ten minutes.
+  "10M": { loaded: 1e7, distribution: "uniform", rounds: 1 },
+  "10M-zipf": { loaded: 1e7, distribution: "zipf", rounds: 1 },
+};
+
 function runsOf({ quick, options }: Report): Run[] {
   if (quick) return [{ loaded: 20_000, distribution: "uniform", rounds: 1 }];
-  const rounds = 3;
-  const million: Run = { loaded: 1e6, distribution: "uniform", rounds };
-  if (!options.full) return [million];
-  return [
-    million,
-    { loaded: 1e6, distribution: "zipf", rounds },
-    { loaded: 1e7, distribution: "uniform", rounds: 1 },
-    { loaded: 1e7, distribution: "zipf", rounds: 1 },
-  ];
+  const chosen = options.keys?.split(",") ?? ["1M"];
+  if (options.full) chosen.push("1M-zipf", "10M", "10M-zipf");
+  return [...new Set(chosen)].map((name) => {
+    if (!(name in RUNS)) throw new RangeError(`--keys ${name}: one of ${Object.keys(RUNS).join(", ")}`);
+    return RUNS[name];
+  });
 }
 
 export async function run(report: Report): Promise<void> {
