@@ -12,9 +12,19 @@
  */
 import { INVALID_ARGUMENT, NOT_FOUND, OK, Status } from "../memory/status";
 import { canStage, commitStaged, rollbackStaged, stage } from "../paging/compaction";
-import { block, blocksFor, KvCache, NONE, SLOT_MASK, slotsOf, stagedBlock, tableOf } from "../paging/layout";
-import { isCached } from "../paging/pool";
-import { sequenceOf, unreserve } from "../paging/sequences";
+import {
+  block,
+  blocksFor,
+  isCached,
+  KvCache,
+  NONE,
+  sequenceOf,
+  SLOT_MASK,
+  slotsOf,
+  stagedBlock,
+  tableOf,
+} from "../paging/layout";
+import { unreserve } from "../paging/sequences";
 import { planFolded } from "./folded";
 import {
   ALL,

@@ -12,8 +12,8 @@
  */
 import { INVALID_ARGUMENT, OK, Status } from "../memory/status";
 import { stage } from "../paging/compaction";
-import { sequenceOf, isOpen } from "../paging/sequences";
-import { headOf, LaneArena, planeCount, planeOf, setWordAt, Slab, slabOf } from "./layout";
+import { isOpen, sequenceOf } from "../paging/layout";
+import { headOf, LaneArena, planeCount, setWordAt, Slab, slabOf } from "./layout";
 import { enter, slabIsOpen } from "./lanes";
 
 /** Plans the table of a compaction: the first `foldBlocks` blocks stay. While a prompt is being filled in all of them do. */
@@ -30,11 +30,6 @@ export function planFolded(arena: LaneArena, slab: Slab): Status {
   arena.reuse = filling ? sequence.reuse : 0;
   arena.writeFrom = 0;
   return stage(kv, slab.sequence, held, 0);
-}
-
-/** Address of the slices of a slab. */
-export function slicesOf(arena: LaneArena, slab: Slab): usize {
-  return planeOf(arena, slab, planeCount(arena), 0);
 }
 
 /**

@@ -17,10 +17,19 @@ import {
   TOO_LONG,
   UNKNOWN_SEQUENCE,
 } from "../memory/status";
-import { LOSSY, MAX_GENERATION, NONE, SLOT_BITS, SLOT_MASK } from "../paging/layout";
-import { isOpen, sequenceOf } from "../paging/sequences";
-import { slicesOf } from "./folded";
-import { headOf, LaneArena, planeCount, planeOf, setWordAt, Slab, slabAt, slabOf, wordAt } from "./layout";
+import { isOpen, LOSSY, MAX_GENERATION, NONE, sequenceOf, SLOT_BITS, SLOT_MASK } from "../paging/layout";
+import {
+  headOf,
+  LaneArena,
+  planeCount,
+  planeOf,
+  setWordAt,
+  Slab,
+  slabAt,
+  slabOf,
+  slicesOf,
+  wordAt,
+} from "./layout";
 
 /** Whether the handle names an open slab. */
 // @ts-ignore: decorator

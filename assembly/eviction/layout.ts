@@ -220,6 +220,11 @@ export function planeCount(arena: LaneArena): u32 {
   return 1 + popcnt(arena.planes);
 }
 
+/** Address of the slices of a slab, behind its planes. */
+export function slicesOf(arena: LaneArena, slab: Slab): usize {
+  return planeOf(arena, slab, planeCount(arena), 0);
+}
+
 // @ts-ignore: decorator
 @inline
 export function wordAt(list: usize, index: u32): u32 {

@@ -3,8 +3,7 @@ import { ARENA, arenaTake, RegionKind } from "../memory/arena";
 import { INVALID_ARGUMENT, OK, OUT_OF_MEMORY, Status } from "../memory/status";
 import { kvShapeValid } from "../paging/cache";
 import { entryPtr, groupAt, groupsBytes, groupsCreate, groupsOf, spanOf, specsValid } from "../paging/groups";
-import { KvCache, SLOT_MASK } from "../paging/layout";
-import { isOpen } from "../paging/sequences";
+import { isOpen, KvCache, SLOT_MASK } from "../paging/layout";
 
 /** Bytes of the `count` groups whose records (kind, window, tokens a block; u32 each) are at `specs`, or INVALID_ARGUMENT. */
 export function kvGroupsBytes(

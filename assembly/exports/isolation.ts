@@ -9,7 +9,6 @@ import { childrenBytes, childrenCreate, childrenOf } from "../paging/children";
 import {
   Account,
   accountAt,
-  accountAvailable,
   accountsBytes,
   accountsCreate,
   accountsOf,
@@ -17,14 +16,15 @@ import {
 } from "../paging/accounts";
 import { KvCache, OWNED } from "../paging/layout";
 import { listOf, dropList, isList, marksBytes, marksCreate, marksInput, MAX_MARKS } from "../paging/marks";
-import { MAX_PINS, pin, pinsBytes, pinsCreate, pinsOf, unpin } from "../paging/pins";
+import { MAX_PINS, pin, pinsBytes, pinsCreate, unpin } from "../paging/pins";
 import { availableBlocks } from "../paging/pool";
 import { matchLength } from "../paging/group-tables";
 import { trim } from "../paging/prefix";
 import { MAX_PRIORITY } from "../orders/priority";
-import { limitTenant } from "../paging/quotas";
+import { accountAvailable, limitTenant } from "../paging/quotas";
 import { countLookup, open, partBehind } from "../paging/sequences";
 import { kvValidate } from "../paging/validate";
+import { pinsOf } from "../paging/pin-counts";
 
 // @ts-ignore: decorator
 @inline

@@ -23,10 +23,18 @@ import {
   snapshotBegin,
   snapshotNext,
 } from "../paging/events";
-import { block, KvCache, MAX_BLOCKS, MAX_NAMESPACE, SLOT_MASK, tableOf } from "../paging/layout";
+import {
+  block,
+  isCached,
+  isOpen,
+  KvCache,
+  MAX_BLOCKS,
+  MAX_NAMESPACE,
+  sequenceOf,
+  SLOT_MASK,
+  tableOf,
+} from "../paging/layout";
 import { memberOf } from "../paging/groups";
-import { isCached } from "../paging/pool";
-import { isOpen, sequenceOf } from "../paging/sequences";
 
 /** Bytes of a hasher, 8-byte aligned: BLAKE3, keyed mode, fed in pieces. */
 export function hasherBytes(): u32 {

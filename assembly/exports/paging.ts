@@ -14,15 +14,7 @@ import {
   UNKNOWN_SEQUENCE,
 } from "../memory/status";
 import { adviceSet } from "../orders/advice";
-import {
-  LAST_KIND,
-  MAX_HISTORY,
-  Order,
-  orderBytes,
-  orderLayOut,
-  OrderKind,
-  takesAdvice,
-} from "../orders/layout";
+import { LAST_KIND, MAX_HISTORY, Order, OrderKind, takesAdvice } from "../orders/layout";
 import { MAX_PRIORITY, priorityAdvance, priorityGive, priorityNextUs } from "../orders/priority";
 import { setScore } from "../orders/ranked";
 import { accountMoved } from "../paging/accounts";
@@ -31,33 +23,27 @@ import { kvCreate, kvSetOrder, kvShapeValid, kvShareProbe } from "../paging/cach
 import { revertCopies, settleCopies } from "../paging/copies";
 import {
   block,
+  isOpen,
   kvBytes,
   KvCache,
   MAX_NAMESPACE,
   NONE,
   orderOf,
   OWNED,
+  sequenceOf,
   SLOT_MASK,
   slotsOf,
   tableOf,
 } from "../paging/layout";
-import { pinsAdvance, pinsOf } from "../paging/pins";
+import { pinsAdvance } from "../paging/pins";
 import { availableBlocks } from "../paging/pool";
 import { forgetUnreferenced, trim } from "../paging/prefix";
 import { probeBlocks, probeStart, probeWorkBytes } from "../paging/probe";
 import { probeIndexBytes } from "../paging/probe-index";
-import {
-  append,
-  close,
-  countLookup,
-  fork,
-  isOpen,
-  open,
-  reserve,
-  sequenceOf,
-  truncate,
-} from "../paging/sequences";
+import { append, close, countLookup, fork, open, reserve, truncate } from "../paging/sequences";
 import { kvValidate } from "../paging/validate";
+import { orderBytes, orderLayOut } from "../orders/create";
+import { pinsOf } from "../paging/pin-counts";
 
 // @ts-ignore: decorator
 @inline

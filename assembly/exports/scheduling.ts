@@ -6,11 +6,12 @@
 import { ARENA, arenaSeed, arenaTake, RegionKind } from "../memory/arena";
 import { INVALID_ARGUMENT, OK, OUT_OF_MEMORY, Status, TOO_LONG } from "../memory/status";
 import { KvCache } from "../paging/layout";
-import { pinsOf } from "../paging/pins";
+import { pinsOf } from "../paging/pin-counts";
 import { nextArrivalUs } from "../scheduling/arrivals";
 import { abandon, abort, commit, computedTokens } from "../scheduling/commit";
 import { draftsBytes, draftsCreate, MAX_DRAFT_TOKENS, propose } from "../scheduling/drafts";
 import {
+  isLive,
   MAX_AGING_TOKENS,
   MAX_WEIGHT,
   Policy,
@@ -21,7 +22,7 @@ import {
   tenantOf,
 } from "../scheduling/layout";
 import { requestLanes as lanes } from "../scheduling/lossy";
-import { isLive, submit } from "../scheduling/requests";
+import { submit } from "../scheduling/requests";
 import { schedulerCreate, schedulerShapeValid } from "../scheduling/scheduler";
 import { step } from "../scheduling/step";
 import { requestMarks as setMarks, requestPin as setPin } from "../scheduling/isolation";

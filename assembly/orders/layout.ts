@@ -13,14 +13,6 @@
  *
  * Least recently used needs none of this: it is the pool's own list.
  */
-import { ADVICE_LISTS } from "./advice";
-import { heapBytes, heapCreate } from "./heap";
-import { historyBytes, historyCreate } from "./history";
-import { CLASSES, lifetimesBytes, lifetimesCreate } from "./lifetimes";
-import { listsBytes, listsCreate } from "./lists";
-import { seenFilterBytes, seenFilterCreate } from "./seen-filter";
-import { termsBytes, termsCreate } from "./priority";
-
 /** No id, no position, end of a list. */
 // @ts-ignore: decorator
 @inline export const NONE: u32 = 0xffffffff;
@@ -108,81 +100,9 @@ export function record(order: Order, id: u32): Record {
   return changetype<Record>(<usize>order.records + <usize>id * offsetof<Record>());
 }
 
-// @ts-ignore: decorator
-@inline
-function align(bytes: u64): u64 {
-  return (bytes + 63) & ~63;
-}
-
-// @ts-ignore: decorator
-@inline
-function heapsOf(kind: u32): u32 {
-  if (kind == OrderKind.Gittins || kind == OrderKind.FlushAll0) return 0;
-  return kind == OrderKind.S3Fifo || kind == OrderKind.MarkPredict ? 2 : 1;
-}
-
-// @ts-ignore: decorator
-@inline
-function listsOf(kind: u32): u32 {
-  return kind == OrderKind.Gittins ? CLASSES : takesAdvice(kind) ? ADVICE_LISTS : 0;
-}
-
 /** Whether the kind is one of advice.ts. */
 // @ts-ignore: decorator
 @inline
 export function takesAdvice(kind: u32): bool {
   return kind >= <u32>OrderKind.Marker && kind <= <u32>OrderKind.MarkPredict;
-}
-
-/** Exact bytes of an order of this kind over `capacity` ids that remembers `history` of those that have left. */
-export function orderBytes(kind: u32, capacity: u32, history: u32): u64 {
-  let bytes = align(offsetof<Order>()) + align(<u64>capacity * offsetof<Record>());
-  bytes += align(kind == OrderKind.SeenTwice ? seenFilterBytes(history) : historyBytes(history));
-  bytes += <u64>heapsOf(kind) * align(heapBytes(capacity));
-  bytes += align(listsBytes(listsOf(kind)));
-  if (kind == OrderKind.Gittins) bytes += align(lifetimesBytes(capacity));
-  if (kind == OrderKind.Priority) bytes += termsBytes(capacity);
-  return bytes;
-}
-
-/** An order without ids in a zeroed region of `orderBytes` bytes. */
-export function orderLayOut(order: Order, kind: u32, capacity: u32, history: u32, seed: u64): void {
-  order.kind = kind;
-  order.capacity = capacity;
-  let at = changetype<usize>(order) + <usize>align(offsetof<Order>());
-  const records = at;
-  order.records = <u32>at;
-  for (let id: u32 = 0; id < capacity; id++) record(order, id).position = NONE;
-  at += <usize>align(<u64>capacity * offsetof<Record>());
-  if (history != 0 && kind == OrderKind.SeenTwice) {
-    order.filter = <u32>at;
-    seenFilterCreate(at, history);
-    at += <usize>align(seenFilterBytes(history));
-  } else if (history != 0) {
-    order.history = <u32>at;
-    historyCreate(at, history);
-    at += <usize>align(historyBytes(history));
-  }
-  const lists = listsOf(kind);
-  if (lists != 0) {
-    order.lists = <u32>at;
-    listsCreate(at, lists);
-    at += <usize>align(listsBytes(lists));
-  }
-  if (kind == OrderKind.Gittins) {
-    order.lifetimes = <u32>at;
-    lifetimesCreate(at, capacity);
-  }
-  if (kind == OrderKind.Priority) {
-    termsCreate(order, at);
-    at += <usize>termsBytes(capacity);
-  }
-  order.phase = 1;
-  order.random = seed;
-  if (heapsOf(kind) == 0) return;
-  order.heap = <u32>at;
-  if (heapsOf(kind) == 2) order.secondHeap = <u32>(at + <usize>align(heapBytes(capacity)));
-  if (takesAdvice(kind)) return; // zeroed memory is an empty bag
-  heapCreate(order.heap, records, <u32>offsetof<Record>());
-  if (order.secondHeap != 0) heapCreate(order.secondHeap, records, <u32>offsetof<Record>());
 }

@@ -10,9 +10,10 @@
  */
 import { CORRUPT, OK, Status } from "../memory/status";
 import { adviceSet, firstLeftover } from "./advice";
-import { NONE, Order, orderBytes, orderLayOut, takesAdvice } from "./layout";
+import { NONE, Order, takesAdvice } from "./layout";
 import { orderEnter, orderHold, orderLeave, orderRest, orderUse, orderVictim } from "./order";
 import { orderValid } from "./validate";
+import { orderBytes, orderLayOut } from "./create";
 
 /** Advice that leaves the bit to the order's own prediction. */
 // @ts-ignore: decorator

@@ -33,8 +33,7 @@ import {
 } from "../orders/heap";
 import { OrderKind, record as orderRecord, takesAdvice } from "../orders/layout";
 import { orderVictim } from "../orders/order";
-import { Block, block, BlockId, KvCache, NONE, orderOf } from "./layout";
-import { availableBlocks, isCached } from "./pool";
+import { Block, block, BlockId, isCached, KvCache, NONE, orderOf } from "./layout";
 
 // @ts-ignore: decorator
 @inline export const MAX_TENANTS: u32 = 1 << 16;
@@ -254,12 +253,6 @@ export function accountMoved(kv: KvCache, id: BlockId): void {
   if (seat(a.seats, id).rank == 0) return;
   withdraw(a, id);
   accountBare(kv, id);
-}
-
-/** Blocks that a tenant could have now, ceilings apart: free ones, its own, and what others have above their floors. */
-export function accountAvailable(kv: KvCache, tenant: u32): u32 {
-  const a = accountsOf(kv);
-  return availableBlocks(kv) - (a.kept - accountAt(a, min(tenant, a.tenants)).kept);
 }
 
 /** First block that an account has to give, or NONE. */

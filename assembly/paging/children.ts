@@ -14,9 +14,8 @@
  * sequence makes before it writes to a shared last block: here it shares it with the cache. "Reuse of partially
  * matched blocks" is what TensorRT-LLM's KV cache manager calls it.
  */
-import { Block, block, BlockId, KvCache, NONE, ROOT, tokensOf } from "./layout";
+import { Block, block, BlockId, isCached, isFirst, KvCache, NONE, ROOT, tokensOf } from "./layout";
 import { commonMarks, wordOf } from "./marks";
-import { isCached, isFirst } from "./pool";
 
 // @ts-ignore: decorator
 @inline const ROOTS: u32 = 64;

@@ -24,11 +24,13 @@ import {
 import {
   blocksFor,
   copyAt,
+  isOpen,
   KvCache,
   LOSSY,
   NONE,
-  SLOT_MASK,
+  sequenceOf,
   setStaged,
+  SLOT_MASK,
   slotsOf,
   stagedBlock,
   stagedSource,
@@ -37,7 +39,7 @@ import {
 import { hold, isShared, letGo } from "./pool";
 import { grabBlock, trim } from "./prefix";
 import { roomFor } from "./quotas";
-import { isOpen, sequenceOf, unstage } from "./sequences";
+import { unstage } from "./sequences";
 
 /** OK, or why no compaction of this sequence can be planned now. */
 export function canStage(kv: KvCache, handle: u32): Status {

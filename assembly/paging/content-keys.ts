@@ -20,9 +20,8 @@
 import { alignToLine } from "../memory/arena";
 import { copyDigest, DIGEST, HASHER_BYTES, hashEnd, hashStart, hashUpdate } from "../memory/blake3";
 import { INVALID_ARGUMENT, OK, OUT_OF_MEMORY, Status } from "../memory/status";
-import { block, BlockId, KvCache, NONE, ROOT, tokensOf } from "./layout";
+import { block, BlockId, isFirst, KvCache, NONE, ROOT, tokensOf } from "./layout";
 import { marksInput, wordOf, writeMarks } from "./marks";
-import { isFirst } from "./pool";
 
 // @ts-ignore: decorator
 @inline export const MAX_SCOPES: u32 = 1 << 20;

@@ -22,9 +22,8 @@
 import { alignToLine } from "../memory/arena";
 import { copyDigest } from "../memory/blake3";
 import { below, contentKey, setBelow } from "./content-keys";
-import { block, BlockId, KvCache, NONE, ROOT, tokensOf } from "./layout";
+import { block, BlockId, isCached, isFirst, KvCache, NONE, ROOT, tokensOf } from "./layout";
 import { memberOf } from "./groups";
-import { isCached, isFirst } from "./pool";
 
 // @ts-ignore: decorator
 @inline export const MAX_RING: u32 = 1 << 26;

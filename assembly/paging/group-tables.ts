@@ -28,6 +28,7 @@ import {
   BlockId,
   blocksFor,
   copyAt,
+  isCached,
   KvCache,
   NONE,
   orderOf,
@@ -37,7 +38,7 @@ import {
   SLOT_MASK,
   tableOf,
 } from "./layout";
-import { hold, isCached, isShared, letGo } from "./pool";
+import { hold, isShared, letGo } from "./pool";
 import { grabBlock, matchPrefix, trim } from "./prefix";
 
 /** Twin of the block that ends with entry `index` of a group, in a table of the cache's own blocks. */

@@ -209,6 +209,20 @@ export function block(kv: KvCache, id: BlockId): Block {
   return changetype<Block>(<usize>kv.blocks + <usize>id * offsetof<Block>());
 }
 
+/** Whether the prefix index has the block. */
+// @ts-ignore: decorator
+@inline
+export function isCached(record: Block): bool {
+  return record.parent != NONE;
+}
+
+/** Whether a parent is none: the block that names it is the first of a prefix. */
+// @ts-ignore: decorator
+@inline
+export function isFirst(parent: u32): bool {
+  return (parent & ROOT) != 0;
+}
+
 // @ts-ignore: decorator
 @inline
 export function tokensOf(kv: KvCache, id: BlockId): usize {
@@ -219,6 +233,22 @@ export function tokensOf(kv: KvCache, id: BlockId): usize {
 @inline
 export function sequenceAt(kv: KvCache, slot: u32): Sequence {
   return changetype<Sequence>(<usize>kv.sequences + <usize>slot * offsetof<Sequence>());
+}
+
+// @ts-ignore: decorator
+@inline
+export function sequenceOf(kv: KvCache, handle: u32): Sequence {
+  return sequenceAt(kv, handle & SLOT_MASK);
+}
+
+/** Whether the handle names an open sequence. */
+// @ts-ignore: decorator
+@inline
+export function isOpen(kv: KvCache, handle: u32): bool {
+  const slot = handle & SLOT_MASK;
+  if (slot >= kv.maxSequences) return false;
+  const sequence = sequenceAt(kv, slot);
+  return sequence.open != 0 && sequence.generation == handle >> SLOT_BITS;
 }
 
 /** The eviction order of a cache that has one (`order` is not 0). */

@@ -21,8 +21,7 @@
  */
 import { finalize64 } from "../memory/hash";
 import { INVALID_ARGUMENT, OK, OUT_OF_SCOPES } from "../memory/status";
-import { block, BlockId, KvCache, MATCH_GROUP } from "./layout";
-import { isCached } from "./pool";
+import { block, BlockId, isCached, KvCache, MATCH_GROUP } from "./layout";
 
 /** Marks of one prompt at most. */
 // @ts-ignore: decorator

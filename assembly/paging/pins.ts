@@ -18,9 +18,21 @@
  * Pin, unpin: O(blocks of the prefix). Giving way and expiry look at all pins, and happen to a pin once.
  */
 import { INVALID_TIME, NOT_FOUND, OK, PIN_LIMIT, Status, UNKNOWN_SEQUENCE } from "../memory/status";
-import { block, BlockId, KvCache, MAX_GENERATION, NONE, SLOT_BITS, SLOT_MASK, tableOf } from "./layout";
-import { hold, isFirst, letGo } from "./pool";
-import { isOpen, sequenceOf } from "./sequences";
+import {
+  block,
+  BlockId,
+  isFirst,
+  isOpen,
+  KvCache,
+  MAX_GENERATION,
+  NONE,
+  sequenceOf,
+  SLOT_BITS,
+  SLOT_MASK,
+  tableOf,
+} from "./layout";
+import { hardPtr, Pins, pinsHold, pinsOf, softOf } from "./pin-counts";
+import { hold, letGo } from "./pool";
 
 // @ts-ignore: decorator
 @inline export const MAX_PINS: u32 = 1 << 20;
@@ -29,25 +41,6 @@ export const enum PinState {
   Free = 0,
   Soft = 1,
   Hard = 2,
-}
-
-
-@unmanaged
-export class Pins {
-  capacity: u32;
-  /** Most hard-pinned blocks. */
-  limit: u32;
-  counts: u32;
-  free: u32;
-  used: u32;
-  hardBlocks: u32;
-  yielding: u32;
-  /** Soft pins that have given way, since creation. */
-  given: u32;
-  /** No pin ends before. */
-  nextUs: f64;
-  /** Pins made since creation. */
-  made: u64;
 }
 
 
@@ -63,22 +56,8 @@ class Pin {
   nextFree: u32;
 }
 
-// @ts-ignore: decorator
-@inline
-export function pinsOf(kv: KvCache): Pins {
-  return changetype<Pins>(<usize>kv.pins);
-}
-
 function pinAt(kv: KvCache, slot: u32): Pin {
   return changetype<Pin>(<usize>kv.pins + offsetof<Pins>() + <usize>slot * offsetof<Pin>());
-}
-
-function hardPtr(kv: KvCache, id: BlockId): usize {
-  return <usize>pinsOf(kv).counts + ((<usize>id) << 3);
-}
-
-function softOf(kv: KvCache, id: BlockId): u32 {
-  return load<u32>(hardPtr(kv, id), 4);
 }
 
 export function pinsBytes(blocks: u32, capacity: u32): u64 {
@@ -95,16 +74,6 @@ export function pinsCreate(kv: KvCache, region: usize, capacity: u32, limit: u32
   p.nextUs = Infinity;
   for (let slot: u32 = 0; slot < capacity; slot++)
     pinAt(kv, slot).nextFree = slot + 1 == capacity ? NONE : slot + 1;
-}
-
-/** A block that several hold is about to have another holder. */
-export function pinsHold(kv: KvCache, id: BlockId, refs: u32): void {
-  if (refs == softOf(kv, id)) pinsOf(kv).yielding -= 1;
-}
-
-/** A block has lost a holder, and not the last. */
-export function pinsRelease(kv: KvCache, id: BlockId, refs: u32): void {
-  if (refs == softOf(kv, id)) pinsOf(kv).yielding += 1;
 }
 
 /**
@@ -212,11 +181,6 @@ export function giveWay(kv: KvCache, tenant: u32): bool {
   letPinGo(kv, least);
   p.given += 1;
   return true;
-}
-
-/** Blocks that only soft pins keep. */
-export function yieldingBlocks(kv: KvCache): u32 {
-  return kv.pins == 0 ? 0 : pinsOf(kv).yielding;
 }
 
 /** Adds `delta` to the references of every block that a pin holds, and to the pins counted there. */

@@ -15,9 +15,9 @@
  * searched for.
  */
 import { accountBare, accountHold, accountRest, discharge } from "./accounts";
-import { pinsHold, pinsRelease, yieldingBlocks } from "./pins";
+import { pinsHold, pinsRelease, yieldingBlocks } from "./pin-counts";
 import { orderBare, orderHold, orderRest, orderVictim } from "../orders/order";
-import { Block, BlockId, block, KvCache, NONE, orderOf, ROOT } from "./layout";
+import { Block, BlockId, block, isCached, KvCache, NONE, orderOf } from "./layout";
 
 /** Fills the free list in id order. */
 export function poolCreate(kv: KvCache): void {
@@ -38,18 +38,6 @@ export function poolCreate(kv: KvCache): void {
   kv.evictableHead = NONE;
   kv.evictableTail = NONE;
   kv.evictableCount = 0;
-}
-
-// @ts-ignore: decorator
-@inline
-export function isCached(record: Block): bool {
-  return record.parent != NONE;
-}
-
-// @ts-ignore: decorator
-@inline
-export function isFirst(parent: u32): bool {
-  return (parent & ROOT) != 0;
 }
 
 /** Whether others can read the block: it must not be written. */

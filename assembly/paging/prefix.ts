@@ -16,14 +16,26 @@
 import { chainKey, digestTokens, rootKey } from "../memory/hash";
 import { orderEnter, orderLeave } from "../orders/order";
 import { contentEnter } from "./content-keys";
-import { Block, BlockId, block, KvCache, MATCH_GROUP, NONE, orderOf, ROOT, tokensOf } from "./layout";
+import {
+  Block,
+  block,
+  BlockId,
+  isCached,
+  isFirst,
+  KvCache,
+  MATCH_GROUP,
+  NONE,
+  orderOf,
+  ROOT,
+  tokensOf,
+} from "./layout";
 import { leaveTwin, memberOf } from "./groups";
 import { accountHold, accountVictim, charge } from "./accounts";
 import { childrenEnter, childrenLeave } from "./children";
 import { groupWord, markBlock, matchMarks, nextWord, unmarkBlock, wordOf } from "./marks";
 import { giveWay } from "./pins";
 import { eventRemoved, eventsCleared, eventStored } from "./events";
-import { evictableToFree, isCached, isFirst, loseChild, nextVictim, takeFree } from "./pool";
+import { evictableToFree, loseChild, nextVictim, takeFree } from "./pool";
 import { announce, withdraw } from "./probe-index";
 import { forgetLink } from "./tiers/slots";
 

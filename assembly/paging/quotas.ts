@@ -12,7 +12,7 @@
  */
 import { OK, OUT_OF_BLOCKS, QUOTA_EXCEEDED, Status } from "../memory/status";
 import { seat } from "../orders/forest";
-import { accountAt, accountAvailable, accountFirst, accountsOf, accountVictim, setLimits } from "./accounts";
+import { accountAt, accountFirst, accountsOf, accountVictim, setLimits } from "./accounts";
 import { BlockId, KvCache, NONE } from "./layout";
 import { giveWay } from "./pins";
 import { availableBlocks } from "./pool";
@@ -25,6 +25,12 @@ function evictFor(kv: KvCache, index: u32, victim: BlockId): void {
   if (payer == index) accountAt(a, payer).evictedOwn += 1;
   else accountAt(a, payer).evictedByOthers += 1;
   evictBlock(kv, victim);
+}
+
+/** Blocks that a tenant could have now, ceilings apart: free ones, its own, and what others have above their floors. */
+export function accountAvailable(kv: KvCache, tenant: u32): u32 {
+  const a = accountsOf(kv);
+  return availableBlocks(kv) - (a.kept - accountAt(a, min(tenant, a.tenants)).kept);
 }
 
 /** Sees to it that `need` blocks are free for a tenant to take. */

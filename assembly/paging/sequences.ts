@@ -29,9 +29,9 @@ import {
   UNKNOWN_SEQUENCE,
 } from "../memory/status";
 import {
-  block,
   BlockId,
   blocksFor,
+  isOpen,
   KvCache,
   LOSSY,
   MAX_GENERATION,
@@ -42,6 +42,7 @@ import {
   ROOT,
   Sequence,
   sequenceAt,
+  sequenceOf,
   SLOT_BITS,
   SLOT_MASK,
   slotsOf,
@@ -84,22 +85,6 @@ export function sequencesCreate(kv: KvCache): void {
   kv.freeSequence = 0;
   kv.openSequences = 0;
   kv.copyCount = 0;
-}
-
-// @ts-ignore: decorator
-@inline
-export function sequenceOf(kv: KvCache, handle: u32): Sequence {
-  return sequenceAt(kv, handle & SLOT_MASK);
-}
-
-/** Whether the handle names an open sequence. */
-// @ts-ignore: decorator
-@inline
-export function isOpen(kv: KvCache, handle: u32): bool {
-  const slot = handle & SLOT_MASK;
-  if (slot >= kv.maxSequences) return false;
-  const sequence = sequenceAt(kv, slot);
-  return sequence.open != 0 && sequence.generation == handle >> SLOT_BITS;
 }
 
 function takeSequence(kv: KvCache, namespace: u32, flags: u32, tenant: u32): u32 {

@@ -7,6 +7,8 @@ import {
   block,
   blocksFor,
   copyAt,
+  isCached,
+  isFirst,
   KvCache,
   NONE,
   orderOf,
@@ -27,7 +29,6 @@ import { eventsValid } from "./events";
 import { groupsShiftCounts, groupsValid } from "./group-tables";
 import { groupsOf } from "./groups";
 import { isCandidate, orderValid } from "../orders/validate";
-import { isCached, isFirst } from "./pool";
 import { bucketPtr, keyBehind, withKey } from "./prefix";
 import { announced, probeIndexValidate } from "./probe-index";
 

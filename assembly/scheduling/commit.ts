@@ -5,8 +5,8 @@
  * blocks is in flight ends with that step, never before it.
  */
 import { revertCopies, settleCopies } from "../paging/copies";
-import { blocksFor, NONE, SLOT_MASK } from "../paging/layout";
-import { append, sequenceOf, uncountLookup, unreserve } from "../paging/sequences";
+import { blocksFor, NONE, sequenceOf, SLOT_MASK } from "../paging/layout";
+import { append, uncountLookup, unreserve } from "../paging/sequences";
 import {
   INVALID_ARGUMENT,
   INVALID_TIME,
@@ -21,11 +21,11 @@ import { acceptedAt, acceptedValid, enterDrafts } from "./drafts";
 import { recordOutcome } from "./emit";
 import { pinPrompt } from "./isolation";
 import { countPrompt, countToken } from "./fairness";
-import { knownTokens, Request, request, runningAt, Scheduler, setRunning, State } from "./layout";
+import { isLive, knownTokens, Request, request, runningAt, Scheduler, setRunning, State } from "./layout";
 import { keepSequence } from "./lossy";
 import { OutcomeKind, Phase, StepPlan, word } from "./plan-layout";
 import { dequeue, requeue } from "./queue";
-import { endRequest, isLive, validTime } from "./requests";
+import { endRequest, validTime } from "./requests";
 import { compactRunning } from "./step";
 import { isSwapped, leaveSequence } from "./swap";
 import { tokenPtr } from "./tokens";

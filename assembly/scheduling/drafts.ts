@@ -20,13 +20,12 @@
  */
 import { INVALID_ARGUMENT, INVALID_TOKEN, STEP_IN_FLIGHT, UNKNOWN_REQUEST } from "../memory/status";
 import { groupsOf } from "../paging/groups";
-import { NONE, SLOT_MASK } from "../paging/layout";
-import { reserve, sequenceOf } from "../paging/sequences";
+import { NONE, sequenceOf, SLOT_MASK } from "../paging/layout";
+import { reserve } from "../paging/sequences";
 import { countToken } from "./fairness";
-import { knownTokens, Request, request, Scheduler, State } from "./layout";
+import { isLive, knownTokens, Request, request, Scheduler, State } from "./layout";
 import { Phase, setWord, StepPlan, word } from "./plan-layout";
-import { isLive, tokensBelow } from "./requests";
-import { writeTokens } from "./tokens";
+import { tokensBelow, writeTokens } from "./tokens";
 
 // @ts-ignore: decorator
 @inline export const MAX_DRAFT_TOKENS: u32 = 256;

@@ -1,10 +1,8 @@
 /** Writes the plan's rows out and records outcomes. */
-import { KvCache, NONE, SLOT_MASK, slotsOf, tableOf } from "../paging/layout";
-import { sequenceOf } from "../paging/sequences";
+import { KvCache, NONE, sequenceOf, SLOT_MASK, slotsOf, tableOf } from "../paging/layout";
 import { draftPtr } from "./drafts";
-import { knownTokens, Request, request, Scheduler } from "./layout";
+import { handleOf, knownTokens, Request, request, Scheduler } from "./layout";
 import { OutcomeKind, outcomeAt, Phase, setWord, StepPlan, word } from "./plan-layout";
-import { handleOf } from "./requests";
 import { emitTransfers, swappedTokens } from "./swap";
 import { readTokens } from "./tokens";
 

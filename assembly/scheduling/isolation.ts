@@ -3,8 +3,7 @@ import { INVALID_ARGUMENT, INVALID_TIME, OK, Status, UNKNOWN_REQUEST } from "../
 import { SLOT_MASK } from "../paging/layout";
 import { dropList, holdList, isList } from "../paging/marks";
 import { pin, PinState } from "../paging/pins";
-import { Request, request, Scheduler, State } from "./layout";
-import { isLive } from "./requests";
+import { isLive, Request, request, Scheduler, State } from "./layout";
 
 /** Gives a request that has not been admitted yet the marks of its prompt; they are held as long as it lives. */
 export function requestMarks(s: Scheduler, handle: u32, marks: u32): Status {

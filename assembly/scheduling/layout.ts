@@ -17,7 +17,7 @@
  * A request is in exactly one place: free list, arrivals, waiting, or running.
  */
 import { indexBytes, indexNodesFor } from "../index/ordered-index";
-import { KvCache } from "../paging/layout";
+import { KvCache, SLOT_BITS, SLOT_MASK } from "../paging/layout";
 import { planBytes } from "./plan-layout";
 
 /** Tokens a page of the token store; a multiple of every block size. */
@@ -212,6 +212,21 @@ export function tenantOf(s: Scheduler, tenant: u32): Tenant {
 @inline
 export function request(s: Scheduler, slot: u32): Request {
   return changetype<Request>(<usize>s.requests + <usize>slot * offsetof<Request>());
+}
+
+/** A request's handle. */
+// @ts-ignore: decorator
+@inline
+export function handleOf(s: Scheduler, slot: u32): u32 {
+  return (request(s, slot).generation << SLOT_BITS) | slot;
+}
+
+/** Whether the handle names a live request that has not been aborted. */
+export function isLive(s: Scheduler, handle: u32): bool {
+  const slot = handle & SLOT_MASK;
+  if (slot >= s.maxRequests) return false;
+  const r = request(s, slot);
+  return r.state != State.Free && r.generation == handle >> SLOT_BITS && r.aborted == 0;
 }
 
 // @ts-ignore: decorator

@@ -16,11 +16,20 @@ import {
   UNKNOWN_REQUEST,
   UNKNOWN_SEQUENCE,
 } from "../memory/status";
-import { blocksFor, LOSSY, NONE, OWNED, PRIVATE, SLOT_MASK, tableOf } from "../paging/layout";
+import {
+  blocksFor,
+  isOpen,
+  LOSSY,
+  NONE,
+  OWNED,
+  PRIVATE,
+  sequenceOf,
+  SLOT_MASK,
+  tableOf,
+} from "../paging/layout";
 import { availableBlocks } from "../paging/pool";
-import { isOpen, open, sequenceOf, slotsAfter, tailIsShared, truncate } from "../paging/sequences";
-import { Request, request, Scheduler, State } from "./layout";
-import { isLive } from "./requests";
+import { open, slotsAfter, tailIsShared, truncate } from "../paging/sequences";
+import { isLive, Request, request, Scheduler, State } from "./layout";
 
 // @ts-ignore: decorator
 @inline export const SHARE: u32 = 1;

@@ -11,9 +11,10 @@ import { indexDelete } from "../index/delete";
 import { indexPut } from "../index/put";
 import { indexFind } from "../index/read";
 import { groupsPeak } from "../paging/groups";
-import { blocksFor, MAX_GENERATION, MAX_NAMESPACE, NONE, SLOT_BITS, SLOT_MASK } from "../paging/layout";
+import { blocksFor, MAX_GENERATION, MAX_NAMESPACE, NONE } from "../paging/layout";
 import { dropList } from "../paging/marks";
-import { PinState, pinsOf } from "../paging/pins";
+import { pinsOf } from "../paging/pin-counts";
+import { PinState } from "../paging/pins";
 import { mostBlocks } from "../paging/quotas";
 import { close, isTenant } from "../paging/sequences";
 import {
@@ -32,10 +33,10 @@ import {
 } from "../memory/status";
 import { pushArrival } from "./arrivals";
 import { clearDrafts } from "./drafts";
-import { MAX_PRIORITY, request, Scheduler, State } from "./layout";
+import { handleOf, MAX_PRIORITY, request, Scheduler, State } from "./layout";
 import { enqueueArrived } from "./queue";
 import { endCopy, leaveSequence } from "./swap";
-import { givePages, pagesFor, takePages, writeTokens } from "./tokens";
+import { givePages, pagesFor, takePages, tokensBelow, writeTokens } from "./tokens";
 
 export function requestsCreate(s: Scheduler): void {
   for (let slot: u32 = 0; slot < s.maxRequests; slot++) {
@@ -52,27 +53,8 @@ export function requestsCreate(s: Scheduler): void {
 
 // @ts-ignore: decorator
 @inline
-export function handleOf(s: Scheduler, slot: u32): u32 {
-  return (request(s, slot).generation << SLOT_BITS) | slot;
-}
-
-/** Whether the handle names a live request that has not been aborted. */
-export function isLive(s: Scheduler, handle: u32): bool {
-  const slot = handle & SLOT_MASK;
-  if (slot >= s.maxRequests) return false;
-  const r = request(s, slot);
-  return r.state != State.Free && r.generation == handle >> SLOT_BITS && r.aborted == 0;
-}
-
-// @ts-ignore: decorator
-@inline
 export function validTime(us: f64): bool {
   return us >= 0 && us < Infinity;
-}
-
-export function tokensBelow(ptr: usize, count: u32, limit: u32): bool {
-  for (let i: u32 = 0; i < count; i++) if (load<u32>(ptr + ((<usize>i) << 2)) >= limit) return false;
-  return true;
 }
 
 /** OK, or why a request like this can never be accepted (or not now). Changes nothing. */

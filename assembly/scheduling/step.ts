@@ -18,12 +18,12 @@
  * for it, so that such requests alone never preempt each other. A step preempts or admits, not both. Allocation-free;
  * O(running + admitted) plus the tokens written.
  */
-import { accountAt, accountAvailable, accountsOf } from "../paging/accounts";
+import { accountAt, accountsOf } from "../paging/accounts";
 import { pinsAdvance } from "../paging/pins";
 import { availableBlocks } from "../paging/pool";
 import { groupsAdded, groupsRoom } from "../paging/group-tables";
-import { NONE, SLOT_MASK } from "../paging/layout";
-import { close, countLookup, reserve, reserveBeside, sequenceOf } from "../paging/sequences";
+import { NONE, sequenceOf, SLOT_MASK } from "../paging/layout";
+import { close, countLookup, reserve, reserveBeside } from "../paging/sequences";
 import {
   COMPACTION_PENDING,
   INVALID_TIME,
@@ -54,10 +54,11 @@ import { OutcomeKind, setWord, StepPlan } from "./plan-layout";
 import { orderByPrefix } from "./prefix-order";
 import { preemptLast } from "./preempt";
 import { dequeue, endsUs, enqueueArrived, seekNext, seekWaiting } from "./queue";
-import { endRequest, handleOf, validTime } from "./requests";
+import { endRequest, validTime } from "./requests";
 import { beginTransfers, isRevived, isSwapped, openSwapped, resume, takePending } from "./swap";
 import { readTokens } from "./tokens";
 import { preemptForUrgent } from "./urgency";
+import { accountAvailable } from "../paging/quotas";
 
 /** Plans one step at time `nowUs`. Returns the step's id (>= 1). */
 export function step(s: Scheduler, nowUs: f64): i32 {

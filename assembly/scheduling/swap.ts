@@ -13,8 +13,8 @@
  * Requests that drop tokens are always computed again: their slots are not those of their tokens.
  */
 import { INVALID_ARGUMENT, NOT_FOUND, OK, Status } from "../memory/status";
-import { blocksFor, NONE } from "../paging/layout";
-import { append, close, sequenceOf, truncate } from "../paging/sequences";
+import { blocksFor, NONE, sequenceOf } from "../paging/layout";
+import { append, close, truncate } from "../paging/sequences";
 import {
   copyAtIndex,
   copyOf,

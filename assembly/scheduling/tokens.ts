@@ -20,6 +20,12 @@ export function pagesFor(tokens: u32): u32 {
   return (tokens + PAGE_TOKENS - 1) >> PAGE_SHIFT;
 }
 
+/** Whether all of a host's tokens are below `limit`. */
+export function tokensBelow(ptr: usize, count: u32, limit: u32): bool {
+  for (let i: u32 = 0; i < count; i++) if (load<u32>(ptr + ((<usize>i) << 2)) >= limit) return false;
+  return true;
+}
+
 // @ts-ignore: decorator
 @inline
 function row(s: Scheduler, slot: u32): usize {

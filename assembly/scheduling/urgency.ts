@@ -5,11 +5,10 @@
 import { INVALID_ARGUMENT, OK, Status, UNKNOWN_REQUEST } from "../memory/status";
 import { blocksFor, NONE, SLOT_MASK } from "../paging/layout";
 import { availableBlocks } from "../paging/pool";
-import { knownTokens, MAX_PRIORITY, Policy, Request, request, Scheduler, State } from "./layout";
+import { isLive, knownTokens, MAX_PRIORITY, Policy, Request, request, Scheduler, State } from "./layout";
 import { StepPlan } from "./plan-layout";
 import { preemptLast } from "./preempt";
 import { dequeue, requeue, seekWaiting } from "./queue";
-import { isLive } from "./requests";
 import { pendingBlocks, prioritizeCopy } from "./swap";
 
 /** The queue key with another priority. */

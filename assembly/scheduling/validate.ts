@@ -2,8 +2,7 @@
 import { indexSize } from "../index/ordered-index";
 import { indexValidate } from "../index/validate";
 import { CORRUPT, OK, Status } from "../memory/status";
-import { blocksFor, NONE } from "../paging/layout";
-import { isOpen, sequenceOf } from "../paging/sequences";
+import { blocksFor, isOpen, NONE, sequenceOf } from "../paging/layout";
 import { kvValidate } from "../paging/validate";
 import { tierValidate } from "../paging/tiers/validate";
 import { validArrivals } from "./arrivals";

@@ -14,8 +14,8 @@ import {
 } from "../../assembly/eviction/layout";
 import { INVALID_ARGUMENT, OK, OUT_OF_SEQUENCES } from "../../assembly/memory/status";
 import { kvCreate } from "../../assembly/paging/cache";
-import { kvBytes, KvCache, LOSSY, NONE, PRIVATE } from "../../assembly/paging/layout";
-import { append, close, open, reserve, sequenceOf } from "../../assembly/paging/sequences";
+import { kvBytes, KvCache, LOSSY, NONE, PRIVATE, sequenceOf } from "../../assembly/paging/layout";
+import { append, close, open, reserve } from "../../assembly/paging/sequences";
 import { kvValidate } from "../../assembly/paging/validate";
 import { argminMasked } from "../../assembly/select/argmin";
 import { ScoreKind } from "../../assembly/select/keys";

@@ -1,4 +1,7 @@
-/** Imports run downhill only: memory < index, select, vmm < orders < paging < eviction, experts < scheduling < exports. */
+/**
+ * Imports run downhill only: memory < index, select, vmm < orders < paging < eviction, experts < scheduling < exports, and
+ * inside a folder of the core from file to file as well.
+ */
 import assert from "node:assert/strict";
 import { readdirSync, readFileSync } from "node:fs";
 import { dirname, join, relative } from "node:path";
@@ -48,6 +51,29 @@ function coreViolation(file: string, target: string): string | undefined {
   return undefined;
 }
 
+/** A ring of files that import each other, as "a -> b -> a", or undefined. `graph`: what each file imports. */
+function ring(graph: ReadonlyMap<string, readonly string[]>): string | undefined {
+  const done = new Set<string>();
+  const path: string[] = [];
+  const visit = (file: string): string | undefined => {
+    if (path.includes(file)) return [...path.slice(path.indexOf(file)), file].join(" -> ");
+    if (done.has(file)) return undefined;
+    path.push(file);
+    for (const target of graph.get(file) ?? []) {
+      const found = visit(target);
+      if (found !== undefined) return found;
+    }
+    path.pop();
+    done.add(file);
+    return undefined;
+  };
+  for (const file of graph.keys()) {
+    const found = visit(file);
+    if (found !== undefined) return found;
+  }
+  return undefined;
+}
+
 function hostViolation(file: string, target: string): string | undefined {
   const from = file.split("/")[0];
   const to = join(dirname(file), target).split("/")[0];
@@ -60,6 +86,18 @@ test("the core's imports run downhill", () => {
   );
   assert.ok(found.length > 50, "the check sees the imports");
   assert.deepEqual(found.filter(Boolean), []);
+});
+
+test("no two files of the core import each other, directly or through others", () => {
+  const graph = new Map(
+    sources("assembly").map((file) => {
+      const targets = imports(readFileSync(join(root, file), "utf8"));
+      return [file, targets.map((target) => `${join(dirname(file), target)}.ts`)];
+    }),
+  );
+  for (const targets of graph.values())
+    for (const target of targets) assert.ok(graph.has(target), `${target} is a file`);
+  assert.equal(ring(graph), undefined);
 });
 
 test("host folders import only what is below them", () => {
@@ -76,6 +114,13 @@ test("the checks would notice an import that runs uphill", () => {
   assert.match(coreViolation("assembly/paging/pool.ts", "../scheduling/step")!, /uphill/);
   assert.match(coreViolation("assembly/index/layout.ts", "../select/topk")!, /uphill/);
   assert.match(coreViolation("assembly/paging/pool.ts", "../../bindings/core")!, /leaves/);
+  const ringed = new Map([
+    ["a", ["b", "d"]],
+    ["b", ["c"]],
+    ["c", ["b"]],
+    ["d", []],
+  ]);
+  assert.equal(ring(ringed), "b -> c -> b");
   assert.match(hostViolation("bindings/core.ts", "../sim/plot.js")!, /imports/);
   assert.match(hostViolation("bench/select.ts", "../test/support/random.js")!, /imports/);
 });

@@ -10,6 +10,7 @@ import {
   block,
   blocksFor,
   Copy,
+  isCached,
   KvCache,
   MAX_GENERATION,
   NONE,
@@ -17,7 +18,6 @@ import {
   SLOT_MASK,
   tableOf,
 } from "../layout";
-import { isCached } from "../pool";
 import {
   ASYNC,
   copyAtIndex,

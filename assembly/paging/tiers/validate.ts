@@ -1,9 +1,7 @@
 /** Full check of a HostTier. */
 import { extentsValidate } from "../../index/free-extents";
 import { CORRUPT, OK, Status } from "../../memory/status";
-import { block, NONE } from "../layout";
-import { isCached } from "../pool";
-import { isOpen } from "../sequences";
+import { block, isCached, isOpen, NONE } from "../layout";
 import {
   copyAtIndex,
   copyFrom,
