@@ -17,6 +17,7 @@ const BENCHES: Readonly<Record<string, () => Promise<Bench>>> = {
   admit: () => import("./admit.js"),
   "admission-order": () => import("./admission-order.js"),
   vattention: () => import("./vattention.js"),
+  "swap-copies": () => import("./swap-copies.js"),
   "disk-tier": () => import("./disk-tier.js"),
   "bytes-per-block": () => import("./bytes-per-block.js"),
   anchors: () => import("./anchors.js"),

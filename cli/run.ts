@@ -42,7 +42,7 @@ Cache and scheduler
   --max-running N        requests running at a time (default 32)
   --policy NAME          ${POLICIES.join(", ")} (default priority)
   --no-prefix-cache      never reuse blocks
-  --preemption NAME      recompute (default), or swap: preempted requests go to host memory and back; wasm kernels
+  --preemption NAME      recompute (default), or swap: preempted requests go to host memory and back
   --host-blocks N        blocks of host memory for swap (default: as many as --blocks)
   --evict POLICY         drop cached tokens while requests run, h2o:heavy=64,recent=64 or streaming-llm:ratio=0.2;
                          policies: ${EVICTION_POLICIES.join(", ")}
@@ -151,7 +151,7 @@ export async function serve(
   const model = await openModel(values.model ?? EMBEDDED, {
     blocks,
     blockSize,
-    backend: choice("backend", values.backend, swaps ? "wasm" : "auto", BACKENDS),
+    backend: choice("backend", values.backend, "auto", BACKENDS),
     hostBlocks,
     threads: integer("threads", values.threads, 0, 0, 64),
   });

@@ -1,4 +1,5 @@
 // The addon's exports; their types are in native-host/executor/addon.ts.
+#include "copier.h"
 #include "kernels.h"
 #include "model.h"
 #include "values.h"
@@ -29,6 +30,7 @@ NAPI_MODULE_INIT() {
     setFunction(env, exports, "abiVersion", entry<abiVersion>);
     setFunction(env, exports, "isa", entry<isa>);
     setFunction(env, exports, "createModel", entry<createModel>);
+    setFunction(env, exports, "createCopier", entry<createCopier>);
     setFunction(env, exports, "createVirtualMemory", entry<createVirtualMemory>);
     check(env, napi_set_named_property(env, exports, "kernels", makeKernels(env)));
     return exports;

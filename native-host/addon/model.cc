@@ -1,7 +1,8 @@
 // NativeModel objects.
 //
 // Ownership  The object and a run in flight share a ModelHandle, which owns the qmh_model, so that neither
-//            garbage collection nor the end of the environment frees it under a running batch.
+//            garbage collection nor the end of the environment frees it under a running batch. Copiers over its
+//            pool own it too: close() frees nothing under them.
 // Threads    `run` checks and reads its arguments on the JavaScript thread, computes on a thread of Node's
 //            pool, and settles its promise on the JavaScript thread. The arrays it was given are kept alive
 //            until then.
@@ -11,6 +12,8 @@
 
 #include <memory>
 #include <vector>
+
+#include "copier.h"
 
 namespace addon {
 namespace {
@@ -24,7 +27,7 @@ constexpr uint32_t RUN_ARGUMENTS = 8;
 struct FreeModel {
   void operator()(qmh_model* model) const { qmh_model_free(model); }
 };
-using ModelPointer = std::unique_ptr<qmh_model, FreeModel>;
+using ModelPointer = std::shared_ptr<qmh_model>;
 
 struct ModelHandle {
   ModelPointer model;  // null once closed
@@ -253,6 +256,14 @@ napi_value copyBlocks(napi_env env, const Arguments& arguments) {
   return undefined(env);
 }
 
+napi_value createPoolCopier(napi_env env, const Arguments& arguments) {
+  const SharedHandle handle = handleOf(env, arguments.self);
+  if (!handle->model) refuse("CLOSED", "the model was closed");
+  uint64_t bytes;
+  uint8_t* pool = static_cast<uint8_t*>(qmh_model_kv(handle->model.get(), &bytes));
+  return makeCopier(env, arguments[0], {pool, bytes}, handle->model);
+}
+
 napi_value close(napi_env env, const Arguments& arguments) {
   const SharedHandle handle = handleOf(env, arguments.self);
   if (handle->running) refuse("BUSY", "the model is running a batch");
@@ -334,7 +345,7 @@ ModelPointer openModel(napi_env env, const qmh_config& config, napi_value files,
   qmh_model* model = nullptr;
   checkHost(qmh_model_create(&config, pathPointers.data(), static_cast<uint32_t>(paths.size()), list.data(),
                              count, &model));
-  return ModelPointer(model);
+  return ModelPointer(model, FreeModel());
 }
 
 }  // namespace
@@ -359,6 +370,7 @@ napi_value createModel(napi_env env, const Arguments& arguments) {
   setFunction(env, object, "merge", entry<run<readRecords<runMerge>>>);
   setFunction(env, object, "readBlocks", entry<copyBlocks<true>>);
   setFunction(env, object, "writeBlocks", entry<copyBlocks<false>>);
+  setFunction(env, object, "createCopier", entry<createPoolCopier>);
   setFunction(env, object, "close", entry<close>);
   const auto set = [&](const char* name, napi_value value) {
     check(env, napi_set_named_property(env, object, name, value));

@@ -16,13 +16,16 @@ import process from "node:process";
 import { fileURLToPath } from "node:url";
 
 /** Version of the interface below; an addon of another version is refused. */
-export const ADDON_ABI_VERSION = 2;
+export const ADDON_ABI_VERSION = 3;
 
 /** u32 words of one sampling record. */
 export const SAMPLING_WORDS = 12;
 
 /** u32 words of one record of lanes: qmh_lane_row of native-host/include/quartermaster_host.h. */
 export const LANE_ROW_WORDS = 12;
+
+/** u32 words of one copy: source tier (0 device, 1 host), source block, target tier, target block, blocks. */
+export const COPY_WORDS = 5;
 
 export type NumberType = "f32" | "f16" | "bf16";
 export type Isa = "portable" | "avx2" | "avx512";
@@ -136,6 +139,8 @@ export interface NativeModel {
   /** Copies K and V of whole blocks out of the pool, [blocks][bytes of a block], on the calling thread. */
   readBlocks(blocks: Uint32Array, payload: Uint8Array): void;
   writeBlocks(blocks: Uint32Array, payload: Uint8Array): void;
+  /** A copier between this model's pool and host memory of its own. */
+  createCopier(options: NativeCopierOptions): NativeCopier;
   readonly isa: Isa;
   readonly threads: number;
   /** Bytes of the KV pool; pages are taken from the system when first written. */
@@ -260,6 +265,37 @@ export interface NativeKernels {
   peakFlops(isa: KernelIsa): number;
 }
 
+export interface NativeCopierOptions {
+  blockBytes: number;
+  hostBlocks: number;
+  /** Batches that are copied at a time from the device to the host, and back; 1 to 16. */
+  outThreads: number;
+  inThreads: number;
+  /** For tests. */
+  testing?: {
+    /** Each run of blocks is copied up to so many microseconds late, by `seed`. */
+    delayUs: number;
+    seed: number;
+    /** Batches that share blocks are not kept in order. */
+    unordered: boolean;
+  };
+}
+
+/**
+ * Copies of blocks between a device's pool and host memory, on threads of their own
+ * (native-host/include/quartermaster_copy.h).
+ */
+export interface NativeCopier {
+  /**
+   * Hands a batch of copies over, in one call whatever their number; all of them go the same way. It waits for exactly those
+   * batches before it that touch its blocks. Resolves to how many of its blocks, from the first on, have arrived.
+   * @param copies records of COPY_WORDS; read during the call
+   */
+  copyBatch(copies: Uint32Array): Promise<number>;
+  /** Frees the host memory; may be repeated. Throws BUSY while batches are in flight. */
+  close(): void;
+}
+
 /** Shape of virtually contiguous memory; `pageBytes` a multiple of the system's page. */
 export interface NativeVirtualShape {
   slots: number;
@@ -298,6 +334,11 @@ export interface Addon {
   /** Instruction sets this machine can run, slowest first. */
   isa(): Isa[];
   createModel(config: NativeModelConfig, files: string[], tensors: NativeTensor[]): NativeModel;
+  /**
+   * A copier over memory of the caller's: [blocks][blockBytes] each; null: host memory of its own. Neither may be detached
+   * while it lives.
+   */
+  createCopier(options: NativeCopierOptions, device: Uint8Array, host: Uint8Array | null): NativeCopier;
   /** Throws UNSUPPORTED where the system cannot map memory page by page. */
   createVirtualMemory(shape: NativeVirtualShape): NativeVirtualMemory;
   kernels: NativeKernels;

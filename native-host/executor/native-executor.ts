@@ -8,6 +8,7 @@ import { Phase, type StepPlan } from "../../bindings/plan.js";
 import type { RunOptions } from "../../bindings/statistics.js";
 import { type Addon, type NativeModel, type NativeTensor, SAMPLING_WORDS } from "./addon.js";
 import { DraftRows } from "./draft-rows.js";
+import { HostCopies } from "./host-copies.js";
 import { ALL_STATISTICS, readSpecialRows, refuseLayered } from "./lane-rows.js";
 import { kvElementsPerToken, type ModelConfig } from "./model-config.js";
 import { modelFileError, type ModelSource } from "./model-source.js";
@@ -23,6 +24,9 @@ export interface NativeExecutorOptions extends ExecutorOptions {
   threads?: number;
   /** Instruction set. Default "auto": the widest this machine has. */
   isa?: "auto" | "portable" | "avx2" | "avx512";
+  /** Swap-outs, and swap-ins, that are copied at a time, each by a thread of its own; 1 (default) to 16. */
+  swapOutThreads?: number;
+  swapInThreads?: number;
 }
 
 const KV_TYPES = ["f32", "f16", "bf16"] as const;
@@ -34,6 +38,7 @@ export class NativeExecutor implements Executor {
   readonly #shape: Required<ExecutorOptions>;
   readonly #kvType: "f32" | "f16" | "bf16";
   readonly #statistics: NativeStatistics;
+  readonly #copies: HostCopies | undefined;
   readonly #draftRows = new DraftRows();
   #attached: ArrayBufferLike | undefined;
   #attachedBytes = 0;
@@ -43,12 +48,17 @@ export class NativeExecutor implements Executor {
     config: ModelConfig,
     shape: Required<ExecutorOptions>,
     kvType: "f32" | "f16" | "bf16",
+    copyThreads: { readonly outThreads: number; readonly inThreads: number },
   ) {
     this.#model = model;
     this.#config = config;
     this.#shape = shape;
     this.#kvType = kvType;
     this.#statistics = new NativeStatistics(config);
+    const { hostBlocks } = shape;
+    if (hostBlocks === 0) return;
+    const { blockBytes } = this.describe();
+    this.#copies = new HostCopies(model.createCopier({ blockBytes, hostBlocks, ...copyThreads }), shape);
   }
 
   /** Memory-maps the weights of a directory. Throws what the addon refuses, with its code. */
@@ -74,6 +84,10 @@ export class NativeExecutor implements Executor {
     if (!KV_TYPES.includes(kvType)) throw invalidArgument("kvType", kvType, KV_TYPES.join(", "));
     if (!ISAS.includes(isa)) throw invalidArgument("isa", isa, ISAS.join(", "));
     const threads = requireInteger("threads", options.threads ?? 0, 0, 64);
+    const copyThreads = {
+      outThreads: requireInteger("swapOutThreads", options.swapOutThreads ?? 1, 1, 16),
+      inThreads: requireInteger("swapInThreads", options.swapInThreads ?? 1, 1, 16),
+    };
     const files = [...new Set([...tensors.values()].map((tensor) => tensor.file))];
     const located = [...tensors.values()].map(
       ({ name, file, offset, bytes, type, shape: extents }): NativeTensor => ({
@@ -98,12 +112,12 @@ export class NativeExecutor implements Executor {
       paths,
       located,
     );
-    return new NativeExecutor(model, config, shape, kvType);
+    return new NativeExecutor(model, config, shape, kvType, copyThreads);
   }
 
   describe(): ExecutorDescription {
     const { layers, heads, kvHeads, headDim, vocab } = this.#config;
-    const { blocks, blockSize, maxSequenceTokens } = this.#shape;
+    const { blocks, blockSize, maxSequenceTokens, hostBlocks } = this.#shape;
     const elementBytes = this.#kvType === "f32" ? 4 : 2;
     return {
       backend: `cpu/${this.#model.isa}`,
@@ -118,6 +132,7 @@ export class NativeExecutor implements Executor {
       maxSequenceTokens,
       statMask: ALL_STATISTICS,
       drafts: true,
+      hostBlocks,
     };
   }
 
@@ -181,6 +196,12 @@ export class NativeExecutor implements Executor {
     await this.#model.merge(merges);
   }
 
+  /** Copied by threads of the addon, beside runs. */
+  async transfer(records: Uint32Array): Promise<number> {
+    if (this.#copies === undefined) throw invalidArgument("hostBlocks", 0, "an executor with host blocks");
+    return this.#copies.transfer(records);
+  }
+
   async readBlocks(blocks: Uint32Array): Promise<Uint8Array> {
     checkBlocks(blocks, this.describe());
     const payload = new Uint8Array(blocks.length * this.describe().blockBytes);
@@ -203,6 +224,7 @@ export class NativeExecutor implements Executor {
   }
 
   async close(): Promise<void> {
+    await this.#copies?.close();
     this.#model.close();
   }
 }

@@ -21,7 +21,7 @@ export interface ExecutorOptions {
   blockSize?: number;
   /** Longest sequence, at most the model's. Default: the model's. */
   maxSequenceTokens?: number;
-  /** Blocks to keep in host memory for requests that are swapped out; wasm kernels only. Default 0. */
+  /** Blocks to keep in host memory for requests that are swapped out. Default 0. */
   hostBlocks?: number;
   /** Whether results carry the logits of the sampling rows. Default false. */
   returnLogits?: boolean;

@@ -32,7 +32,7 @@
 extern "C" {
 #endif
 
-#define QMH_ABI_VERSION 2
+#define QMH_ABI_VERSION 3
 #define QMH_NONE 0xffffffffu
 
 typedef enum qmh_status {
@@ -127,8 +127,8 @@ typedef struct qmh_batch {
   const uint32_t* table_count;     /* [rows] */
   const uint32_t* tables;          /* [table_words] block ids */
   size_t table_words;
-  const uint32_t*
-      transfers; /* [transfer_count][8] op 0 (copy), tier 0, source, tier 0, target, tokens, mark, 0 */
+  const uint32_t* transfers; /* [transfer_count][8] op 0 (copy), tier 0, source, tier 0, target, tokens, mark, 0;
+                              * ops 1 to 3 (swaps and waits) are somebody else's (quartermaster_copy.h) */
   const qmh_lanes* lanes; /* NULL: every row is plain. Slots of the rows in it are not used. */
 } qmh_batch;
 

@@ -42,7 +42,7 @@ const SPOILED: [string, string, Spoil][] = [
   ["section missing", "INVALID_ARGUMENT", (hand) => delete (hand.batch as Partial<NativeBatch>).slots],
   ["rows beyond u32", "INVALID_ARGUMENT", field("rows", 2 ** 32)],
   ["transfers beyond the memory", "BAD_BATCH", field("transferCount", 0xffffffff)],
-  ["transfer operation", "BAD_BATCH", words("transfers", 0, 1)],
+  ["transfer operation", "BAD_BATCH", words("transfers", 0, 4)],
   ["transfer tier", "BAD_BATCH", words("transfers", 3, 1)],
   ["transfer source", "BAD_BATCH", words("transfers", 2, 128)],
   ["transfer target", "BAD_BATCH", words("transfers", 4, 0xffffffff)],

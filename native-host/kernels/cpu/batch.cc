@@ -42,7 +42,8 @@ void checkRow(const Model& model, const qmh_batch& b, uint32_t row, bool lanes) 
 
 void checkTransfer(const Model& model, const Transfer& t, uint32_t i) {
   const qmh_kv_shape& kv = model.config.kv;
-  if (t.op != 0) refuse(QMH_BAD_BATCH, "transfer %u has operation %u; allowed: 0 (copy)", i, t.op);
+  if (t.op > TRANSFER_WAIT) refuse(QMH_BAD_BATCH, "transfer %u has operation %u; allowed: 0 to 3", i, t.op);
+  if (t.op != TRANSFER_COPY) return;
   if (t.sourceTier != 0 || t.targetTier != 0) {
     refuse(QMH_BAD_BATCH, "transfer %u is from tier %u to tier %u; allowed: 0", i, t.sourceTier,
            t.targetTier);

@@ -13,6 +13,9 @@ enum Phase : uint32_t { PHASE_PREFILL_CHUNK, PHASE_DECODE, PHASE_LAST_CHUNK };
 // A transfer record: op, source tier, source block, target tier, target block, tokens, mark, 0.
 constexpr uint32_t TRANSFER_WORDS = 8;
 
+// Copies are the batch's own; swaps to the host, back, and waits for them happen beside it.
+enum TransferOp : uint32_t { TRANSFER_COPY, TRANSFER_SWAP_OUT, TRANSFER_SWAP_IN, TRANSFER_WAIT };
+
 struct Transfer {
   uint32_t op, sourceTier, source, targetTier, target, tokens, mark, reserved;
 };

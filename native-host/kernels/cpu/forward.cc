@@ -476,7 +476,7 @@ void forward(Model* model, const qmh_batch& batch, const qmh_sampling* sampling,
   const auto transfers = [&](uint32_t mark) {
     for (uint32_t i = 0; i < batch.transfer_count; i++) {
       const Transfer t = transferAt(batch, i);
-      if (t.mark == mark) copyBlock(model, t.source, t.target, t.tokens);
+      if (t.op == TRANSFER_COPY && t.mark == mark) copyBlock(model, t.source, t.target, t.tokens);
     }
   };
   Forward pass(model, batch, logitsOut);
