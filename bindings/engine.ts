@@ -246,7 +246,8 @@ export class Engine {
     await this.#transfers?.begin(plan);
     if (plan.rows === 0) {
       this.scheduler.commit(plan.stepId, this.#nowUs(), { tokens: [] });
-      if (this.#transfers?.ended !== ended) return;
+      // Who made room without a transfer, its copies being valid, has it taken in the next step.
+      if (preempted > 0 || this.#transfers?.ended !== ended) return;
       if (this.#transfers && this.#transfers.inFlight > 0) return this.#transfers.settled(true);
       return this.#idle();
     }

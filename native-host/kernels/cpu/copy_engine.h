@@ -3,10 +3,10 @@
 //   handed over --(those before it that touch its blocks are done)--> ready[direction] --> a thread --> done
 //
 // Invariants  1. `touched_` has, for each block of a tier, the ticket of the last batch that reads or writes it.
-//             2. A batch counts those it waits for: the unfinished ones of the tickets it found on its blocks. They, in turn,
-//                have waited for the ones before them. It is in no queue before the count is 0.
-//             3. A batch is in `unfinished_` from enqueue() until its copies have ended; then those that wait for it are
-//                told, in one step under the mutex.
+//             2. A batch counts those it waits for: the unfinished ones of the tickets it found on its blocks.
+//                They, in turn, wait for the ones before them. It is in no queue before the count is 0.
+//             3. A batch is in `unfinished_` from enqueue() until its copies have ended; then those that wait
+//                for it are told, in one step under the mutex.
 //             4. A queue is first in, first out.
 // Cost        enqueue(): O(b log b) for b blocks, whatever is in flight.
 #ifndef QUARTERMASTER_CPU_COPY_ENGINE_H
