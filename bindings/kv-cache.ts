@@ -143,8 +143,6 @@ export class KvCache {
     if ((shape.blockSize & (shape.blockSize - 1)) !== 0) {
       throw invalidArgument("blockSize", shape.blockSize, "a power of two from 1 to 256");
     }
-    if ((tenants > 0 || shape.marks > 0 || shape.pins) && shape.groups.length > 0)
-      throw invalidArgument("groups", options.groups, "none for a cache with tenants, marks or pins");
     if (shape.partialReuse > 0 && shape.groups.length > 0)
       throw invalidArgument("partialReuse", shape.partialReuse, "0 for a cache with groups");
     if (shape.partialReuse > 0 && !shape.prefixCache)

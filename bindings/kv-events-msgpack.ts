@@ -21,10 +21,13 @@ export interface KvEventEncoding {
    * consumer that knows only vLLM's events forgets what it can no longer trust and learns it again. Default true.
    */
   extended?: boolean;
-  /** What kind of layers the group has, and their window in tokens. */
+  /** What kind of layers the group has, and their window in tokens. Default: what the cache's `groups` say. */
   specKind?: string;
   specSlidingWindow?: number;
 }
+
+/** vLLM's names of what the layers of a group are. */
+const SPEC_KINDS = { full: "full_attention", window: "sliding_window", recurrent: "mamba" } as const;
 
 type Fields = Readonly<Record<string, Packable | undefined>>;
 
@@ -78,7 +81,10 @@ function fieldsOf(event: KvEvent, encoding: KvEventEncoding): [tag: string, fiel
 }
 
 function storedFields(event: KvStored, block_hashes: Packable[], encoding: KvEventEncoding): Fields {
-  const { extended = true, specKind = null, specSlidingWindow = null } = encoding;
+  const { extended = true } = encoding;
+  const { kind = undefined, window = 0 } = event.layers ?? {};
+  const specKind = encoding.specKind ?? (kind === undefined ? null : SPEC_KINDS[kind]);
+  const specSlidingWindow = encoding.specSlidingWindow ?? (window > 0 ? window : null);
   const adapter = event.scope?.adapter;
   return {
     block_hashes,

@@ -5,6 +5,7 @@
  * were at the last read. A batch with a gap ends that: the ring in the core was full, so take a snapshot. Every reader is an
  * epoch of its own; when the epoch changes (a restart, a restored core), forget the picture and take a snapshot.
  */
+import type { CacheGroup } from "./cache-groups.js";
 import type { ContentScope } from "./content-keys.js";
 import { invalidArgument, QuartermasterError, requireInteger } from "./errors.js";
 import type { KvCache } from "./kv-cache.js";
@@ -27,7 +28,10 @@ export interface KvStored {
   readonly namespace: number;
   readonly scope?: ContentScope;
   readonly medium: KvMedium;
+  /** Group of the cache's layers: `events.group` for its own tables, one more for each of its `groups`. */
   readonly group: number;
+  /** What the group is, of a cache with `groups`. */
+  readonly layers?: Pick<CacheGroup, "kind" | "window">;
 }
 
 export interface KvRemoved {
@@ -66,7 +70,7 @@ export interface KvEventBatch {
 export interface KvEventOptions {
   /** Events that the core keeps between two reads, 1 to 2^26, 40 bytes each, and 8 bytes a block. Default 8192. */
   ring?: number;
-  /** Group of the cache's layers in every event, 0 to 65535. Default 0. */
+  /** Group of the cache's layers in every event, 0 to 65535; its `groups` have the numbers behind it. Default 0. */
   group?: number;
 }
 
@@ -97,13 +101,18 @@ export type TierEvent =
 /** Words of a record (docs/abi.md). */
 const EVENT_BYTES = 96;
 const EVENT_WORDS = EVENT_BYTES / 4;
-const Word = { block: 1, parent: 2, namespace: 3, tokens: 4, group: 6 } as const;
+const Word = { block: 1, parent: 2, namespace: 3, group: 6 } as const;
 const KEY_AT = 32;
 const PARENT_KEY_AT = 64;
 const STORED = 1;
 const REMOVED = 2;
 const CLEARED = 3;
 const ROOT = 0x80000000;
+/** Words of the events' header, of the cache's header, and of a block's record (docs/abi.md). */
+const GROUP_WORD = 7;
+const Header = { blocks: 12, tokens: 14 } as const;
+const BLOCK_WORDS = 8;
+const PARENT_WORD = 3;
 
 let latestEpoch = 0;
 
@@ -139,6 +148,9 @@ export class KvEvents {
   #told: KvEvent[] = [];
   readonly #tiers = new Map<KvMedium, () => Iterable<TierEvent>>();
   readonly #firstBatch: number;
+  /** The cache's groups, its own tables first, and the number of these. */
+  readonly #groups: readonly CacheGroup[];
+  readonly #firstGroup: number;
 
   constructor(cache: KvCache, options: KvReaderOptions = {}) {
     const { exports } = cache.core;
@@ -149,6 +161,9 @@ export class KvEvents {
     this.epoch = requireInteger("epoch", options.epoch ?? nextEpoch(), 0, Number.MAX_SAFE_INTEGER);
     this.medium = options.medium ?? "GPU";
     this.dataParallelRank = options.dataParallelRank;
+    this.#groups = [{ kind: "full", window: 0, blockSize: cache.blockSize }, ...cache.groups];
+    const header = exports.kvEvents(cache.pointer) >>> 0;
+    this.#firstGroup = new Uint32Array(cache.core.memory.buffer, header, GROUP_WORD + 1)[GROUP_WORD];
     this.#firstBatch = exports.kvEventsBatches(cache.pointer);
     // Somebody who has heard nothing yet knows an empty cache, and no other.
     if (this.#firstBatch > 0 || cache.stats().cached > 0)
@@ -241,9 +256,10 @@ export class KvEvents {
 
   /** Turns records into events; blocks that stand one behind the other, and removals in a row, are one event. */
   #decode(at: number, count: number, seq: number, events: KvEvent[]): void {
-    const { core, blockSize, content } = this.cache;
+    const { core, content } = this.cache;
     const { buffer } = core.memory;
     const { medium } = this;
+    const readTokens = this.#tokenReader();
     const bytes = (address: number): Uint8Array => new Uint8Array(buffer, address, DIGEST_BYTES).slice();
     for (let i = 0; i < count;) {
       const first = at + i * EVENT_BYTES;
@@ -255,10 +271,11 @@ export class KvEvents {
       if (kind === STORED) {
         const namespace = words[Word.namespace];
         const scope = content?.scopes.get(namespace);
+        const { kind: layers, window, blockSize } = this.#groups[group - this.#firstGroup];
         const tokenIds = new Uint32Array(run * blockSize);
         for (let n = 0; n < run; n++) {
-          const address = words[n * EVENT_WORDS + Word.tokens];
-          tokenIds.set(new Uint32Array(buffer, address, blockSize), n * blockSize);
+          const block = words[n * EVENT_WORDS + Word.block];
+          readTokens(block, tokenIds.subarray(n * blockSize, (n + 1) * blockSize));
         }
         events.push({
           type: "stored",
@@ -270,20 +287,38 @@ export class KvEvents {
           ...(scope && { scope }),
           medium,
           group,
+          ...(this.#groups.length > 1 && { layers: { kind: layers, window } }),
         });
       } else if (kind === REMOVED) events.push({ type: "removed", keys, medium, group });
-      else if (kind === CLEARED) events.push({ type: "cleared", medium, group });
+      else if (kind === CLEARED)
+        for (const at of this.#groups.keys()) events.push({ type: "cleared", medium, group: group + at });
       else events.push({ type: "gap", fromSeq: seq });
       i += run;
     }
   }
+
+  /** Fills what it is given with the tokens of a cached block and of those before it. */
+  #tokenReader(): (block: number, to: Uint32Array) => void {
+    const { core, pointer, blockSize, blocks } = this.cache;
+    const { buffer } = core.memory;
+    const header = new Uint32Array(buffer, pointer, Header.tokens + 1);
+    const records = new Uint32Array(buffer, header[Header.blocks], blocks * BLOCK_WORDS);
+    const tokens = new Uint32Array(buffer, header[Header.tokens], blocks * blockSize);
+    return (block, to) => {
+      for (let at = to.length - blockSize, id = block; at >= 0; at -= blockSize) {
+        to.set(tokens.subarray(id * blockSize, (id + 1) * blockSize), at);
+        id = records[id * BLOCK_WORDS + PARENT_WORD];
+      }
+    };
+  }
 }
 
-/** Records from the first on that make one event: removals, or stored blocks of which each is the parent of the next. */
+/** Records from the first on that make one event of a group: removals, or stored blocks of which each is the parent of the next. */
 function runOf(words: Uint32Array): number {
   const [kind] = words;
   let run = 1;
   for (let next = EVENT_WORDS; next < words.length && words[next] === kind; next += EVENT_WORDS) {
+    if (words[next + Word.group] !== words[Word.group]) break;
     if (kind === STORED && words[next + Word.parent] !== words[next - EVENT_WORDS + Word.block]) break;
     run += 1;
   }

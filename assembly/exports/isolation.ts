@@ -69,8 +69,7 @@ export function kvAccountsBytes(blocks: u32, tenants: u32): f64 {
 /** Gives a new cache accounts of `tenants` tenants, without limits at first. */
 export function kvAccountsCreate(cache: usize, tenants: u32): Status {
   const kv = changetype<KvCache>(cache);
-  if (kv.accounts != 0 || kv.groups != 0 || !isNew(kv) || tenants < 1 || tenants > MAX_TENANTS)
-    return INVALID_ARGUMENT;
+  if (kv.accounts != 0 || !isNew(kv) || tenants < 1 || tenants > MAX_TENANTS) return INVALID_ARGUMENT;
   const region = arenaTake(ARENA, RegionKind.CacheAddOn, accountsBytes(kv.blockCount, tenants));
   if (region == 0) return OUT_OF_MEMORY;
   accountsCreate(kv, region, tenants);
@@ -133,8 +132,7 @@ export function kvMarksBytes(blocks: u32, capacity: u32): f64 {
 /** Gives a new cache room for `capacity` marks. */
 export function kvMarksCreate(cache: usize, capacity: u32): Status {
   const kv = changetype<KvCache>(cache);
-  if (kv.marks != 0 || kv.groups != 0 || !isNew(kv) || capacity < 1 || capacity > MAX_MARKS)
-    return INVALID_ARGUMENT;
+  if (kv.marks != 0 || !isNew(kv) || capacity < 1 || capacity > MAX_MARKS) return INVALID_ARGUMENT;
   const region = arenaTake(ARENA, RegionKind.CacheAddOn, marksBytes(kv.blockCount, capacity));
   if (region == 0) return OUT_OF_MEMORY;
   marksCreate(kv, region, capacity);
@@ -178,14 +176,7 @@ export function kvPinsBytes(blocks: u32, capacity: u32): f64 {
 /** Gives a new cache `capacity` pins; hard ones keep `limit` blocks at most, fewer than there are. */
 export function kvPinsCreate(cache: usize, capacity: u32, limit: u32): Status {
   const kv = changetype<KvCache>(cache);
-  if (
-    kv.pins != 0 ||
-    kv.groups != 0 ||
-    !isNew(kv) ||
-    capacity < 1 ||
-    capacity > MAX_PINS ||
-    limit >= kv.blockCount
-  )
+  if (kv.pins != 0 || !isNew(kv) || capacity < 1 || capacity > MAX_PINS || limit >= kv.blockCount)
     return INVALID_ARGUMENT;
   const region = arenaTake(ARENA, RegionKind.CacheAddOn, pinsBytes(kv.blockCount, capacity));
   if (region == 0) return OUT_OF_MEMORY;

@@ -14,8 +14,8 @@
  * 1. used = the account's blocks that are held or cached; resting = those of them that nobody holds.
  * 2. An account's heap holds its resting blocks without cached children, in the cache's eviction order; in their order
  *    of rest under orders that go by more than a key (S3-FIFO, Gittins, those by advice).
- * 3. What follows a tenant's own block is its own: whoever holds a block holds those before it. So a tenant can always
- *    give as many of its own blocks as rest.
+ * 3. What follows a tenant's own block is its own, twins in groups (groups.ts) included: whoever holds a block holds those
+ *    before it. So a tenant can always give as many of its own blocks as rest.
  * 4. kept = resting blocks that only the tenant itself may push out: up to its floor, held ones counted first.
  *
  * Every change is O(log blocks + log tenants), and nothing for caches without accounts.

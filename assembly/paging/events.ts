@@ -9,7 +9,8 @@
  * leaves between two reads leaves no trace. Tokens and key of a stored block are read from the cache: an entry whose
  * block has left is void. A removal carries its key, which was told before.
  *
- * Twins in the cache's groups are not told: they come and go under the blocks that are.
+ * A twin in a group (groups.ts) is told under the key of its block, with the number of its group behind the cache's own, and
+ * as the block before it the one that ends where the group's block before it ends.
  *
  * When the ring is full everything in it is given up: the next read begins with a gap, and who keeps a picture asks for
  * a snapshot. Until then whatever is cached counts as told, because the snapshot will tell it.
@@ -23,7 +24,7 @@ import { alignToLine } from "../memory/arena";
 import { copyDigest } from "../memory/blake3";
 import { below, contentKey, setBelow } from "./content-keys";
 import { block, BlockId, isCached, isFirst, KvCache, NONE, ROOT, tokensOf } from "./layout";
-import { memberOf } from "./groups";
+import { groupAt, memberOf } from "./groups";
 
 // @ts-ignore: decorator
 @inline export const MAX_RING: u32 = 1 << 26;
@@ -31,7 +32,7 @@ import { memberOf } from "./groups";
 // @ts-ignore: decorator
 @inline export const EVENT_BYTES: usize = 96;
 
-/** The numbers are the host's. */
+/** The numbers are the host's; of a twin with 1 + its group from bit MEMBER_SHIFT on. */
 const enum Kind {
   Void = 0,
   Stored = 1,
@@ -40,6 +41,10 @@ const enum Kind {
   Gap = 4,
 }
 
+// @ts-ignore: decorator
+@inline const MEMBER_SHIFT: u32 = 8;
+// @ts-ignore: decorator
+@inline const KIND_MASK: u32 = (1 << MEMBER_SHIFT) - 1;
 // @ts-ignore: decorator
 @inline const TOLD: u32 = 1;
 // @ts-ignore: decorator
@@ -92,8 +97,9 @@ class Entry {
 @unmanaged
 class Event {
   kind: u32;
+  /** The block, of a twin the one it is the twin of. */
   block: u32;
-  /** The block before it in its prefix, or ROOT | namespace. */
+  /** The block before it in its prefix and group, or ROOT | namespace. */
   parent: u32;
   namespace: u32;
   /** Address of the block's tokens. */
@@ -158,6 +164,18 @@ export function eventsLose(kv: KvCache): void {
   events.gaps += 1;
 }
 
+/** 1 + group of a twin, else 0. */
+// @ts-ignore: decorator
+@inline
+function memberAt(kv: KvCache, id: BlockId): u32 {
+  return kv.groups == 0 ? 0 : memberOf(kv, id);
+}
+
+/** The cached block that has a block's key: itself, or the one it is the twin of. */
+function named(kv: KvCache, id: BlockId): BlockId {
+  return memberAt(kv, id) == 0 ? id : block(kv, id).parent;
+}
+
 /** Slot of a new entry, or NONE when what it would say is lost. */
 function push(kv: KvCache, events: Events, kind: u32, id: BlockId): u32 {
   if (events.lost != 0) return NONE;
@@ -169,7 +187,7 @@ function push(kv: KvCache, events: Events, kind: u32, id: BlockId): u32 {
   if (slot >= events.capacity) slot -= events.capacity;
   events.count += 1;
   const entry = entryAt(events, slot);
-  entry.kind = kind;
+  entry.kind = id == NONE ? kind : kind | (memberAt(kv, id) << MEMBER_SHIFT);
   entry.block = id;
   return slot;
 }
@@ -195,7 +213,10 @@ export function eventRemoved(kv: KvCache, id: BlockId): void {
   }
   const slot = push(kv, events, Kind.Removed, id);
   if (slot != NONE)
-    copyDigest(changetype<usize>(entryAt(events, slot)) + offsetof<Entry>("key"), contentKey(kv, id));
+    copyDigest(
+      changetype<usize>(entryAt(events, slot)) + offsetof<Entry>("key"),
+      contentKey(kv, named(kv, id)),
+    );
 }
 
 /** Nothing is cached any more: one event says so, whatever else happened before. */
@@ -209,14 +230,18 @@ export function eventsCleared(kv: KvCache): void {
 function write(kv: KvCache, events: Events, out: usize, kind: u32, id: BlockId): void {
   memory.fill(out, 0, EVENT_BYTES);
   const event = changetype<Event>(out);
-  event.kind = kind;
+  const member = kind >> MEMBER_SHIFT;
+  event.kind = kind & KIND_MASK;
   event.block = id;
   event.tier = events.tier;
-  event.group = events.group;
-  if (kind != Kind.Stored) return;
-  const parent = block(kv, id).parent;
-  event.parent = parent;
+  event.group = events.group + member;
+  if (event.kind != Kind.Stored) return;
   event.namespace = stateOf(events, id).namespace;
+  if (member != 0) id = event.block = block(kv, id).parent;
+  let parent = id;
+  const steps: u32 = member == 0 ? 1 : 1 << groupAt(kv, member - 1).ratio;
+  for (let i: u32 = 0; i < steps; i++) parent = block(kv, parent).parent;
+  event.parent = parent;
   event.tokens = <u32>tokensOf(kv, id);
   copyDigest(out + offsetof<Event>("key"), contentKey(kv, id));
   if (!isFirst(parent)) copyDigest(out + offsetof<Event>("parentKey"), contentKey(kv, parent));
@@ -241,7 +266,7 @@ export function eventsRead(kv: KvCache, out: usize, limit: u32, others: u32): u3
     if (entry.kind == Kind.Void) continue;
     const at = out + <usize>written * EVENT_BYTES;
     write(kv, events, at, entry.kind, entry.block);
-    if (entry.kind == Kind.Stored) stateOf(events, entry.block).told = TOLD;
+    if ((entry.kind & KIND_MASK) == Kind.Stored) stateOf(events, entry.block).told = TOLD;
     else copyDigest(at + offsetof<Event>("key"), changetype<usize>(entry) + offsetof<Entry>("key"));
     written += 1;
   }
@@ -278,7 +303,8 @@ export function snapshotNext(kv: KvCache, out: usize, limit: u32): u32 {
       if (written == limit) return written;
       const id = next;
       next = below(kv, id);
-      write(kv, events, out + <usize>written * EVENT_BYTES, Kind.Stored, id);
+      const kind = Kind.Stored | (memberAt(kv, id) << MEMBER_SHIFT);
+      write(kv, events, out + <usize>written * EVENT_BYTES, kind, id);
       stateOf(events, id).told = TOLD | VISITED;
       written += 1;
     }
@@ -291,14 +317,13 @@ export function eventsValid(kv: KvCache): bool {
   const events = eventsOf(kv);
   for (let id: u32 = 0; id < kv.blockCount; id++) {
     const told = stateOf(events, id).told & ~VISITED;
-    const cached = isCached(block(kv, id)) && (kv.groups == 0 || memberOf(kv, id) == 0);
-    if (cached != (told != 0)) return false;
+    if (isCached(block(kv, id)) != (told != 0)) return false;
     if (told < PENDING) continue;
     const slot = told - PENDING;
     if (slot >= events.capacity) return false;
     const entry = entryAt(events, slot);
     const place = slot >= events.head ? slot - events.head : slot + events.capacity - events.head;
-    if (place >= events.count || entry.kind != Kind.Stored || entry.block != id) return false;
+    if (place >= events.count || (entry.kind & KIND_MASK) != Kind.Stored || entry.block != id) return false;
   }
   return events.count <= events.capacity;
 }

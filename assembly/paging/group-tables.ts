@@ -8,6 +8,7 @@
  */
 import { COPIES_PENDING, NOT_RESERVED, OK, Status } from "../memory/status";
 import { orderUse } from "../orders/order";
+import { share } from "./accounts";
 import {
   entryPtr,
   enterTwin,
@@ -22,7 +23,9 @@ import {
   spanOf,
   twinPtr,
 } from "./groups";
+import { fitting, twinAt } from "./group-match";
 import { copyPending, recordCopy, releaseWithCopies } from "./copies";
+import { eventRemoved, eventStored } from "./events";
 import {
   block,
   BlockId,
@@ -39,62 +42,14 @@ import {
   tableOf,
 } from "./layout";
 import { hold, isShared, letGo } from "./pool";
+import { isPinned } from "./pin-counts";
 import { grabBlock, matchPrefix, trim } from "./prefix";
-
-/** Twin of the block that ends with entry `index` of a group, in a table of the cache's own blocks. */
-function twinAt(group: Group, primaries: usize, index: u32): BlockId {
-  const primary = load<u32>(primaries + ((<usize>(((index + 1) << group.ratio) - 1)) << 2));
-  return load<u32>(twinPtr(group, primary));
-}
-
-/** Whether entry `index` is held by the sequence in `slot` (NONE: nothing is), or can be had from the cache for `length` tokens. */
-function has(group: Group, primaries: usize, slot: u32, index: u32, length: u32): bool {
-  if (slot != NONE && index < spanOf(group, slot).count && load<u32>(entryPtr(group, slot, index)) != NONE)
-    return true;
-  return (index + 1) << group.shift <= length && twinAt(group, primaries, index) != NONE;
-}
-
-/**
- * Longest prefix of up to `length` tokens that can be gone on from: every group has what the next token needs. `length`
- * itself, or a multiple of the unit. O(blocks that the groups need), windows from the right.
- */
-export function fitting(kv: KvCache, primaries: usize, length: u32, slot: u32): u32 {
-  const groups = groupsOf(kv);
-  const aligned = ~(groups.unit - 1);
-  let n = length;
-  for (let g: u32 = 0; g < groups.count; g++) {
-    const group = groupAt(kv, g);
-    if (group.kind == GroupKind.Recurrent && (n & ((1 << group.shift) - 1)) != 0) n &= aligned;
-  }
-  let fullChecked = false;
-  while (true) {
-    let cut = n;
-    for (let g: u32 = 0; g < groups.count; g++) {
-      const group = groupAt(kv, g);
-      const end = groupBlocks(group, n);
-      if (group.kind == GroupKind.Full) {
-        if (fullChecked) continue;
-        let index: u32 = 0;
-        while (index < end && has(group, primaries, slot, index, n)) index += 1;
-        if (index < end) cut = min(cut, index << group.shift);
-        continue;
-      }
-      const first = firstNeeded(group, n);
-      let index = end;
-      while (index > first && has(group, primaries, slot, index - 1, n)) index -= 1;
-      if (index > first) cut = min(cut, (index - 1) << group.shift);
-    }
-    if (cut == n) return n;
-    n = cut & aligned;
-    fullChecked = true;
-  }
-}
 
 /** Cached tokens of a prompt, `limit` blocks of the cache at most, that an open sequence could go on from. */
 export function matchLength(kv: KvCache, namespace: u32, tokensPtr: usize, limit: u32, marks: u32 = 0): u32 {
   if (kv.groups == 0) return matchPrefix(kv, namespace, tokensPtr, limit, 0, marks) << kv.blockShift;
   const scratch = <usize>groupsOf(kv).scratch;
-  const length = matchPrefix(kv, namespace, tokensPtr, limit, scratch) << kv.blockShift;
+  const length = matchPrefix(kv, namespace, tokensPtr, limit, scratch, marks) << kv.blockShift;
   return fitting(kv, scratch, length & ~(groupsOf(kv).unit - 1), NONE);
 }
 
@@ -105,6 +60,12 @@ export function groupsReset(kv: KvCache, slot: u32): void {
     span.first = 0;
     span.count = 0;
   }
+}
+
+/** Holds a twin that the sequence in `slot` has found. */
+function holdTwin(kv: KvCache, slot: u32, id: BlockId): void {
+  hold(kv, id);
+  if (kv.accounts != 0) share(kv, id, sequenceAt(kv, slot).tenant);
 }
 
 /** Takes from the cache what the sequence needs at a `length` that `fitting` has given, and does not hold. */
@@ -120,7 +81,7 @@ export function groupsRegain(kv: KvCache, slot: u32, primaries: usize, length: u
       if (index < span.count && load<u32>(entry) != NONE) break; // from here on all are held
       const id = twinAt(group, primaries, index);
       store<u32>(entry, id);
-      hold(kv, id);
+      holdTwin(kv, slot, id);
       group.held += 1;
     }
     span.count = max(span.count, end);
@@ -160,20 +121,21 @@ export function groupsShared(kv: KvCache, slot: u32, length: u32): u32 {
  */
 export function groupsReserve(kv: KvCache, handle: u32, length: u32, count: u32): void {
   const slot = handle & SLOT_MASK;
+  const tenant = sequenceAt(kv, slot).tenant;
   for (let g: u32 = 0; g < groupsOf(kv).count; g++) {
     const group = groupAt(kv, g);
     if (count > 0 && tailShared(kv, group, slot, length)) {
       const entry = entryPtr(group, slot, length >> group.shift);
       const mask = (1 << group.shift) - 1;
       const tokens = group.kind == GroupKind.Recurrent ? mask + 1 : length & mask;
-      const target = grabBlock(kv);
+      const target = grabBlock(kv, tenant);
       recordCopy(kv, handle, load<u32>(entry), target, tokens, (g + 1) << 8);
       store<u32>(entry, target);
     }
     const span = spanOf(group, slot);
     const needed = groupBlocks(group, length + count);
     for (; span.count < needed; span.count++) {
-      store<u32>(entryPtr(group, slot, span.count), grabBlock(kv));
+      store<u32>(entryPtr(group, slot, span.count), grabBlock(kv, tenant));
       group.held += 1;
     }
   }
@@ -215,10 +177,12 @@ export function groupsAdvance(kv: KvCache, sequence: Sequence, slot: u32, before
       const id = load<u32>(entry);
       const twin = twinAt(group, primaries, index);
       if (twin == NONE) {
-        enterTwin(kv, g, load<u32>(primaries + ((<usize>(((index + 1) << group.ratio) - 1)) << 2)), id);
+        const primary = load<u32>(primaries + ((<usize>(((index + 1) << group.ratio) - 1)) << 2));
+        enterTwin(kv, g, primary, id);
+        if (kv.events != 0) eventStored(kv, id, primary);
         continue;
       }
-      hold(kv, twin);
+      holdTwin(kv, slot, twin);
       if (kv.order != 0) orderUse(orderOf(kv), twin);
       store<u32>(entry, twin);
       letGo(kv, id);
@@ -253,30 +217,49 @@ export function groupsRelease(kv: KvCache, slot: u32, keep: u32, length: u32): v
   }
 }
 
-/** Shortens the tables to the longest prefix of up to `length` tokens that can be gone on from; returns its length. */
+/**
+ * Shortens the tables to the longest prefix of up to `length` tokens that can be gone on from without taking a pin's block
+ * out of the cache; returns its length.
+ */
 export function groupsTruncate(kv: KvCache, sequence: Sequence, slot: u32, length: u32): u32 {
   const primaries = tableOf(kv, slot);
-  const n = length == sequence.length ? length : fitting(kv, primaries, length, slot);
+  let n = length == sequence.length ? length : fitting(kv, primaries, length, slot);
+  if (kv.pins != 0 && !detachTails(kv, slot, n, false))
+    n = fitting(kv, primaries, n & ~(groupsOf(kv).unit - 1), slot);
   groupsRegain(kv, slot, primaries, n);
   groupsRelease(kv, slot, 0, n);
-  const kept = blocksFor(kv, n);
+  detachTails(kv, slot, n, true);
+  return n;
+}
+
+/** Detaches every tail that is the twin of a block behind the first `length` tokens' (`really`), or says whether that may be. */
+function detachTails(kv: KvCache, slot: u32, length: u32, really: bool): bool {
+  const kept = blocksFor(kv, length);
   for (let g: u32 = 0; g < groupsOf(kv).count; g++) {
     const group = groupAt(kv, g);
-    const tail = n >> group.shift;
-    if (tail == spanOf(group, slot).count || (tail + 1) << group.ratio == kept) continue;
-    detach(kv, load<u32>(entryPtr(group, slot, tail)));
+    const tail = length >> group.shift;
+    if ((length & ((1 << group.shift) - 1)) == 0 || (tail + 1) << group.ratio == kept) continue;
+    if (!detach(kv, load<u32>(entryPtr(group, slot, tail)), really)) return false;
   }
-  return n;
+  return true;
 }
 
 /**
  * The block that a tail is the twin of goes, so neither it nor what is to be copied to it stays cached: nobody may hold a
- * twin without its block.
+ * twin without its block. A pin holds both: false. Nothing changes unless `really`.
  */
-function detach(kv: KvCache, id: BlockId): void {
-  if (isCached(block(kv, id))) leaveTwin(kv, id, block(kv, id), false);
+function detach(kv: KvCache, id: BlockId, really: bool): bool {
+  if (isCached(block(kv, id))) {
+    if (!really) {
+      if (isPinned(kv, id)) return false;
+    } else {
+      if (kv.events != 0) eventRemoved(kv, id);
+      leaveTwin(kv, id, block(kv, id), false);
+    }
+  }
   for (let i: u32 = 0; i < kv.copyCount; i++)
-    if (copyAt(kv, i).target == id) detach(kv, copyAt(kv, i).source);
+    if (copyAt(kv, i).target == id && !detach(kv, copyAt(kv, i).source, really)) return false;
+  return true;
 }
 
 /** The sequence in `to` holds what that in `from` does, but for what is reserved. */

@@ -35,6 +35,11 @@ export function softOf(kv: KvCache, id: BlockId): u32 {
   return load<u32>(hardPtr(kv, id), 4);
 }
 
+/** Whether a pin holds the block. */
+export function isPinned(kv: KvCache, id: BlockId): bool {
+  return load<u64>(hardPtr(kv, id)) != 0;
+}
+
 /** A block that several hold is about to have another holder. */
 export function pinsHold(kv: KvCache, id: BlockId, refs: u32): void {
   if (refs == softOf(kv, id)) pinsOf(kv).yielding -= 1;

@@ -9,7 +9,8 @@
  *   counts  [blocks] { hard u32, soft u32 }
  *
  * A pin holds every block from the beginning of a prefix to its leaf, as a sequence would, so pins mean the same under every
- * eviction order. A soft pin is a hold that gives way; `yielding` counts the blocks that only such holds keep.
+ * eviction order; with groups (groups.ts) also the twins that a sequence of that length needs, which stay what they are as
+ * long. A soft pin is a hold that gives way; `yielding` counts the blocks that only such holds keep.
  *
  * Invariants (`pinsValid`):
  * 1. counts of a block = pins of either kind whose prefix it is in; refs >= hard + soft.
@@ -18,10 +19,12 @@
  * Pin, unpin: O(blocks of the prefix). Giving way and expiry look at all pins, and happen to a pin once.
  */
 import { INVALID_TIME, NOT_FOUND, OK, PIN_LIMIT, Status, UNKNOWN_SEQUENCE } from "../memory/status";
+import { share } from "./accounts";
+import { fitting } from "./group-match";
+import { firstNeeded, groupAt, groupsOf, twinPtr } from "./groups";
 import {
   block,
   BlockId,
-  isFirst,
   isOpen,
   KvCache,
   MAX_GENERATION,
@@ -53,7 +56,19 @@ class Pin {
   priority: u32;
   generation: u32;
   state: u32;
-  nextFree: u32;
+  /** Free: the next one. In use: blocks of the cache's own tables that it holds. */
+  count: u32;
+}
+
+/** What is to be done with each block that a pin holds. */
+const enum Visit {
+  /** Count those that no hard pin holds. */
+  Fresh = 0,
+  Hold = 1,
+  LetGo = 2,
+  /** Take its hold out of the figures, put it back: for a validation. */
+  Uncount = 3,
+  Count = 4,
 }
 
 function pinAt(kv: KvCache, slot: u32): Pin {
@@ -73,44 +88,86 @@ export function pinsCreate(kv: KvCache, region: usize, capacity: u32, limit: u32
   p.counts = <u32>changetype<usize>(pinAt(kv, capacity));
   p.nextUs = Infinity;
   for (let slot: u32 = 0; slot < capacity; slot++)
-    pinAt(kv, slot).nextFree = slot + 1 == capacity ? NONE : slot + 1;
+    pinAt(kv, slot).count = slot + 1 == capacity ? NONE : slot + 1;
+}
+
+function visit(kv: KvCache, id: BlockId, hard: bool, tenant: u32, what: Visit): u32 {
+  const record = block(kv, id);
+  const counter = hardPtr(kv, id) + (hard ? 0 : 4);
+  const count = load<u32>(counter);
+  if (what == Visit.Fresh) return u32(count == 0);
+  if (what == Visit.Hold) {
+    hold(kv, id);
+    store<u32>(counter, count + 1);
+    // A twin may have had no holder but soft pins, and none of this tenant.
+    if (record.refs == softOf(kv, id)) pinsOf(kv).yielding += 1;
+    if (kv.accounts != 0) share(kv, id, tenant);
+  } else if (what == Visit.LetGo) {
+    if (softOf(kv, id) != 0) pinsHold(kv, id, record.refs);
+    store<u32>(counter, count - 1);
+    if (hard && count == 1) pinsOf(kv).hardBlocks -= 1;
+    letGo(kv, id);
+  } else {
+    const delta: u32 = what == Visit.Count ? 1 : -1;
+    store<u32>(counter, count + delta);
+    record.refs += delta;
+  }
+  return 0;
+}
+
+/** Visits the blocks of a pin of `count` blocks, the last one first, each behind its twins; returns the sum. */
+function visitAll(kv: KvCache, leaf: BlockId, count: u32, hard: bool, tenant: u32, what: Visit): u32 {
+  const length = count << kv.blockShift;
+  let sum: u32 = 0;
+  for (let id = leaf; count != 0; count--) {
+    const parent = block(kv, id).parent;
+    for (let g: u32 = 0; kv.groups != 0 && g < groupsOf(kv).count; g++) {
+      const group = groupAt(kv, g);
+      if ((count & ((1 << group.ratio) - 1)) != 0 || count >> group.ratio <= firstNeeded(group, length))
+        continue;
+      sum += visit(kv, load<u32>(twinPtr(group, id)), hard, tenant, what);
+    }
+    sum += visit(kv, id, hard, tenant, what);
+    id = parent;
+  }
+  return sum;
 }
 
 /**
- * Pins the cached prefix of a sequence until `untilUs`, Infinity for ever. Returns the pin's handle; NOT_FOUND when nothing
- * of it is cached, PIN_LIMIT when it would be more than there may be: then nothing has changed.
+ * Pins the cached prefix of a sequence, with groups as far as another could go on from it, until `untilUs`, Infinity for
+ * ever. Returns the pin's handle; NOT_FOUND when nothing of it is cached, PIN_LIMIT when it would be more than there may be:
+ * then nothing has changed.
  */
 export function pin(kv: KvCache, handle: u32, hard: bool, priority: u32, untilUs: f64): i32 {
   if (!isOpen(kv, handle)) return UNKNOWN_SEQUENCE;
   if (!(untilUs >= 0)) return INVALID_TIME;
   const sequence = sequenceOf(kv, handle);
   const p = pinsOf(kv);
-  const count = sequence.published;
+  const table = tableOf(kv, handle & SLOT_MASK);
+  let count = sequence.published;
+  if (kv.groups != 0) {
+    const whole = (count << kv.blockShift) & ~(groupsOf(kv).unit - 1);
+    count = fitting(kv, table, whole, NONE) >> kv.blockShift;
+  }
   if (count == 0) return NOT_FOUND;
   if (p.free == NONE) return PIN_LIMIT;
-  const table = tableOf(kv, handle & SLOT_MASK);
-  let fresh: u32 = 0;
+  const leaf = load<u32>(table + ((<usize>(count - 1)) << 2));
   if (hard) {
-    for (let i: u32 = 0; i < count; i++)
-      fresh += u32(load<u32>(hardPtr(kv, load<u32>(table + ((<usize>i) << 2)))) == 0);
+    const fresh = visitAll(kv, leaf, count, hard, 0, Visit.Fresh);
     if (fresh > p.limit - p.hardBlocks) return PIN_LIMIT;
+    p.hardBlocks += fresh;
   }
-  p.hardBlocks += fresh;
-  for (let i: u32 = 0; i < count; i++) {
-    const id = load<u32>(table + ((<usize>i) << 2));
-    hold(kv, id);
-    const counter = hardPtr(kv, id) + (hard ? 0 : 4);
-    store<u32>(counter, load<u32>(counter) + 1);
-  }
+  visitAll(kv, leaf, count, hard, sequence.tenant, Visit.Hold);
   const slot = p.free;
   const own = pinAt(kv, slot);
-  p.free = own.nextFree;
+  p.free = own.count;
   p.used += 1;
   p.made += 1;
   p.nextUs = min(p.nextUs, untilUs);
   own.untilUs = untilUs;
   own.order = p.made;
-  own.leaf = load<u32>(table + ((<usize>(count - 1)) << 2));
+  own.leaf = leaf;
+  own.count = count;
   own.tenant = sequence.tenant;
   own.priority = priority;
   own.generation = own.generation == MAX_GENERATION ? 1 : own.generation + 1;
@@ -122,19 +179,9 @@ export function pin(kv: KvCache, handle: u32, hard: bool, priority: u32, untilUs
 function letPinGo(kv: KvCache, slot: u32): void {
   const p = pinsOf(kv);
   const own = pinAt(kv, slot);
-  const hard = own.state == PinState.Hard;
-  for (let id = own.leaf, last: bool = false; !last;) {
-    const parent = block(kv, id).parent;
-    if (softOf(kv, id) != 0) pinsHold(kv, id, block(kv, id).refs);
-    const counter = hardPtr(kv, id) + (hard ? 0 : 4);
-    store<u32>(counter, load<u32>(counter) - 1);
-    if (hard && load<u32>(counter) == 0) p.hardBlocks -= 1;
-    letGo(kv, id);
-    last = isFirst(parent);
-    id = parent;
-  }
+  visitAll(kv, own.leaf, own.count, own.state == PinState.Hard, 0, Visit.LetGo);
   own.state = PinState.Free;
-  own.nextFree = p.free;
+  own.count = p.free;
   p.free = slot;
   p.used -= 1;
 }
@@ -185,15 +232,10 @@ export function giveWay(kv: KvCache, tenant: u32): bool {
 
 /** Adds `delta` to the references of every block that a pin holds, and to the pins counted there. */
 export function shiftPins(kv: KvCache, delta: i32): void {
+  const what = delta > 0 ? Visit.Count : Visit.Uncount;
   for (let slot: u32 = 0; slot < pinsOf(kv).capacity; slot++) {
     const own = pinAt(kv, slot);
-    if (own.state == PinState.Free) continue;
-    for (let id = own.leaf, last: bool = false; !last; id = block(kv, id).parent) {
-      const counter = hardPtr(kv, id) + (own.state == PinState.Hard ? 0 : 4);
-      store<u32>(counter, <u32>(<i32>load<u32>(counter) + delta));
-      block(kv, id).refs = <u32>(<i32>block(kv, id).refs + delta);
-      last = isFirst(block(kv, id).parent);
-    }
+    if (own.state != PinState.Free) visitAll(kv, own.leaf, own.count, own.state == PinState.Hard, 0, what);
   }
 }
 

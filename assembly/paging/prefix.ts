@@ -195,14 +195,14 @@ export function publish(kv: KvCache, id: BlockId, parent: u32, word: u32): Block
 /** Takes an unheld cached block out of the index. It must have no cached children. `evicted`: for room. */
 function forget(kv: KvCache, id: BlockId, record: Block, evicted: bool): void {
   assert(isCached(record) && record.children == 0);
+  if (kv.events != 0) eventRemoved(kv, id);
+  if (kv.accounts != 0) accountHold(kv, id);
   if (kv.groups != 0 && memberOf(kv, id) != 0) {
     leaveTwin(kv, id, record, evicted);
     return;
   }
-  if (kv.events != 0) eventRemoved(kv, id);
   if (kv.children != 0) childrenLeave(kv, id, record.parent);
   if (kv.order != 0) orderLeave(orderOf(kv), id, record.key, evicted);
-  if (kv.accounts != 0) accountHold(kv, id);
   if (kv.tier != 0) forgetLink(kv, id);
   const bucket = bucketPtr(kv, record.key);
   let link = bucket;

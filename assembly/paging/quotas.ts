@@ -46,7 +46,9 @@ function makeRoom(kv: KvCache, tenant: u32, need: u32): Status {
     return QUOTA_EXCEEDED;
   }
   if (need > accountAvailable(kv, tenant)) return OUT_OF_BLOCKS;
-  while (need != 0 && account.used + need > account.ceiling) evictFor(kv, index, account.root);
+  // Under a ceiling as many rest; without one the rest may be in soft pins, which give way below.
+  while (need != 0 && account.used + need > account.ceiling && account.root != NONE)
+    evictFor(kv, index, account.root);
   while (kv.freeCount < need) {
     const victim = accountVictim(kv, tenant);
     if (victim != NONE) evictFor(kv, index, victim);

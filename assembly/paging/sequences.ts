@@ -22,7 +22,6 @@ import {
   LOSSY_SEQUENCE,
   NOT_RESERVED,
   OK,
-  OUT_OF_BLOCKS,
   OUT_OF_SEQUENCES,
   Status,
   TOO_LONG,
@@ -54,8 +53,8 @@ import {
 import { accountsOf, share } from "./accounts";
 import { copyPending, recordCopy, releaseWithCopies } from "./copies";
 import { childrenFind, childrenOf } from "./children";
+import { fitting } from "./group-match";
 import {
-  fitting,
   groupsAdded,
   groupsAdvance,
   groupsFork,
@@ -71,7 +70,7 @@ import {
 import { groupsOf } from "./groups";
 import { dropList, holdList, isList, listBefore } from "./marks";
 import { orderUse } from "../orders/order";
-import { availableBlocks, hold, isShared, letGo, reference, release } from "./pool";
+import { hold, isShared, letGo, reference, release } from "./pool";
 import { grabBlock, matchPrefix, publish, takeBlock, trim } from "./prefix";
 import { roomFor } from "./quotas";
 
@@ -258,18 +257,18 @@ export function reserveBeside(kv: KvCache, handle: u32, count: u32, beside: u32)
   const added = needed > sequence.blockCount ? needed - sequence.blockCount : 0;
   const shared = !lossy && count > 0 && tailIsShared(kv, sequence, table);
   let copies = u32(shared);
-  if (kv.groups == 0) {
-    if (shared && kv.copyCount == kv.maxSequences) return OUT_OF_SEQUENCES;
-    const status = roomFor(kv, sequence.tenant, added + copies);
-    if (status != OK) return status;
-  } else {
+  let most = kv.maxSequences;
+  let addedBeside: u32 = 0;
+  if (kv.groups != 0) {
     const slot = handle & SLOT_MASK;
     if (beside > 0) copies += groupsShared(kv, slot, sequence.length);
-    const addedBeside = groupsAdded(kv, slot, sequence.length, beside);
-    if (added + addedBeside + copies > availableBlocks(kv)) return OUT_OF_BLOCKS;
-    if (kv.copyCount + copies > groupsOf(kv).copyCapacity) return OUT_OF_SEQUENCES;
-    groupsReserve(kv, handle, sequence.length, beside);
+    addedBeside = groupsAdded(kv, slot, sequence.length, beside);
+    most = groupsOf(kv).copyCapacity;
   }
+  if (kv.copyCount + copies > most) return OUT_OF_SEQUENCES;
+  const status = roomFor(kv, sequence.tenant, added + addedBeside + copies);
+  if (status != OK) return status;
+  if (kv.groups != 0) groupsReserve(kv, handle, sequence.length, beside);
   if (shared) copyTail(kv, handle, sequence, table);
   for (let i: u32 = sequence.blockCount; i < needed; i++)
     store<u32>(table + ((<usize>i) << 2), takeBlock(kv, sequence.tenant));

@@ -23,7 +23,7 @@ import { pinsAdvance } from "../paging/pins";
 import { availableBlocks } from "../paging/pool";
 import { groupsAdded, groupsRoom } from "../paging/group-tables";
 import { NONE, sequenceOf, SLOT_MASK } from "../paging/layout";
-import { close, countLookup, reserve, reserveBeside } from "../paging/sequences";
+import { close, countLookup, reserveBeside } from "../paging/sequences";
 import {
   COMPACTION_PENDING,
   INVALID_TIME,
@@ -206,7 +206,11 @@ function planChunks(s: Scheduler, plan: StepPlan): void {
  * The chunk is halved until there is, then somebody is preempted. Returns its tokens; 0: the request itself was.
  */
 function reserveChunk(s: Scheduler, plan: StepPlan, slot: u32, r: Request, tokens: u32): u32 {
-  while (tokens > 1 && reserve(s.kv, r.sequence, tokens) == OUT_OF_BLOCKS) tokens >>= 1;
+  while (tokens > 1) {
+    const status = reserveFor(s, r, tokens, tokens);
+    if (status != OUT_OF_BLOCKS && status != QUOTA_EXCEEDED) break;
+    tokens >>= 1;
+  }
   return reserveOrPreempt(s, plan, slot, r, tokens) ? tokens : 0;
 }
 
@@ -335,7 +339,8 @@ function admit(s: Scheduler, slot: u32, r: Request): Status {
     let status: i32 = OUT_OF_BLOCKS;
     if (needed + groups + margin + promised <= available) status = reserveFor(s, r, target - cached, beside);
     if (status >= 0) break;
-    if (beside <= 1 || s.runningCount != 0) {
+    // Halved until it fits where nobody's end would make room for more.
+    if (beside <= 1 || (status == QUOTA_EXCEEDED ? runs(s, r.tenant) : s.runningCount != 0)) {
       if (!revived && r.adopted == 0) close(kv, handle);
       r.sequence = before;
       return status;

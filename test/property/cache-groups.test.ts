@@ -5,140 +5,10 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
-import {
-  type Build,
-  type CacheGroup,
-  Core,
-  type KvCache,
-  NO_BLOCK,
-  QuartermasterError,
-  type SequenceId,
-} from "../../bindings/main.js";
-import { GroupModel, type ModelBlock, type ModelSequence } from "../support/group-model.js";
+import { type Build, Core, type KvCache, QuartermasterError, type SequenceId } from "../../bindings/main.js";
+import { GroupHarness, MOST_TOKENS, randomGroups } from "../support/group-harness.js";
+import { GroupModel } from "../support/group-model.js";
 import { Random } from "../support/random.js";
-
-const MOST_TOKENS = 64;
-
-interface Pair {
-  readonly real: SequenceId;
-  readonly model: ModelSequence;
-}
-
-function randomGroups(random: Random, blockSize: number): CacheGroup[] {
-  return Array.from({ length: 1 + random.below(3) }, () => {
-    const kind = random.pick(["full", "window", "window", "recurrent"] as const);
-    const window = kind === "window" ? 1 + random.below(14) : 0;
-    return { kind, window, blockSize: blockSize << random.below(3) };
-  });
-}
-
-class Harness {
-  readonly pairs: Pair[] = [];
-  hits = 0;
-  shortened = 0;
-
-  constructor(
-    readonly cache: KvCache,
-    readonly model: GroupModel,
-    readonly random: Random,
-  ) {}
-
-  /** Few texts, so that prefixes meet; now and then one that leaves them. */
-  tokens(count: number): number[] {
-    const { random } = this;
-    const twist = random.below(3) === 0 ? random.below(count + 1) : count;
-    return Array.from({ length: count }, (_, i) => (i < twist ? i % 3 : (i + 1) % 3));
-  }
-
-  refused(run: () => unknown, code: string): void {
-    assert.throws(run, (error) => error instanceof QuartermasterError && error.code === code, code);
-  }
-
-  operate(): void {
-    const { random, cache, model, pairs } = this;
-    const pair = pairs.length > 0 ? random.pick(pairs) : undefined;
-    const choice = random.below(12);
-    if (choice < 2) {
-      const tokens = this.tokens(random.below(MOST_TOKENS));
-      const namespace = random.below(2);
-      const isPrivate = random.below(6) === 0;
-      assert.equal(cache.match(tokens, namespace), model.match(tokens, namespace));
-      const opened = model.open(tokens, namespace, isPrivate);
-      const options = { tokens, namespace, private: isPrivate };
-      if (opened === undefined) this.refused(() => cache.open(options), "OUT_OF_SEQUENCES");
-      else pairs.push({ real: cache.open(options), model: opened });
-      if (opened && opened.tokens.length > 0) this.hits += 1;
-    } else if (pair === undefined) {
-      return;
-    } else if (choice < 5) {
-      const count = Math.min(random.below(14), MOST_TOKENS - pair.model.tokens.length);
-      const status = model.reserve(pair.model, count);
-      if (status === "OK") cache.reserve(pair.real, count);
-      else this.refused(() => cache.reserve(pair.real, count), status);
-    } else if (choice < 8) {
-      const length = pair.model.tokens.length;
-      const count = Math.min(random.below(12), MOST_TOKENS - length);
-      const tokens = this.tokens(length + count).slice(length);
-      const status = model.append(pair.model, tokens);
-      if (status === "OK") cache.append(pair.real, tokens);
-      else this.refused(() => cache.append(pair.real, tokens), status);
-    } else if (choice === 8) {
-      const length = random.below(pair.model.tokens.length + 1);
-      const left = model.truncate(pair.model, length);
-      assert.equal(cache.truncate(pair.real, length), left);
-      this.shortened += Number(left < length);
-    } else if (choice === 9) {
-      model.close(pair.model);
-      cache.close(pair.real);
-      pairs.splice(pairs.indexOf(pair), 1);
-    } else if (choice === 10) {
-      const twin = model.fork(pair.model);
-      if (twin === undefined) this.refused(() => cache.fork(pair.real), "OUT_OF_SEQUENCES");
-      else pairs.push({ real: cache.fork(pair.real), model: twin });
-    } else {
-      const what = random.below(6);
-      if (what === 0) assert.equal(cache.forget(), model.forget());
-      else if (what < 3) (cache.revertCopies(), model.revertCopies());
-      else (cache.settleCopies(), model.settleCopies());
-    }
-    this.compare();
-  }
-
-  compare(): void {
-    const { cache, model } = this;
-    cache.validate();
-    const stats = cache.stats();
-    assert.equal(stats.free, model.free);
-    assert.equal(stats.evictable, model.evictable.size);
-    assert.equal(stats.cached, model.cached.size);
-    assert.equal(stats.evictions, model.evictions);
-    assert.deepEqual(
-      Array.from({ length: model.copies.length }, (_, i) => cache.copies()[8 * i] >> 8),
-      model.copies.map(({ group }) => group),
-    );
-    const ids = new Map<ModelBlock, number>();
-    for (const { real, model: sequence } of this.pairs) {
-      assert.equal(cache.length(real), sequence.tokens.length);
-      for (const [g, expected] of sequence.tables.entries()) {
-        const table = g === 0 ? cache.blockTable(real) : cache.groupTable(real, g);
-        assert.equal(table.length, expected.length);
-        expected.forEach((block, i) => {
-          if (block === undefined) return assert.equal(table[i], NO_BLOCK);
-          assert.equal(ids.get(block) ?? table[i], table[i], "one model block, one id");
-          ids.set(block, table[i]);
-          assert.equal(cache.references(table[i]), block.refs);
-        });
-      }
-    }
-    assert.equal(new Set(ids.values()).size, ids.size, "one id, one model block");
-    const names = [...model.cached.keys()];
-    cache.groupStats().forEach(({ held, cached }, i) => {
-      const blocks = this.pairs.flatMap(({ model: sequence }) => sequence.tables[i + 1]).filter(Boolean);
-      assert.equal(held, blocks.length);
-      assert.equal(cached, names.filter((name) => name.startsWith(`${i + 1}/`)).length);
-    });
-  }
-}
 
 async function run(build: Build, runs: number): Promise<void> {
   let [hits, shortened, evictions] = [0, 0, 0];
@@ -158,17 +28,12 @@ async function run(build: Build, runs: number): Promise<void> {
       );
       const cache = core.kvCache({ ...shape, groups, maxSequenceTokens: MOST_TOKENS });
       assert.deepEqual(cache.groups, shape.groups);
-      const harness = new Harness(cache, new GroupModel(shape), random);
+      const harness = new GroupHarness(cache, new GroupModel(shape), random);
       for (let i = 0; i < operations; i++) harness.operate();
       hits += harness.hits;
       shortened += harness.shortened;
       evictions += harness.model.evictions;
-      for (const { real, model } of harness.pairs.splice(0)) {
-        cache.close(real);
-        harness.model.close(model);
-      }
-      harness.compare();
-      assert.equal(cache.available, shape.blocks, "closed sequences hold nothing");
+      harness.finish();
     }),
     { numRuns: runs },
   );

@@ -20,6 +20,8 @@ import {
 import { type Packable, packMessage } from "../../bindings/msgpack.js";
 import { CacheHarness } from "../support/cache-harness.js";
 import { EventMirror } from "../support/event-mirror.js";
+import { GroupHarness, MOST_TOKENS, randomGroups } from "../support/group-harness.js";
+import { GroupModel } from "../support/group-model.js";
 import { long } from "../support/long.js";
 import { type Unpacked, unpack } from "../support/naive-msgpack.js";
 import { Random } from "../support/random.js";
@@ -349,20 +351,76 @@ test("refused: events without content keys, empty rings, a snapshot before every
   assert.throws(() => new KvEventLog(events, 0), { code: "INVALID_ARGUMENT" });
 });
 
-test("with groups the blocks of full attention are told, and a group's block has no key", async () => {
-  const cache = await cacheWith({ groups: [{ kind: "window", window: 6, blockSize: 4 }] });
+test("with groups every group's blocks are told under its number: a mirror of each is what it has cached", async () => {
+  let [gaps, twins] = [0, 0];
+  await fc.assert(
+    fc.asyncProperty(fc.integer(), fc.constantFrom(2, 8, 4096), async (seed, ring) => {
+      const random = new Random(seed);
+      const blockSize = 1 << random.below(3);
+      const groups = randomGroups(random, blockSize);
+      const shape = { blocks: 16 + random.below(60), blockSize, maxSequences: 1 + random.below(6), groups };
+      const core = await Core.create({ build: random.below(9) === 0 ? "debug" : "core", seed: seed >>> 0 });
+      const cache = core.kvCache({
+        ...shape,
+        groups: groups.map(({ window, ...group }) => (window > 0 ? { ...group, window } : group)),
+        ...{ maxSequenceTokens: MOST_TOKENS, contentKeys, events: { ring } },
+      });
+      const harness = new GroupHarness(cache, new GroupModel(shape), random);
+      const log = new KvEventLog(cache.events({ instance: "a", epoch: 5 }), 20);
+      const mirror = new EventMirror();
+      for (let i = 0; i < 200; i++) {
+        harness.operate();
+        if (random.below(4) !== 0) continue;
+        for (const batch of log.poll(i)) mirror.apply(encodeKvEvents(batch));
+        if (mirror.lost || random.below(9) === 0) {
+          gaps += Number(mirror.lost);
+          mirror.lost = true;
+          mirror.apply(encodeKvEvents(log.events.snapshot(i)));
+        }
+        const names = [...harness.model.cached.keys()].map((name) => name.replace("//", "/")).sort();
+        assert.deepEqual(mirror.all, names);
+        twins += mirror.all.length - mirror.prefixes.size;
+      }
+    }),
+    { numRuns: long ? 1000 : 80 },
+  );
+  assert.ok(gaps > 0 && twins > 0, `${gaps} gaps, ${twins} blocks of groups`);
+});
+
+test("a group's records name its layers, its block size and its tokens, as vLLM's do; its block has no key of its own", async () => {
+  const groups = [{ kind: "window", window: 6, blockSize: 8 }, { kind: "recurrent" }] as const;
+  const cache = await cacheWith({ groups, events: { group: 2 } });
   const events = cache.events();
-  const mirror = new EventMirror();
-  for (let i = 0; i < 12; i++) {
-    const sequence = fill(cache, upTo(20, i % 5));
-    cache.core.validate();
-    for (const twin of cache.groupTable(sequence, 1))
+  const sequence = fill(cache, upTo(17));
+  const [own, window, state] = unpackBatch(encodeKvEvents(events.read()!)).map((event) => ({
+    group: event.get("group_idx"),
+    size: event.get("block_size"),
+    tokens: event.get("token_ids"),
+    kind: event.get("kv_cache_spec_kind"),
+    window: event.get("kv_cache_spec_sliding_window"),
+    keys: (event.get("block_hashes") as Uint8Array[]).map(hex),
+    parent: event.get("parent_block_hash"),
+  }));
+  const rest = { parent: null };
+  const keys = own.keys;
+  assert.equal(keys.length, 4);
+  assert.deepEqual(own, {
+    ...{ group: 2, size: 4, tokens: upTo(16), kind: "full_attention", window: undefined, keys, ...rest },
+  });
+  assert.deepEqual(window, {
+    ...{ group: 3, size: 8, tokens: upTo(16), kind: "sliding_window", window: 6 },
+    ...{ keys: [keys[1], keys[3]], ...rest },
+  });
+  assert.deepEqual(state, {
+    ...{ group: 4, size: 4, tokens: upTo(16), kind: "mamba", window: undefined, keys, ...rest },
+  });
+  for (const group of [1, 2])
+    for (const twin of cache.groupTable(sequence, group))
       if (twin !== NO_BLOCK) assert.throws(() => cache.content!.ofBlock(twin), { code: "NOT_FOUND" });
-    cache.close(sequence);
-    for (const batch of events) mirror.apply(encodeKvEvents(batch));
-    const snapshot = new EventMirror();
-    snapshot.apply(encodeKvEvents(events.snapshot()));
-    assert.deepEqual(mirror.sorted, snapshot.sorted);
-  }
-  assert.ok(mirror.prefixes.size > 0 && mirror.prefixes.size < cache.stats().cached, "twins are cached too");
+  cache.close(sequence);
+  cache.forget();
+  assert.deepEqual(
+    events.read()!.events.map((event) => [event.type, "group" in event && event.group]),
+    [2, 3, 4].map((group) => ["cleared", group]),
+  );
 });

@@ -128,6 +128,21 @@ test("pins end when their time comes", async () => {
   cache.validate();
 });
 
+test("soft pins give way to their own tenant, that has no ceiling and holds all the rest", async () => {
+  const core = await Core.create({ build: "debug" });
+  const cache = core.kvCache({ ...SHAPE, pins: true, tenants: 1 });
+  const sequence = serve(cache, prompt(1));
+  cache.pin(sequence);
+  cache.close(sequence);
+  const held = cache.open({ tokens: [], private: true });
+  cache.reserve(held, 20 * SHAPE.blockSize);
+  const more = cache.open({ tokens: [], private: true });
+  assert.equal(cache.available, 4);
+  assert.throws(() => cache.reserve(more, 5 * SHAPE.blockSize), { code: "OUT_OF_BLOCKS" });
+  assert.equal(cache.reserve(more, 4 * SHAPE.blockSize), 4);
+  assert.equal(cache.pinned().gaveWay, 1);
+});
+
 test("random pins beside quotas and partial reuse: what is pinned is found, and everything adds up", async () => {
   await fc.assert(
     fc.asyncProperty(fc.integer(), fc.constantFrom(...ORDER_KINDS), async (seed, evictionOrder) => {

@@ -5,7 +5,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
-import { MapCache, type MapOrder } from "../../bench/peer/map-cache.js";
+import { type MapBlock, MapCache, type MapOrder } from "../../bench/peer/map-cache.js";
 import {
   type BlockOrderKind,
   type Build,
@@ -18,7 +18,7 @@ import {
 } from "../../bindings/main.js";
 import { ORDER_KINDS } from "../../bindings/block-order.js";
 import { CacheHarness } from "../support/cache-harness.js";
-import { NaiveAccounts } from "../support/naive-accounts.js";
+import { NaiveAccounts, paidMap } from "../support/naive-accounts.js";
 import { NaiveFifo, NaiveGdsf, NaiveLfu } from "../support/naive-orders.js";
 import { Random } from "../support/random.js";
 
@@ -32,11 +32,11 @@ function randomLimits(random: Random, room: number): { floor: number; watermark:
 }
 
 class QuotaHarness extends CacheHarness {
-  readonly #accounts: NaiveAccounts;
+  readonly #accounts: NaiveAccounts<MapBlock>;
 
   constructor(cache: KvCache, model: MapCache, random: Random) {
     super(cache, model, random);
-    this.#accounts = new NaiveAccounts(model, TENANTS);
+    this.#accounts = new NaiveAccounts(paidMap(model), TENANTS);
     model.accounts = this.#accounts;
   }
 

@@ -1,8 +1,9 @@
 /**
  * GroupModel: a cache with groups written naively. A prefix is named by its text, a cached block is found by name, and how
- * far a prefix can be gone on from is tried length by length. Least recently used goes first.
+ * far a prefix can be gone on from is tried length by length. Least recently used goes first, unless accounts say otherwise.
  */
 import type { CacheGroup } from "../../bindings/main.js";
+import type { NaiveAccounts, PaidCache } from "./naive-accounts.js";
 
 export interface ModelBlock {
   refs: number;
@@ -11,14 +12,29 @@ export interface ModelBlock {
   /** A twin's block in the cache's own tables; a block's predecessor there. */
   parent: ModelBlock | undefined;
   children: number;
+  /** Who pays for it. */
+  tenant: number;
 }
 
-export interface ModelSequence {
+/** What makes a prompt's blocks its own beside the tokens: a namespace, and texts that count from their offsets on. */
+export interface ModelScope {
   readonly namespace: number;
+  readonly marks: readonly { readonly offset: number; readonly text: string }[];
+}
+
+export interface ModelSequence extends ModelScope {
   readonly private: boolean;
+  readonly tenant: number;
   tokens: number[];
   /** Tables of group 0, 1, ...: undefined where nothing is held. */
   tables: (ModelBlock | undefined)[][];
+}
+
+export interface ModelPin {
+  readonly hard: boolean;
+  readonly priority: number;
+  /** In the order in which it lets go of them. */
+  readonly blocks: readonly ModelBlock[];
 }
 
 interface ModelCopy {
@@ -34,9 +50,10 @@ export interface GroupModelShape {
   readonly groups: readonly CacheGroup[];
 }
 
-type Refusal = "OK" | "OUT_OF_BLOCKS" | "OUT_OF_SEQUENCES" | "NOT_RESERVED" | "COPIES_PENDING";
+type Refusal =
+  "OK" | "OUT_OF_BLOCKS" | "QUOTA_EXCEEDED" | "OUT_OF_SEQUENCES" | "NOT_RESERVED" | "COPIES_PENDING";
 
-export class GroupModel {
+export class GroupModel implements PaidCache<ModelBlock> {
   /** All groups, the cache's own first. */
   readonly groups: readonly CacheGroup[];
   readonly shape: GroupModelShape;
@@ -45,8 +62,13 @@ export class GroupModel {
   readonly evictable = new Set<ModelBlock>();
   readonly cached = new Map<string, ModelBlock>();
   readonly sequences = new Set<ModelSequence>();
+  /** The oldest first. */
+  readonly pins = new Set<ModelPin>();
   copies: ModelCopy[] = [];
   evictions = 0;
+  /** Soft pins that gave way. */
+  gaveWay = 0;
+  accounts: NaiveAccounts<ModelBlock> | undefined;
 
   constructor(shape: GroupModelShape) {
     this.shape = shape;
@@ -55,8 +77,27 @@ export class GroupModel {
     this.free = shape.blocks;
   }
 
+  get blocks(): number {
+    return this.shape.blocks;
+  }
+
   get available(): number {
-    return this.free + this.evictable.size;
+    return this.free + this.evictable.size + this.yielding;
+  }
+
+  /** Blocks that only soft pins hold. */
+  get yielding(): number {
+    const counts = new Map<ModelBlock, number>();
+    for (const { hard, blocks } of this.pins)
+      for (const block of hard ? [] : blocks) counts.set(block, (counts.get(block) ?? 0) + 1);
+    return [...counts].filter(([block, count]) => block.refs === count).length;
+  }
+
+  *taken(): Iterable<ModelBlock> {
+    yield* this.cached.values();
+    for (const { source } of this.copies) yield source;
+    for (const { tables } of this.sequences)
+      for (const block of tables.flat()) if (block !== undefined) yield block;
   }
 
   /** Entries that a sequence of `length` tokens needs in a group: from, to. */
@@ -65,13 +106,14 @@ export class GroupModel {
     return [Math.floor(Math.max(0, length - reach) / blockSize), Math.ceil(length / blockSize)];
   }
 
-  nameOf(namespace: number, tokens: readonly number[], group: number, end: number): string {
-    return `${group}/${namespace}/${tokens.slice(0, end).join(",")}`;
+  nameOf({ namespace, marks }: ModelScope, tokens: readonly number[], group: number, end: number): string {
+    const before = marks.filter(({ offset }) => offset < end).map(({ offset, text }) => `${offset}${text}`);
+    return `${group}/${namespace}/${before.join()}/${tokens.slice(0, end).join()}`;
   }
 
   /** Whether a sequence of these tokens could go on from `length` with what is cached and what `own` holds. */
   covers(
-    namespace: number,
+    scope: ModelScope,
     tokens: readonly number[],
     length: number,
     own: readonly (ModelBlock | undefined)[][] = [],
@@ -82,25 +124,36 @@ export class GroupModel {
       for (let i = from; i < to; i++) {
         if (own[g]?.[i] !== undefined) continue;
         const end = (i + 1) * group.blockSize;
-        if (isPrivate || end > length || !this.cached.has(this.nameOf(namespace, tokens, g, end)))
-          return false;
+        if (isPrivate || end > length || !this.cached.has(this.nameOf(scope, tokens, g, end))) return false;
       }
       return true;
     });
   }
 
-  match(tokens: readonly number[], namespace: number): number {
-    let length = Math.floor(Math.max(0, tokens.length - 1) / this.unit) * this.unit;
-    while (length > 0 && !this.covers(namespace, tokens, length)) length -= this.unit;
+  match(tokens: readonly number[], scope: ModelScope): number {
+    return this.#covered(scope, tokens, tokens.length - 1);
+  }
+
+  /** Longest prefix of up to `most` tokens that is cached as far as it takes to go on from it. */
+  #covered(scope: ModelScope, tokens: readonly number[], most: number): number {
+    let length = Math.floor(Math.max(0, most) / this.unit) * this.unit;
+    while (length > 0 && !this.covers(scope, tokens, length)) length -= this.unit;
     return length;
   }
 
-  open(tokens: readonly number[], namespace: number, isPrivate: boolean): ModelSequence | undefined {
+  open(
+    tokens: readonly number[],
+    { namespace, marks }: ModelScope,
+    isPrivate: boolean,
+    tenant = 0,
+  ): ModelSequence | undefined {
     if (this.sequences.size === this.shape.maxSequences) return undefined;
-    const length = isPrivate ? 0 : this.match(tokens, namespace);
+    const length = isPrivate ? 0 : this.match(tokens, { namespace, marks });
     const sequence: ModelSequence = {
       namespace,
+      marks,
       private: isPrivate,
+      tenant,
       tokens: tokens.slice(0, length),
       tables: this.groups.map(() => []),
     };
@@ -116,17 +169,23 @@ export class GroupModel {
     );
     const shared = this.groups.map((_, g) => count > 0 && this.#tailIsShared(sequence, g));
     const copies = shared.filter(Boolean).length;
-    if (added.reduce((a, b) => a + b, 0) + copies > this.available) return "OUT_OF_BLOCKS";
     if (this.copies.length + copies > this.shape.maxSequences * this.groups.length) return "OUT_OF_SEQUENCES";
+    const need = added.reduce((a, b) => a + b, 0) + copies;
+    const room = this.accounts
+      ? this.accounts.makeRoom(sequence.tenant, need)
+      : need > this.available
+        ? "OUT_OF_BLOCKS"
+        : "OK";
+    if (room !== "OK") return room;
     for (const g of [...this.groups.keys()].slice(1).concat(0)) {
       if (shared[g]) {
         const tail = Math.floor(length / this.groups[g].blockSize);
         const source = sequence.tables[g][tail]!;
-        const target = this.#take();
+        const target = this.#take(sequence.tenant);
         sequence.tables[g][tail] = target;
         this.copies.push({ source, target, group: g });
       }
-      for (let i = 0; i < added[g]; i++) sequence.tables[g].push(this.#take());
+      for (let i = 0; i < added[g]; i++) sequence.tables[g].push(this.#take(sequence.tenant));
     }
     return "OK";
   }
@@ -161,8 +220,8 @@ export class GroupModel {
         kind !== "recurrent" || left % blockSize === 0;
       const goesOn = (): boolean =>
         this.groups.every(stateAt) &&
-        this.covers(sequence.namespace, sequence.tokens, left, sequence.tables, sequence.private);
-      if (!goesOn()) {
+        this.covers(sequence, sequence.tokens, left, sequence.tables, sequence.private);
+      if (!goesOn() || this.#wouldUnpin(sequence, left)) {
         left = Math.floor(left / this.unit) * this.unit;
         while (!goesOn()) left -= this.unit;
       }
@@ -171,11 +230,7 @@ export class GroupModel {
     for (let g = 1; g < this.groups.length; g++)
       this.#shorten(sequence, g, this.needed(this.groups[g], left)[1]);
     const kept = this.needed(this.groups[0], left)[1];
-    for (let g = 1; g < this.groups.length; g++) {
-      const tail = left % this.groups[g].blockSize === 0 ? undefined : this.#tail(sequence, g, left);
-      const primary = Math.ceil((Math.floor(left / this.groups[g].blockSize) + 1) * this.groups[g].blockSize);
-      if (tail && primary > kept * this.shape.blockSize) this.#detach(tail);
-    }
+    for (const tail of this.#loose(sequence, left)) this.#detach(tail);
     this.#shorten(sequence, 0, kept);
     sequence.tokens.length = left;
     return left;
@@ -190,6 +245,70 @@ export class GroupModel {
     const twin = { ...sequence, tokens: sequence.tokens.slice(), tables };
     this.sequences.add(twin);
     return twin;
+  }
+
+  /** Tails that are twins of blocks which a sequence of `left` tokens does not hold. */
+  #loose(sequence: ModelSequence, left: number): ModelBlock[] {
+    const kept = this.needed(this.groups[0], left)[1] * this.shape.blockSize;
+    return this.groups.flatMap(({ blockSize }, g) => {
+      const tail = g === 0 ? undefined : this.#tail(sequence, g, left);
+      const end = (Math.floor(left / blockSize) + 1) * blockSize;
+      return tail !== undefined && end > kept ? [tail] : [];
+    });
+  }
+
+  /** Whether cutting a sequence off at `left` would take a block of a pin out of the cache. */
+  #wouldUnpin(sequence: ModelSequence, left: number): boolean {
+    const pinned = new Set([...this.pins].flatMap(({ blocks }) => blocks));
+    const goes = (block: ModelBlock): boolean =>
+      pinned.has(block) || this.copies.some(({ source, target }) => target === block && goes(source));
+    return this.#loose(sequence, left).some(goes);
+  }
+
+  /** Blocks that hard pins hold. */
+  get hardPinned(): Set<ModelBlock> {
+    return new Set([...this.pins].flatMap(({ hard, blocks }) => (hard ? blocks : [])));
+  }
+
+  /** Hard pins hold `limit` blocks at most. */
+  pin(
+    sequence: ModelSequence,
+    hard: boolean,
+    priority: number,
+    limit: number,
+  ): ModelPin | "NOT_FOUND" | "PIN_LIMIT" {
+    const { tokens, tables } = sequence;
+    const { blockSize } = this.shape;
+    const length = sequence.private ? 0 : this.#covered(sequence, tokens, tokens.length);
+    if (length === 0) return "NOT_FOUND";
+    const blocks: ModelBlock[] = [];
+    for (let i = length / blockSize; i > 0; i--) {
+      this.groups.forEach((group, g) => {
+        const entry = (i * blockSize) / group.blockSize - 1;
+        if (g === 0 || !Number.isInteger(entry) || entry < this.needed(group, length)[0]) return;
+        blocks.push(this.cached.get(this.nameOf(sequence, tokens, g, i * blockSize))!);
+      });
+      blocks.push(tables[0][i - 1]!);
+    }
+    if (hard && new Set([...this.hardPinned, ...blocks]).size > limit) return "PIN_LIMIT";
+    for (const block of blocks) this.#hold(block, sequence.tenant);
+    const pin = { hard, priority, blocks };
+    this.pins.add(pin);
+    return pin;
+  }
+
+  unpin(pin: ModelPin): void {
+    this.pins.delete(pin);
+    for (const block of pin.blocks) this.#release(block);
+  }
+
+  /** The soft pin of the lowest priority, of equals the oldest, gives way; whether there was one. */
+  #giveWay(): boolean {
+    const [least] = [...this.pins].filter(({ hard }) => !hard).sort((a, b) => a.priority - b.priority);
+    if (least === undefined) return false;
+    this.unpin(least);
+    this.gaveWay += 1;
+    return true;
   }
 
   /** A block goes right after its twins, the last one first. */
@@ -225,7 +344,7 @@ export class GroupModel {
 
   forget(): number {
     const forgotten = this.evictable.size;
-    while (this.evictable.size > 0) this.#forgetFirst();
+    while (this.evictable.size > 0) this.#forget(this.evictable.values().next().value!);
     return forgotten;
   }
 
@@ -248,8 +367,8 @@ export class GroupModel {
         if (i >= table.length) table.push(undefined);
         if (i < from || table[i] !== undefined) continue;
         const end = (i + 1) * group.blockSize;
-        table[i] = this.cached.get(this.nameOf(sequence.namespace, sequence.tokens, g, end))!;
-        this.#reference(table[i]!);
+        table[i] = this.cached.get(this.nameOf(sequence, sequence.tokens, g, end))!;
+        this.#hold(table[i]!, sequence.tenant);
       }
     });
   }
@@ -258,12 +377,12 @@ export class GroupModel {
     const { blockSize } = this.groups[g];
     for (let i = from; i < Math.floor(sequence.tokens.length / blockSize); i++) {
       const end = (i + 1) * blockSize;
-      const name = this.nameOf(sequence.namespace, sequence.tokens, g, end);
+      const name = this.nameOf(sequence, sequence.tokens, g, end);
       const block = sequence.tables[g][i]!;
       const existing = this.cached.get(name);
       if (existing !== undefined) {
         if (existing === block) continue;
-        this.#reference(existing);
+        this.#hold(existing, sequence.tenant);
         sequence.tables[g][i] = existing;
         this.#release(block);
         continue;
@@ -296,17 +415,21 @@ export class GroupModel {
     if (at >= 0) this.#releaseWithCopies(this.copies.splice(at, 1)[0].source);
   }
 
-  #take(): ModelBlock {
+  #take(tenant: number): ModelBlock {
     if (this.free === 0) {
-      this.#forgetFirst();
-      this.evictions += 1;
+      while (this.evictable.size === 0 && this.#giveWay());
+      this.evict(this.accounts?.victim() ?? this.evictable.values().next().value!);
     }
     this.free -= 1;
-    return { refs: 1, name: undefined, parent: undefined, children: 0 };
+    return { refs: 1, name: undefined, parent: undefined, children: 0, tenant };
   }
 
-  #forgetFirst(): void {
-    const block = this.evictable.values().next().value!;
+  evict(block: ModelBlock): void {
+    this.#forget(block);
+    this.evictions += 1;
+  }
+
+  #forget(block: ModelBlock): void {
     if (block.children > 0) throw new Error("a block would go before what is cached behind it");
     this.evictable.delete(block);
     this.#uncache(block);
@@ -323,6 +446,12 @@ export class GroupModel {
     block.name = undefined;
     if (block.parent) block.parent.children -= 1;
     block.parent = undefined;
+  }
+
+  /** A tenant holds a block that it has found. */
+  #hold(block: ModelBlock, tenant: number): void {
+    this.#reference(block);
+    this.accounts?.share(block, tenant);
   }
 
   #reference(block: ModelBlock): void {

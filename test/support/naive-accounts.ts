@@ -1,5 +1,48 @@
 /** Accounts of tenants counted anew for each question: the model of the core's quotas. */
-import type { MapAccounts, MapBlock, MapCache } from "../../bench/peer/map-cache.js";
+import type { MapBlock, MapCache } from "../../bench/peer/map-cache.js";
+
+/** A block of a model that a tenant pays for. */
+export interface PaidBlock {
+  children: number;
+  tenant?: number;
+}
+
+/** What accounts ask of the model of a cache. */
+export interface PaidCache<B extends PaidBlock> {
+  readonly blocks: number;
+  readonly free: number;
+  readonly available: number;
+  /** The longest unheld first. */
+  readonly evictable: ReadonlySet<B>;
+  readonly order?: { victim(candidates: B[]): B };
+  /** Every block that is held or cached, each at least once. */
+  taken(): Iterable<B>;
+  /** Forgets an evictable block, for room. */
+  evict(block: B): void;
+}
+
+/** The model of a cache without groups, as accounts see it. */
+export function paidMap(cache: MapCache): PaidCache<MapBlock> {
+  return {
+    get blocks() {
+      return cache.blocks;
+    },
+    get free() {
+      return cache.free;
+    },
+    get available() {
+      return cache.available;
+    },
+    evictable: cache.evictable,
+    order: cache.order,
+    *taken() {
+      yield* cache.cached.values();
+      for (const { blocks } of cache.sequences) yield* blocks;
+      for (const { source } of cache.pendingCopies) yield source;
+    },
+    evict: (block) => cache.evict(block),
+  };
+}
 
 export interface NaiveQuota {
   floor: number;
@@ -10,12 +53,12 @@ export interface NaiveQuota {
   refused: number;
 }
 
-export class NaiveAccounts implements MapAccounts {
+export class NaiveAccounts<B extends PaidBlock> {
   /** By tenant; the last one is the common account's. */
   readonly quotas: NaiveQuota[];
-  readonly #cache: MapCache;
+  readonly #cache: PaidCache<B>;
 
-  constructor(cache: MapCache, tenants: number) {
+  constructor(cache: PaidCache<B>, tenants: number) {
     this.#cache = cache;
     const { blocks } = cache;
     this.quotas = Array.from({ length: tenants + 1 }, () => ({
@@ -32,16 +75,12 @@ export class NaiveAccounts implements MapAccounts {
     return this.quotas.length - 1;
   }
 
-  share(block: MapBlock, tenant: number): void {
+  share(block: B, tenant: number): void {
     if (block.tenant !== tenant) block.tenant = this.#common;
   }
 
   used(tenant: number): number {
-    const { sequences, cached, pendingCopies } = this.#cache;
-    const all = new Set(cached.values());
-    for (const { blocks } of sequences) for (const block of blocks) all.add(block);
-    for (const { source } of pendingCopies) all.add(source);
-    return [...all].filter((block) => block.tenant === tenant).length;
+    return [...new Set(this.#cache.taken())].filter((block) => block.tenant === tenant).length;
   }
 
   resting(tenant: number): number {
@@ -85,24 +124,24 @@ export class NaiveAccounts implements MapAccounts {
     }
   }
 
-  victim(): MapBlock {
+  victim(): B {
     return this.#choose(this.#common) ?? this.#pick(this.#candidates())!;
   }
 
-  #candidates(): MapBlock[] {
+  #candidates(): B[] {
     return [...this.#cache.evictable].filter(({ children }) => children === 0);
   }
 
-  #pick(candidates: MapBlock[]): MapBlock | undefined {
+  #pick(candidates: B[]): B | undefined {
     if (candidates.length === 0) return undefined;
     return this.#cache.order ? this.#cache.order.victim(candidates) : candidates[0];
   }
 
-  #first(tenant: number): MapBlock | undefined {
+  #first(tenant: number): B | undefined {
     return this.#pick(this.#candidates().filter((block) => block.tenant === tenant));
   }
 
-  #choose(tenant: number): MapBlock | undefined {
+  #choose(tenant: number): B | undefined {
     const own = this.#first(tenant);
     if (own && this.used(tenant) >= this.quotas[tenant].watermark) return own;
     const overruns = this.quotas.map(({ watermark }, t) =>
@@ -116,7 +155,7 @@ export class NaiveAccounts implements MapAccounts {
     return this.#pick(above) ?? own;
   }
 
-  #evict(victim: MapBlock, tenant: number): void {
+  #evict(victim: B, tenant: number): void {
     if (victim.tenant === tenant) this.quotas[tenant].evictedOwn += 1;
     else this.quotas[victim.tenant!].evictedByOthers += 1;
     this.#cache.evict(victim);
