@@ -20,6 +20,7 @@ import { invalidArgument, QuartermasterError } from "../../bindings/errors.js";
 import type { Executor, ExecutorDescription } from "../../bindings/executor.js";
 import type { KvCache } from "../../bindings/kv-cache.js";
 import { LinkMeter, planLoad } from "./load-or-recompute.js";
+import { SeenFilter } from "./seen-filter.js";
 import type { TierBackend } from "./tier-backend.js";
 
 export interface PrefixStoreOptions {
@@ -32,7 +33,16 @@ export interface PrefixStoreOptions {
   recomputeUs?: (promptTokens: number, from: number) => number;
   /** Shorter loads are not tried. Default 256. */
   minLoadTokens?: number;
+  /**
+   * What is stored: everything that is saved, or only blocks that have been saved before, so that prompts which nobody asks
+   * twice cost the tier nothing. Default "always".
+   */
+  admission?: "always" | "seen-twice";
+  /** Blocks that "seen-twice" remembers at least, 1 to 2^28; 8 to 16 bytes each. Default 2^20. */
+  remember?: number;
 }
+
+const ADMISSIONS = ["always", "seen-twice"];
 
 type BlockExecutor = Executor & Required<Pick<Executor, "readBlocks" | "writeBlocks">>;
 
@@ -49,10 +59,14 @@ export class PrefixStore {
   readonly #shape: ExecutorDescription;
   readonly #model: Uint8Array;
   readonly #options: PrefixStoreOptions;
+  readonly #seen: SeenFilter | undefined;
+  #turnedAway = 0;
 
   /** Throws UNSUPPORTED when the engine's executor cannot read and write blocks. */
   constructor(options: PrefixStoreOptions) {
-    const { engine, tier, model } = options;
+    const { engine, tier, model, admission = "always", remember = 2 ** 20 } = options;
+    if (!ADMISSIONS.includes(admission)) throw invalidArgument("admission", admission, ADMISSIONS.join(", "));
+    this.#seen = admission === "seen-twice" ? new SeenFilter(remember) : undefined;
     if (typeof model !== "string" || model === "")
       throw invalidArgument("model", model, "a text that names the model");
     const { executor } = engine;
@@ -81,11 +95,21 @@ export class PrefixStore {
     return keys;
   }
 
-  /** Stores the cached whole blocks of `tokens` that the tier does not have; returns how many that was. */
+  /** Blocks that were not stored because they had not been saved before. */
+  get turnedAway(): number {
+    return this.#turnedAway;
+  }
+
+  /**
+   * Stores the cached whole blocks of `tokens` that the tier does not have and `admission` lets in; returns how many that
+   * was.
+   */
   async save(tokens: ArrayLike<number>, namespace = 0): Promise<number> {
     const keys = this.keys(tokens, namespace);
     const from = this.tier.match(keys);
-    const payload = await this.#engine.between(() => this.#read(tokens, namespace, from));
+    const to = this.#admitted(keys, from);
+    if (to === from) return 0;
+    const payload = await this.#engine.between(() => this.#read(tokens, namespace, from, to));
     const { blockBytes } = this.#shape;
     let stored = 0;
     for (let i = 0; i * blockBytes < payload.length; i++) {
@@ -122,6 +146,15 @@ export class PrefixStore {
     return this.#engine.between(() => this.#install(tokens, namespace, cached, payloads));
   }
 
+  /** Leading blocks that may be stored, of which `stored` are. */
+  #admitted(keys: readonly Uint8Array[], stored: number): number {
+    if (this.#seen === undefined) return keys.length;
+    let to = stored;
+    for (const [i, key] of keys.entries()) if (this.#seen.meet(key) && i === to) to += 1;
+    this.#turnedAway += keys.length - to;
+    return to;
+  }
+
   /** Blocks of the `found` stored ones behind the `cached` ones that take less time to load than to compute. */
   #worthLoading(promptTokens: number, cached: number, found: number): number {
     const { blockSize, blockBytes } = this.#shape;
@@ -142,8 +175,8 @@ export class PrefixStore {
     return plan.split / blockSize;
   }
 
-  /** Copies the cached blocks of a sequence from block `from` on. */
-  async #read(tokens: ArrayLike<number>, namespace: number, from: number): Promise<Uint8Array> {
+  /** Copies the cached blocks of a sequence from block `from` up to `to`. */
+  async #read(tokens: ArrayLike<number>, namespace: number, from: number, to: number): Promise<Uint8Array> {
     const { blockSize } = this.#shape;
     // `open` leaves the last token to be computed: one more, and the last block is among what it finds.
     const whole = tokens.length - (tokens.length % blockSize);
@@ -153,7 +186,8 @@ export class PrefixStore {
       namespace,
     });
     try {
-      const blocks = this.#cache.blockTable(sequence).slice(from, this.#cache.length(sequence) / blockSize);
+      const cached = this.#cache.length(sequence) / blockSize;
+      const blocks = this.#cache.blockTable(sequence).slice(from, Math.min(cached, to));
       return await this.#executor.readBlocks(blocks);
     } finally {
       this.#cache.close(sequence);

@@ -171,3 +171,32 @@ test("requests that run meanwhile are not disturbed", { skip }, async () => {
   assert.deepEqual(await generate(first, prompt), expected);
   await stop(first);
 });
+
+test("seen-twice: what is asked for once is not stored, what is asked for again is, with what it shares", async () => {
+  const first = await start("wasm", "seen-twice");
+  const options = {
+    engine: first.engine,
+    tier: first.tier,
+    model: "tiny-retrieval, f32",
+    minLoadTokens: 16,
+  };
+  const store = new PrefixStore({ ...options, admission: "seen-twice" });
+  const expected = await generate(first, prompt);
+  assert.equal(await store.save(prompt), 0);
+  assert.equal(store.turnedAway, 18);
+  assert.equal(first.tier.stat().blocks, 0);
+  // Another prompt with the same beginning: the beginning has been seen twice now.
+  const other = [...prompt.slice(0, 160), ...prompt.slice(0, 100)];
+  await generate(first, other);
+  assert.equal(await store.save(other), 10);
+  assert.equal(await store.save(prompt), 8, "and the rest when it is asked for again");
+  await stop(first);
+  const second = await start("wasm", "seen-twice");
+  assert.equal(await second.store.load(prompt), 288);
+  assert.deepEqual(await generate(second, prompt), expected);
+  await stop(second);
+  assert.throws(() => new PrefixStore({ ...options, admission: "twice" as never }), {
+    code: "INVALID_ARGUMENT",
+    argument: "admission",
+  });
+});
