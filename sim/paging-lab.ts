@@ -5,6 +5,7 @@
  * A request names a page; a cache holds k pages; the cost is the number of faults.
  */
 import { Core, type PageSet, QuartermasterError } from "../bindings/main.js";
+import { RandomStream } from "./random.js";
 
 function requireSlots(k: number): void {
   if (!Number.isInteger(k) || k < 1)
@@ -119,30 +120,34 @@ export function harmonic(k: number): number {
 }
 
 /**
- * Follows of two algorithms the one that has had fewer faults, and changes when the one it follows has had `c` times as
- * many as the other: at most about c times the better one's faults, whatever the advice. It moves lazily: on a fault of
- * its own it evicts the least recently used page that the followed one does not hold.
+ * Follows one of two algorithms that are simulated beside it, so that bad advice costs it little. It moves lazily: on a
+ * fault of its own it evicts the least recently used page that the followed one does not hold.
  */
-export class CombineDet {
+abstract class Combination {
   faults = 0;
+  /** Times that it has changed whom it follows. */
+  switches = 0;
   /** Present pages, least recently used first. */
   readonly #present = new Set<number>();
-  #followed = 0;
+  #followed: 0 | 1 = 0;
 
   constructor(
     readonly k: number,
     readonly algorithms: readonly [PageSet, PageSet],
-    readonly c = 2,
   ) {
     requireSlots(k);
   }
+
+  /** Whom to follow from here on, by the faults that both have had. */
+  protected abstract choose(followed: 0 | 1, faults: readonly [number, number]): 0 | 1;
 
   /** Without advice each algorithm predicts its own bit. */
   request(page: number, advice?: 0 | 1): boolean {
     for (const algorithm of this.algorithms) algorithm.request(page, advice);
     const [first, second] = this.algorithms.map((algorithm) => algorithm.stats().faults);
-    const followed = this.#followed === 0 ? first : second;
-    if (followed >= this.c * Math.min(first, second)) this.#followed = first <= second ? 0 : 1;
+    const followed = this.choose(this.#followed, [first, second]);
+    this.switches += Number(followed !== this.#followed);
+    this.#followed = followed;
     const hit = this.#present.delete(page);
     if (!hit) {
       this.faults += 1;
@@ -160,6 +165,71 @@ export class CombineDet {
       if (followed.slot(page) === undefined) return page;
     }
     return oldest!;
+  }
+}
+
+/**
+ * Follows the one that has had fewer faults, and changes when the one it follows has had `c` times as many as the other:
+ * at most about c times the better one's faults, whatever the advice.
+ */
+export class CombineDet extends Combination {
+  constructor(
+    k: number,
+    algorithms: readonly [PageSet, PageSet],
+    readonly c = 2,
+  ) {
+    super(k, algorithms);
+  }
+
+  protected choose(followed: 0 | 1, [first, second]: readonly [number, number]): 0 | 1 {
+    const own = followed === 0 ? first : second;
+    if (own < this.c * Math.min(first, second)) return followed;
+    return first <= second ? 0 : 1;
+  }
+}
+
+/**
+ * Follows each with a probability in proportion to its weight, which a fault multiplies by `beta`: about the better one's
+ * faults in expectation, and k for each of few changes ("On-line Learning and the Metrical Task System Problem", Blum and
+ * Burch). When the share of the one it follows drops from p to q, it changes with probability 1 - q / p.
+ */
+export class CombineRand extends Combination {
+  readonly #random: RandomStream;
+  #before: readonly [number, number] = [0, 0];
+  /** Share of the first in the weights, as odds: weight of the first over that of the second, by their logarithm. */
+  #odds = 0;
+
+  constructor(
+    k: number,
+    algorithms: readonly [PageSet, PageSet],
+    readonly beta = 0.99,
+    seed = 0,
+  ) {
+    super(k, algorithms);
+    if (!(beta > 0 && beta < 1))
+      throw new QuartermasterError("INVALID_ARGUMENT", `beta is ${beta}; allowed: a number between 0 and 1`, {
+        argument: "beta",
+        value: beta,
+        range: "a number between 0 and 1",
+      });
+    this.#random = new RandomStream(seed);
+  }
+
+  #share(algorithm: 0 | 1): number {
+    return 1 / (1 + Math.exp(algorithm === 0 ? -this.#odds : this.#odds));
+  }
+
+  protected choose(followed: 0 | 1, faults: readonly [number, number]): 0 | 1 {
+    const before = this.#share(followed);
+    const more = faults[0] - this.#before[0] - (faults[1] - this.#before[1]);
+    this.#before = faults;
+    this.#odds += more * Math.log(this.beta);
+    const after = this.#share(followed);
+    return after < before && this.#random.uniform() < 1 - after / before
+      ? followed === 0
+        ? 1
+        : 0
+      : followed;
   }
 }
 

@@ -7,6 +7,7 @@ import fc from "fast-check";
 import { MapCache } from "../../bench/peer/map-cache.js";
 import { Core, type Build, type KvCache, QuartermasterError } from "../../bindings/main.js";
 import { CacheHarness } from "../support/cache-harness.js";
+import { long } from "../support/long.js";
 import { Random } from "../support/random.js";
 
 async function run(
@@ -27,8 +28,11 @@ async function run(
   );
 }
 
-test("100,000 random operations on the cache equal the model, validated after each", () =>
-  run("core", 1000, {}));
+/** Fewer than are made: runs are of 1 to 1,200 operations. */
+const OPERATIONS = long ? "1,000,000" : "100,000";
+
+test(`${OPERATIONS} random operations on the cache equal the model, validated after each`, () =>
+  run("core", long ? 3000 : 1000, {}));
 test("the scalar build takes the same decisions", () => run("core-scalar", 30, {}));
 test("the threads build takes the same decisions", () => run("core-threads", 30, {}));
 test("the debug build checks itself after each call and finds nothing", () => run("debug", 10, {}));

@@ -9,6 +9,7 @@ import { test } from "node:test";
 import { Core, type PageSet, QuartermasterError } from "../../bindings/main.js";
 import {
   CombineDet,
+  CombineRand,
   harmonic,
   optimum,
   pager,
@@ -207,6 +208,36 @@ test("inverted bits: the plain algorithms fault on nearly every request, the com
   }
 });
 
+test("inverted bits: the random combination stays near LRU in the mean, and follows right bits to the optimum", async () => {
+  const k = 20;
+  const rounds = 200;
+  const pages: number[] = [];
+  for (let round = 0; round < rounds; round++) {
+    for (let hot = 0; hot < k - 1; hot++) pages.push(hot);
+    pages.push(k + round);
+  }
+  const wrong = pages.map((page) => (page < k ? 1 : 0));
+  const right = [...optimum(pages, k).discard] as (0 | 1)[];
+  const lru = (await pager("lru", k, k + rounds)).run(pages);
+  let [sum, followed] = [0, 0];
+  const seeds = 10;
+  for (let seed = 0; seed < seeds; seed++) {
+    for (const bits of [wrong, right] as (0 | 1)[][]) {
+      const sets = [
+        await pager("mark0", k, k + rounds, { seed }),
+        await pager("lru", k, k + rounds),
+      ] as const;
+      const combined = new CombineRand(k, sets, 0.99, seed);
+      pages.forEach((page, i) => combined.request(page, bits[i]));
+      if (bits === wrong) sum += combined.faults;
+      else followed += combined.faults;
+      assert.ok(combined.switches <= 40, `${combined.switches} changes`);
+    }
+  }
+  assert.ok(sum / seeds <= 2.2 * lru + 4 * k, `${sum / seeds} in the mean, LRU ${lru}`);
+  assert.ok(followed / seeds <= 1.05 * optimum(pages, k).faults + k, `${followed / seeds} with right bits`);
+});
+
 /** 1,000 pages by Zipf's law (0.9), and now and then a scan over 150 of 5,000 others. */
 function zipfAndScans(random: RandomStream, length: number): number[] {
   const weights = Array.from({ length: 1000 }, (_, i) => (i + 1) ** -0.9);
@@ -253,6 +284,9 @@ test("Zipf's law with scans: OPT = Mark0 with right bits < Mark0 < Flush-When-Al
   const combined = new CombineDet(k, [await pager("mark0", k, 6000), await pager("lru", k, 6000)]);
   pages.forEach((page, i) => combined.request(page, random50[i] as 0 | 1));
   assert.ok(combined.faults <= 1.05 * lru, `combined ${combined.faults}, LRU ${lru}`);
+  const drawn = new CombineRand(k, [await pager("mark0", k, 6000), await pager("lru", k, 6000)], 0.99, 1);
+  pages.forEach((page, i) => drawn.request(page, random50[i] as 0 | 1));
+  assert.ok(drawn.faults <= 1.05 * lru, `drawn ${drawn.faults}, LRU ${lru}`);
 });
 
 const trace = join(DATA, "mooncake", "conversation_trace.jsonl");
@@ -303,4 +337,5 @@ test("one slot: every algorithm replaces; bad arguments are refused and change n
     assert.throws(() => core.pageSet({ slots: 2, pages: 2, ...bad } as never), { code: "INVALID_ARGUMENT" });
   assert.throws(() => optimum([1], 0), { code: "INVALID_ARGUMENT" });
   assert.throws(() => new CombineDet(1.5, [] as never), { code: "INVALID_ARGUMENT" });
+  assert.throws(() => new CombineRand(2, [] as never, 1), { code: "INVALID_ARGUMENT", argument: "beta" });
 });
