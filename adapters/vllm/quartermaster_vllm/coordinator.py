@@ -94,12 +94,14 @@ class KVCacheCoordinator:
         pcp_world_size,
         hash_block_size,
         metrics_collector=None,
+        scheduler_block_size=None,
     ):
         self.kv_cache_config = kv_cache_config
         self.max_model_len = max_model_len
         self.use_eagle = use_eagle
         self.enable_caching = enable_caching
         self.hash_block_size = hash_block_size
+        self.scheduler_block_size = scheduler_block_size
         self.block_pool = BlockPool(
             kv_cache_config.num_blocks, enable_caching, hash_block_size, enable_kv_cache_events, metrics_collector
         )
@@ -128,7 +130,7 @@ class KVCacheCoordinator:
         if len(self.single_type_managers) == 1:
             size = self.single_type_managers[0].block_size
             assert self.hash_block_size == size, f"hash_block_size {self.hash_block_size} for blocks of {size} tokens"
-            self._align = size
+            self._align = self._hit_unit(size)
             return
         assert len(alike) > 1, "several cache groups need at least two different specs"
         assert world_size == 1, "context parallelism needs a single cache group"
@@ -136,7 +138,13 @@ class KVCacheCoordinator:
         assert all(size % self.hash_block_size == 0 for size in sizes), (
             f"block sizes {sizes} are not multiples of hash_block_size {self.hash_block_size}"
         )
-        self._align = lcm(*sizes)
+        self._align = self._hit_unit(lcm(*sizes))
+
+    def _hit_unit(self, least):
+        """Tokens of which every hit is a multiple."""
+        unit = least if self.scheduler_block_size is None else self.scheduler_block_size
+        assert unit % least == 0, f"scheduler_block_size {unit} is not a multiple of {least}"
+        return unit
 
     def _match(self, members, block_hashes, max_length):
         first = members[0]
@@ -206,6 +214,11 @@ class KVCacheCoordinator:
         for group in self.single_type_managers:
             ids.extend(group.pop_table(request_id))
         self.block_pool.give_back(ids)
+
+    def pop_blocks_for_free(self, request_id):
+        """Forgets a request and returns its blocks, still held, in order."""
+        blocks = self.block_pool.blocks
+        return [blocks[block] for group in self.single_type_managers for block in group.pop_table(request_id)[::-1]]
 
     def remove_skipped_blocks(self, request_id, total_computed_tokens):
         """Gives back the blocks that no attention reads any more."""

@@ -1,7 +1,9 @@
 """Puts BlockPool and KVCacheManager in the place of vLLM's, wherever its modules have taken them up by name."""
 
 import importlib
+import inspect
 import sys
+import typing
 
 from .block_pool import BlockPool
 from .groups import ChunkGroup, CacheGroup, CrossGroup, SinkGroup, WindowGroup
@@ -32,6 +34,7 @@ def install(pool=True, manager=True):
         "BlockPool": sys.modules[f"{_CORE}.block_pool"].BlockPool,
         "KVCacheManager": sys.modules[f"{_CORE}.kv_cache_manager"].KVCacheManager,
     }
+    KVCacheManager.computed_results = _computed_results(originals["KVCacheManager"])
     replaced = []
     for name in wanted:
         for path, module in list(sys.modules.items()):
@@ -45,3 +48,10 @@ def install(pool=True, manager=True):
         if hasattr(base, "register"):
             base.register(group)
     return replaced
+
+
+def _computed_results(manager):
+    """How many values this vLLM's get_computed_blocks returns, as its annotation says."""
+    returned = inspect.signature(manager.get_computed_blocks).return_annotation
+    values = typing.get_args(returned)
+    return len(values) if len(values) in (2, 3) else 2

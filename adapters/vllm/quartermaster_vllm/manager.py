@@ -68,6 +68,10 @@ class KVCacheBlocks:
         return f"KVCacheBlocks({self.get_block_ids()})"
 
 
+def _status_of(request):
+    return getattr(getattr(request, "status", None), "name", None)
+
+
 def tables_of(blocks):
     """Ids for each group of a KVCacheBlocks, ours or vLLM's."""
     tables = getattr(blocks, "_tables", None)
@@ -76,8 +80,19 @@ def tables_of(blocks):
     return tuple(array("I", [block.block_id for block in group]) for group in blocks.blocks)
 
 
+# Names of the statuses of requests that are being let in: for them a watermark counts.
+_BEING_ADMITTED = ("WAITING", "PREEMPTED")
+
+
 class KVCacheManager:
-    """Takes vLLM's KVCacheConfig, or anything with `num_blocks` and `kv_cache_groups` of `kv_cache_spec`s."""
+    """
+    Takes vLLM's KVCacheConfig, or anything with `num_blocks` and `kv_cache_groups` of `kv_cache_spec`s. The parameters
+    behind `metrics_collector` are those of later vLLM: `watermark`, the share of the blocks that stays free when a request
+    is let in beside others, and `scheduler_block_size`, of which every hit is a multiple.
+    """
+
+    # What get_computed_blocks returns: later vLLM has a third value, which is 0 here (`install` sees which one it is).
+    computed_results = 2
 
     def __init__(
         self,
@@ -91,7 +106,11 @@ class KVCacheManager:
         dcp_world_size=1,
         pcp_world_size=1,
         metrics_collector=None,
+        watermark=0.0,
+        scheduler_block_size=None,
     ):
+        assert watermark >= 0.0, f"watermark is {watermark!r}"
+        self.watermark_blocks = int(watermark * kv_cache_config.num_blocks)
         self.max_model_len = max_model_len
         self.enable_caching = enable_caching
         self.use_eagle = use_eagle
@@ -108,6 +127,7 @@ class KVCacheManager:
             pcp_world_size,
             hash_block_size,
             metrics_collector,
+            scheduler_block_size,
         )
         self._groups = self.coordinator.single_type_managers
         self.num_kv_cache_groups = len(self._groups)
@@ -139,13 +159,16 @@ class KVCacheManager:
     def get_computed_blocks(self, request):
         """(cached blocks of the request's longest cached prefix, its tokens); never with the last token."""
         if not self.enable_caching or request.skip_reading_prefix_cache:
-            return self.empty_kv_cache_blocks, 0
+            return self._computed(self.empty_kv_cache_blocks, 0)
         tables, length = self.coordinator.find_hit(request.block_hashes, request.num_tokens - 1)
         if self.log_stats:
             self.prefix_cache_stats.record(
                 num_tokens=request.num_tokens, num_hits=length, preempted=request.num_preemptions > 0
             )
-        return self._of_ids(tables), length
+        return self._computed(self._of_ids(tables), length)
+
+    def _computed(self, blocks, length):
+        return (blocks, length) if self.computed_results == 2 else (blocks, length, 0)
 
     def _plans(self, request_id, hits, local, external, need, need_main, encoder, adopts):
         plans = []
@@ -156,11 +179,12 @@ class KVCacheManager:
             plans.append(plan)
         return plans
 
-    def _fits(self, plans):
+    def _fits(self, plans, spared=0):
+        """Whether there is room for the plans, and `spared` blocks are free behind them."""
         hits = array("I")
         for plan in plans:
             hits.extend(plan.hits)
-        return self.block_pool.keyed.fits(hits, max(sum(plan.wanted for plan in plans), 0))
+        return self.block_pool.keyed.fits(hits, max(sum(plan.wanted for plan in plans), 0) + spared)
 
     def can_fit_full_sequence(
         self,
@@ -171,12 +195,25 @@ class KVCacheManager:
         num_encoder_tokens=0,
     ):
         """Whether the whole sequence would find room now, not only its first chunk."""
+        return self._whole_fits(
+            request, num_new_computed_tokens, new_computed_blocks, num_external_computed_tokens, num_encoder_tokens, 0
+        )
+
+    def _whole_fits(
+        self,
+        request,
+        num_new_computed_tokens,
+        new_computed_blocks,
+        num_external_computed_tokens,
+        num_encoder_tokens,
+        spared,
+    ):
         local = request.num_computed_tokens + num_new_computed_tokens
         total = min(local + num_external_computed_tokens, self.max_model_len)
         need = min(request.num_tokens, self.max_model_len)
         hits = self._no_ids if new_computed_blocks is None else tables_of(new_computed_blocks)
         plans = self._plans(request.request_id, hits, total, 0, need, need, num_encoder_tokens, True)
-        return plans is not None and self._fits(plans)
+        return plans is not None and self._fits(plans, spared)
 
     def allocate_slots(
         self,
@@ -188,6 +225,9 @@ class KVCacheManager:
         num_external_computed_tokens=0,
         delay_cache_blocks=False,
         num_encoder_tokens=0,
+        full_sequence_must_fit=False,
+        reserved_blocks=0,
+        has_scheduled_reqs=True,
     ):
         """
         Room for `num_new_tokens` tokens (drafts among them) and `num_lookahead_tokens` more, behind the computed ones: the
@@ -196,6 +236,9 @@ class KVCacheManager:
         blocks which no attention reads any more have been given back.
 
         Full blocks are cached, unless `delay_cache_blocks`; tokens beyond `request.num_tokens`, that is drafts, are not.
+
+        Of later vLLM: `full_sequence_must_fit` refuses what `can_fit_full_sequence` would; `reserved_blocks` stay free, and
+        so does the watermark for a request that is let in, unless nothing else runs in this step (`has_scheduled_reqs`).
         """
         if num_new_tokens == 0 and num_external_computed_tokens == 0:
             raise ValueError("num_new_tokens is 0 and there are no external computed tokens")
@@ -204,18 +247,33 @@ class KVCacheManager:
             new_computed_blocks is not None and new_computed_blocks is not self.empty_kv_cache_blocks
         )
         local = request.num_computed_tokens + num_new_computed_tokens
-        if self._only is not None and not adopts and request_id in self._only.num_cached_block:
+        spared = reserved_blocks
+        if self.watermark_blocks and has_scheduled_reqs and _status_of(request) in _BEING_ADMITTED:
+            spared += self.watermark_blocks
+        if full_sequence_must_fit and not self._whole_fits(
+            request,
+            num_new_computed_tokens,
+            new_computed_blocks,
+            num_external_computed_tokens,
+            num_encoder_tokens,
+            spared - reserved_blocks,
+        ):
+            return None
+        if self._only is not None and not adopts and not spared and request_id in self._only.num_cached_block:
             return self._go_on(request, local, num_new_tokens, num_lookahead_tokens, delay_cache_blocks)
         total = min(local + num_external_computed_tokens, self.max_model_len)
         need_main = total + num_new_tokens
         need = min(need_main + num_lookahead_tokens, self.max_model_len)
-        self.coordinator.remove_skipped_blocks(request_id, total)
+        # With steps in flight, what they still read stays.
+        self.coordinator.remove_skipped_blocks(request_id, max(0, total - getattr(request, "num_in_flight_tokens", 0)))
 
         hits = tables_of(new_computed_blocks) if adopts and new_computed_blocks is not None else self._no_ids
         plans = self._plans(
             request_id, hits, local, num_external_computed_tokens, need, need_main, num_encoder_tokens, adopts
         )
         if plans is None:
+            return None
+        if spared and not self._fits(plans, spared):
             return None
         added = self._carry_out(request_id, plans)
         if added is None:
@@ -270,7 +328,11 @@ class KVCacheManager:
         """Gives the request's blocks back, the tail first, so that it is evicted first."""
         self.coordinator.free(request.request_id)
 
-    def remove_skipped_blocks(self, request_id, total_computed_tokens):
+    def pop_blocks_for_free(self, request):
+        """Forgets the request; its blocks, in order, for `block_pool.free_blocks` to take from the last one on, later."""
+        return self.coordinator.pop_blocks_for_free(request.request_id)
+
+    def remove_skipped_blocks(self, request_id, total_computed_tokens, num_prompt_tokens=None):
         """Gives back the blocks that no attention reads once so many tokens are computed."""
         self.coordinator.remove_skipped_blocks(request_id, total_computed_tokens)
 

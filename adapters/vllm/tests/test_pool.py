@@ -7,7 +7,7 @@ import unittest
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
-from workload import Request, config_of  # noqa: E402
+from workload import Request, Status, config_of  # noqa: E402
 
 from quartermaster_vllm import BlockPool, KVCacheManager  # noqa: E402
 
@@ -138,6 +138,59 @@ class Manager(unittest.TestCase):
         self.assertIsNone(manager.allocate_slots(request, 40))
         self.assertEqual(manager.get_block_ids("a"), ([0, 0, 0, 0, 0, 6],))
         self.assertEqual(manager.block_pool.get_num_free_blocks(), free + 5)
+
+    def test_hits_of_all_groups_are_held_before_blocks_are_taken_for_a_connector(self):
+        manager = KVCacheManager(config_of(9, [4, 4], [None, 8]), 64, 4)
+        first = Request("a", range(13), 4)
+        manager.allocate_slots(first, 12)
+        first.num_computed_tokens = 12
+        manager.allocate_slots(first, 1)
+        self.assertEqual(manager.get_block_ids("a"), ([1, 2, 3, 7], [0, 5, 6, 8]))
+        manager.free(first)
+        # Block 4 left the window first: it would be taken first, and is a hit of the window group.
+        self.assertEqual(ids(manager.block_pool.free_block_queue.get_all_free_blocks()), [4, 7, 3, 2, 1, 8, 6, 5])
+        second = Request("b", [*range(8), 90, 91, 92], 4)
+        blocks, hit = manager.get_computed_blocks(second)
+        self.assertEqual((blocks.get_block_ids(), hit), (([1, 2], [4, 5]), 8))
+        manager.allocate_slots(second, 0, hit, blocks, num_external_computed_tokens=1, delay_cache_blocks=True)
+        self.assertEqual(manager.get_block_ids("b"), ([1, 2, 7], [4, 5, 3]))
+        self.assertEqual(manager.get_computed_blocks(Request("c", [*range(8), 90], 4))[1], 8)
+
+    def test_a_watermark_and_reserved_blocks_stay_free(self):
+        manager = KVCacheManager(config_of(11, [4], [None]), 64, 4, watermark=0.2)
+        request = Request("a", range(36), 4)
+        request.status = Status.WAITING
+        self.assertIsNone(manager.allocate_slots(request, 36))
+        self.assertEqual(manager.block_pool.get_num_free_blocks(), 10)
+        self.assertIsNotNone(manager.allocate_slots(request, 36, has_scheduled_reqs=False))
+        request.num_computed_tokens = 36
+        manager.free(request)
+        request = Request("b", range(100, 132), 4)
+        request.status = Status.RUNNING
+        self.assertIsNone(manager.allocate_slots(request, 32, reserved_blocks=3))
+        self.assertIsNotNone(manager.allocate_slots(request, 32, reserved_blocks=2))
+
+    def test_the_full_sequence_must_fit_if_that_is_asked_for(self):
+        manager = KVCacheManager(config_of(5, [4], [None]), 64, 4)
+        request = Request("a", range(20), 4)
+        self.assertIsNone(manager.allocate_slots(request, 8, full_sequence_must_fit=True))
+        self.assertIsNotNone(manager.allocate_slots(request, 8))
+
+    def test_hits_are_multiples_of_the_scheduler_block_size(self):
+        for unit, hit in ((4, 16), (8, 16), (32, 0)):
+            manager = KVCacheManager(config_of(11, [4], [None]), 64, 4, scheduler_block_size=unit)
+            manager.allocate_slots(Request("a", range(20), 4), 20)
+            self.assertEqual(manager.get_computed_blocks(Request("b", range(20), 4))[1], hit)
+
+    def test_popped_blocks_are_freed_later(self):
+        manager = KVCacheManager(config_of(9, [4, 4], [None, 8]), 64, 4)
+        request = Request("a", range(8), 4)
+        manager.allocate_slots(request, 8)
+        blocks = manager.pop_blocks_for_free(request)
+        self.assertEqual([block.block_id for block in blocks], [1, 2, 3, 4])
+        self.assertEqual(manager.block_pool.get_num_free_blocks(), 4)
+        manager.block_pool.free_blocks(reversed(blocks))
+        self.assertEqual(manager.block_pool.get_num_free_blocks(), 8)
 
     def test_a_salt_keeps_prompts_apart(self):
         manager = KVCacheManager(config_of(9, [4], [None]), 64, 4)

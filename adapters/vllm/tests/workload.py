@@ -1,5 +1,6 @@
 """Requests as a cache manager sees them, specs without vLLM, and a random life for both."""
 
+import enum
 import hashlib
 import random
 from dataclasses import dataclass, field
@@ -33,6 +34,12 @@ def config_of(blocks, sizes, windows):
         for size, window in zip(sizes, windows)
     ]
     return Config(blocks, [Group(spec) for spec in specs])
+
+
+class Status(enum.Enum):
+    WAITING = 0
+    RUNNING = 1
+    PREEMPTED = 2
 
 
 class Request:
