@@ -325,6 +325,7 @@ export interface TierExports {
   schedulerTier(scheduler: number): number;
   schedulerTransferred(scheduler: number, transfer: number, good: number, us: number): number;
   requestPrioritize(scheduler: number, request: number, priority: number): number;
+  requestPredict(scheduler: number, request: number, tokens: number): number;
   schedulerPreemptive(scheduler: number, preemptive: number): number;
 }
 

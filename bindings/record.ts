@@ -8,6 +8,7 @@
  *   {"propose": request, "tokens"}
  *   {"commit": id, "nowUs", "tokens", "finished"?: [sampling rows], "accepted"?: counts, "outcomes": digest}
  *   {"abandon": id}   {"abort": request}   {"prioritize": request, "priority"}
+ *   {"predict": request, "tokens"}
  *   {"transferred": id, "blocks", "us"}
  *   {"arena": shape}   {"lane": call, ...}      lanes of requests that drop tokens (eviction/lane-record.ts)
  *
@@ -67,6 +68,7 @@ export type RecordLine =
   | { abandon: number; trapped?: true }
   | { abort: RequestId; trapped?: true }
   | { prioritize: RequestId; priority: number; trapped?: true }
+  | { predict: RequestId; tokens: number; trapped?: true }
   | { transferred: number; blocks: number; us: number; trapped?: true }
   | { arena: ArenaShape }
   | LaneCall;
@@ -88,6 +90,7 @@ const REQUEST_FIELDS = Object.keys({
   items: true,
   pin: true,
   maxChunkTokens: true,
+  predictedTokens: true,
 } satisfies Record<keyof Omit<RequestOptions, "tokens" | "id">, true>) as (keyof RequestOptions)[];
 
 /** A scheduler on a core and a cache of its own. Throws what creating them throws. */
@@ -215,6 +218,13 @@ class RecordingScheduler extends Scheduler {
     this.#record(
       () => super.setPriority(request, priority),
       () => ({ prioritize: request, priority }),
+    );
+  }
+
+  override setPrediction(request: RequestId, predictedTokens: number): void {
+    this.#record(
+      () => super.setPrediction(request, predictedTokens),
+      () => ({ predict: request, tokens: predictedTokens }),
     );
   }
 

@@ -175,11 +175,13 @@ class Player {
       scheduler.abort(line.abort);
     } else if ("prioritize" in line) {
       scheduler.setPriority(line.prioritize, line.priority);
+    } else if ("predict" in line) {
+      scheduler.setPrediction(line.predict, line.tokens);
     } else if ("transferred" in line) {
       scheduler.transferred(line.transferred, line.blocks, line.us);
     } else {
       const known =
-        "submit, propose, lanes, step, commit, abandon, abort, prioritize, transferred, arena or lane";
+        "submit, propose, lanes, step, commit, abandon, abort, prioritize, predict, transferred, arena or lane";
       throw new QuartermasterError("INVALID_ARGUMENT", `record, line ${this.#line}: allowed: ${known}`, {
         argument: LINE,
         value: line,

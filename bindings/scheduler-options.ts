@@ -117,6 +117,11 @@ export interface RequestOptions extends PromptMarks {
    */
   lastChunk?: number;
   /**
+   * How many tokens it is expected to generate, 0 to 2^24: policy "shortest-first" serves those first whose prompt and
+   * expected answer are shortest together. Nothing else goes by it, and a wrong one costs order only. Default 0.
+   */
+  predictedTokens?: number;
+  /**
    * Most prompt tokens that one step computes for this request, so that a long prompt of little urgency leaves room for
    * others, 0 to 2^22. Default 0: as many as the scheduler's `maxChunkTokens` and budget allow.
    */

@@ -167,6 +167,7 @@ export class Scheduler {
     const lastChunk = requireInteger("lastChunk", options.lastChunk ?? 0, 0, 2 ** 24);
     const peakSlots = requireInteger("peakSlots", options.peakSlots ?? 0, 0, 2 ** 24);
     const maxChunkTokens = requireInteger("maxChunkTokens", options.maxChunkTokens ?? 0, 0, 2 ** 22);
+    const predicted = requireInteger("predictedTokens", options.predictedTokens ?? 0, 0, 2 ** 24);
     const count = this.cache.writeInput("tokens", options.tokens);
     const { exports } = this.core;
     const pin = options.pin === undefined ? undefined : pinShape(options.pin, "forUs");
@@ -194,6 +195,8 @@ export class Scheduler {
           "submit",
         );
         if (marks !== 0) this.core.call(() => exports.requestMarks(this.pointer, request, marks), "submit");
+        if (predicted !== 0)
+          this.core.call(() => exports.requestPredict(this.pointer, request, predicted), "submit");
         if (pin !== undefined)
           this.core.call(
             () => exports.requestPin(this.pointer, request, pin.hard, pin.priority, pin.us),
@@ -406,6 +409,19 @@ export class Scheduler {
     this.core.call(
       () => this.core.exports.requestPrioritize(this.pointer, request, priority),
       `setPriority(request ${request})`,
+    );
+  }
+
+  /**
+   * Says how many more tokens a live request is expected to generate, 0 to 2^24, in place of what was expected before;
+   * policy "shortest-first" gives it the place of that from the next step on. Throws UNKNOWN_REQUEST.
+   */
+  setPrediction(request: RequestId, predictedTokens: number): void {
+    requireRequest(request);
+    requireInteger("predictedTokens", predictedTokens, 0, 2 ** 24);
+    this.core.call(
+      () => this.core.exports.requestPredict(this.pointer, request, predictedTokens),
+      `setPrediction(request ${request})`,
     );
   }
 

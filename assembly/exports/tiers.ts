@@ -6,7 +6,7 @@ import { ARENA, arenaSeed, arenaTake, RegionKind } from "../memory/arena";
 import { INVALID_ARGUMENT, NOT_FOUND, OK, OUT_OF_MEMORY, Status } from "../memory/status";
 import { Policy, Scheduler } from "../scheduling/layout";
 import { transferred } from "../scheduling/swap";
-import { prioritize } from "../scheduling/urgency";
+import { predict, prioritize } from "../scheduling/urgency";
 import { schedulerValidate } from "../scheduling/validate";
 import { MAX_HOST_BLOCKS, Preemption, tierBytes, tierCreate } from "../paging/tiers/layout";
 
@@ -93,6 +93,12 @@ export function schedulerTransferred(scheduler: usize, id: u32, good: u32, us: f
 export function requestPrioritize(scheduler: usize, handle: u32, priority: u32): Status {
   const s = changetype<Scheduler>(scheduler);
   return checked(s, prioritize(s, handle, priority));
+}
+
+/** Tokens, at most 2^24, that a live request is expected to generate yet. UNKNOWN_REQUEST, INVALID_ARGUMENT. */
+export function requestPredict(scheduler: usize, handle: u32, tokens: u32): Status {
+  const s = changetype<Scheduler>(scheduler);
+  return checked(s, predict(s, handle, tokens));
 }
 
 /** Policy priority: whether running requests make room for more urgent ones that wait. INVALID_ARGUMENT under another. */

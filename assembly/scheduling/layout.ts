@@ -189,6 +189,8 @@ export class Request {
   pinPriority: u32;
   pin: i32;
   pinForUs: f64;
+  /** Tokens that it is expected to generate yet; of use to ShortestFirst. */
+  predictedTokens: u32;
 }
 
 

@@ -36,8 +36,13 @@ function queueKey(s: Scheduler, r: Request): u64 {
     return ((<u64>r.tenant) << TENANT_SHIFT) | ((<u64>r.priority) << 44) | (order & 0xfffffffffff);
   }
   if (s.policy == Policy.LongestPrefix) return prefixKey(s, r, 0);
-  const metric = <u64>min(knownTokens(r), MAX_METRIC);
-  return rank | (metric << 36) | (order & 0xfffffffff);
+  return shortestKey(r);
+}
+
+/** Place by what a request still costs: the tokens that are known of it, and those it is expected to generate. */
+export function shortestKey(r: Request): u64 {
+  const metric = <u64>min(knownTokens(r) + r.predictedTokens, MAX_METRIC);
+  return ((<u64>r.priority) << 56) | (metric << 36) | (r.order & 0xfffffffff);
 }
 
 /**

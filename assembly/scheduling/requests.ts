@@ -151,6 +151,7 @@ export function submit(
   r.peakSlots = min(peakSlots, promptTokens + maxNewTokens - 1);
   r.lastChunk = lastChunk;
   r.chunkTokens = chunkTokens;
+  r.predictedTokens = 0;
   r.laneFlags = 0;
   r.adopted = 0;
   r.evictedOwn = 0;

@@ -8,8 +8,11 @@ import { availableBlocks } from "../paging/pool";
 import { isLive, knownTokens, MAX_PRIORITY, Policy, Request, request, Scheduler, State } from "./layout";
 import { StepPlan } from "./plan-layout";
 import { preemptLast } from "./preempt";
-import { dequeue, requeue, seekWaiting } from "./queue";
+import { dequeue, requeue, seekWaiting, shortestKey } from "./queue";
 import { pendingBlocks, prioritizeCopy } from "./swap";
+
+// @ts-ignore: decorator
+@inline const MAX_PREDICTION: u32 = 1 << 24;
 
 /** The queue key with another priority. */
 function keyWith(s: Scheduler, r: Request): u64 {
@@ -29,6 +32,23 @@ export function prioritize(s: Scheduler, handle: u32, priority: u32): Status {
   if (r.state == State.Arriving) return OK;
   if (r.state == State.Waiting) dequeue(s, slot);
   r.key = keyWith(s, r);
+  if (r.state == State.Waiting) requeue(s, slot);
+  return OK;
+}
+
+/**
+ * Says how many more tokens a live request is expected to generate; ShortestFirst gives it the place of that.
+ * UNKNOWN_REQUEST, INVALID_ARGUMENT.
+ */
+export function predict(s: Scheduler, handle: u32, tokens: u32): Status {
+  if (!isLive(s, handle)) return UNKNOWN_REQUEST;
+  if (tokens > MAX_PREDICTION) return INVALID_ARGUMENT;
+  const slot = handle & SLOT_MASK;
+  const r = request(s, slot);
+  r.predictedTokens = tokens;
+  if (s.policy != Policy.ShortestFirst || r.state == State.Arriving) return OK;
+  if (r.state == State.Waiting) dequeue(s, slot);
+  r.key = shortestKey(r);
   if (r.state == State.Waiting) requeue(s, slot);
   return OK;
 }

@@ -17,6 +17,8 @@ export interface MapRequest {
   readonly deadlineUs: number;
   /** 0: as many as the scheduler allows. */
   readonly maxChunkTokens: number;
+  /** Tokens that it is expected to generate yet. */
+  predictedTokens: number;
   /** Since when it counts as waiting; 0: from the first step that sees it. */
   waitsSinceUs: number;
   order: number;
@@ -98,6 +100,7 @@ export class MapScheduler {
     arrivalUs?: number;
     deadlineUs?: number;
     maxChunkTokens?: number;
+    predictedTokens?: number;
   }): MapRequest {
     const request: MapRequest = {
       id: this.#submitted++,
@@ -110,6 +113,7 @@ export class MapScheduler {
       arrivalUs: init.arrivalUs ?? 0,
       deadlineUs: init.deadlineUs ?? Infinity,
       maxChunkTokens: init.maxChunkTokens ?? 0,
+      predictedTokens: init.predictedTokens ?? 0,
       waitsSinceUs: init.arrivalUs ?? 0,
       order: 0,
       rank: 0,
@@ -266,9 +270,22 @@ export class MapScheduler {
   #arrive(request: MapRequest): void {
     request.order = ++this.#order;
     this.#lift(request.tenant);
-    request.rank =
-      this.#options.policy === "shortest-first" ? Math.min(request.tokens.length, 2 ** 20 - 1) : 0;
+    request.rank = this.#options.policy === "shortest-first" ? this.#cost(request) : 0;
     if (this.#options.policy === "earliest-deadline") request.rank = Math.floor(request.deadlineUs);
+    this.#enqueue(request);
+  }
+
+  #cost({ tokens, predictedTokens }: MapRequest): number {
+    return Math.min(tokens.length + predictedTokens, 2 ** 20 - 1);
+  }
+
+  predict(request: MapRequest, predictedTokens: number): void {
+    request.predictedTokens = predictedTokens;
+    if (this.#options.policy !== "shortest-first" || this.arriving.includes(request)) return;
+    request.rank = this.#cost(request);
+    const at = this.waiting.indexOf(request);
+    if (at < 0) return;
+    this.waiting.splice(at, 1);
     this.#enqueue(request);
   }
 

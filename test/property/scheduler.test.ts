@@ -69,6 +69,7 @@ class Harness {
       arrivalUs: random.below(3) === 0 ? this.nowUs + random.below(40) : 0,
       ...(random.below(3) === 0 && { deadlineUs: this.nowUs + 1 + random.below(3600) / 4 }),
       ...(random.below(4) === 0 && { maxChunkTokens: 1 + random.below(6) }),
+      ...(random.below(2) === 0 && { predictedTokens: random.below(40) }),
     };
     let handle: RequestId;
     try {
@@ -94,6 +95,16 @@ class Harness {
     this.aborted += 1;
     this.forget(request);
     assert.throws(() => scheduler.abort(this.#dead), { code: "UNKNOWN_REQUEST" });
+  }
+
+  /** Another guess of how long an answer will be, whatever state its request is in. */
+  predictOne(): void {
+    const { random, scheduler, model } = this;
+    if (this.real.size === 0) return;
+    const [request, handle] = random.pick([...this.real]);
+    const tokens = random.below(40);
+    scheduler.setPrediction(handle, tokens);
+    model.predict(request, tokens);
   }
 
   #dead = 0;
@@ -159,6 +170,7 @@ class Harness {
     this.drop(expected);
 
     for (let aborts = random.below(12) - 8; aborts > 0; aborts--) this.abortOne();
+    if (random.below(4) === 0) this.predictOne();
     if (random.below(8) === 0) this.submit();
     if (random.below(6) === 0) {
       scheduler.abandon(plan.stepId);
@@ -291,6 +303,7 @@ async function run(build: Build, runs: number, prefixCache = true, maxDraftToken
         const choice = harness.random.below(10);
         if (choice < 3) harness.submit();
         else if (choice === 3) harness.abortOne();
+        else if (choice === 4 && harness.random.below(2) === 0) harness.predictOne();
         else harness.step();
         harness.compare();
       }

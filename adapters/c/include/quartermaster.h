@@ -321,6 +321,8 @@ QM_API int qm_abandon(qm_core* core, qm_scheduler scheduler, uint32_t step_id);
 QM_API int qm_outcomes(qm_core* core, qm_scheduler scheduler, const uint32_t** records);
 /* Another priority for a live request, 0 to 255, from the next step on. */
 QM_API int qm_set_priority(qm_core* core, qm_scheduler scheduler, uint32_t request, uint32_t priority);
+/* Tokens, at most 2^24, that a live request is expected to generate yet: QM_SHORTEST_FIRST goes by them and by what is known. */
+QM_API int qm_set_prediction(qm_core* core, qm_scheduler scheduler, uint32_t request, uint32_t tokens);
 /* QM_PRIORITY: running requests make room for more urgent ones that wait. */
 QM_API int qm_set_preemptive(qm_core* core, qm_scheduler scheduler, int preemptive);
 

@@ -803,6 +803,11 @@ int qm_set_priority(qm_core* core, qm_scheduler scheduler, uint32_t request, uin
   RESULT(core, w2c_qm_requestPrioritize(instance, scheduler, request, priority));
 }
 
+int qm_set_prediction(qm_core* core, qm_scheduler scheduler, uint32_t request, uint32_t tokens) {
+  REQUIRE(core, QM_SCHEDULER, scheduler);
+  RESULT(core, w2c_qm_requestPredict(instance, scheduler, request, tokens));
+}
+
 int qm_set_preemptive(qm_core* core, qm_scheduler scheduler, int preemptive) {
   REQUIRE(core, QM_SCHEDULER, scheduler);
   RESULT(core, w2c_qm_schedulerPreemptive(instance, scheduler, preemptive != 0));
