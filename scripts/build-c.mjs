@@ -1,5 +1,5 @@
 // Translates the shipped core to C and builds the C library, without SIMD and, where SIMDe is, with it; then builds
-// and runs the C example against each, installed, found by pkg-config. Run: npm run build:c
+// and runs the C examples against each, installed, found by pkg-config. Run: npm run build:c
 //
 // Output: build/c/{core,core-scalar}/core.{c,h} (the translated cores), build/c/{scalar,simd}/ (static and shared
 // libraries), build/c/{scalar,simd}/installed/ (header, library, CMake package, pkg-config file).
@@ -62,14 +62,15 @@ function buildLibrary(name, simd) {
   return installed;
 }
 
-/** Compiles a program as a user would, against the installed library; returns its path. */
-function compileProgram(installed, source) {
-  const program = join(installed, basename(source, ".c"));
+/** Compiles a program as a user would, against the installed library; returns its path. The first source names it. */
+function compileProgram(installed, ...sources) {
+  const program = join(installed, basename(sources[0], ".c"));
   const environment = { ...process.env, PKG_CONFIG_PATH: join(installed, "lib", "pkgconfig") };
   const flags = has("pkg-config")
     ? run("pkg-config", ["--cflags", "--libs", "--static", "quartermaster"], { env: environment })
     : `-I${installed}/include -L${installed}/lib -lquartermaster -lm`;
-  run("cc", ["-O2", "-Wall", "-Werror", join(root, source), "-o", program, ...flags.split(/\s+/)]);
+  const paths = sources.map((source) => join(root, source));
+  run("cc", ["-O2", "-Wall", "-Werror", ...paths, "-o", program, ...flags.split(/\s+/)]);
   return program;
 }
 
@@ -93,9 +94,12 @@ function main() {
     );
   for (const [name, simd] of kinds) {
     const installed = buildLibrary(name, simd);
-    compileProgram(installed, "adapters/c/conformance.c");
-    const example = compileProgram(installed, "examples/c/scheduler_loop.c");
-    console.log(`c library (${name}): ${runProgram(installed, example)}`);
+    const parts = ["", "_add_ons", "_pools"].map((part) => `adapters/c/conformance${part}.c`);
+    compileProgram(installed, ...parts);
+    for (const example of ["scheduler_loop", "speculation"]) {
+      const program = compileProgram(installed, `examples/c/${example}.c`);
+      console.log(`c library (${name}): ${runProgram(installed, program)}`);
+    }
   }
 }
 

@@ -3,14 +3,13 @@
  * Prints the first step whose answer differs, and exits with 1. With --snapshot FILE in front, writes the core's
  * state after the last script there.
  */
-#include <quartermaster.h>
+#include "conformance.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
-enum { MAX_NUMBERS = 65536, MAX_LISTS = 4, MAX_NAME = 32 };
+enum { MAX_NUMBERS = 65536 };
 
 /* ---- reading: just the JSON that scripts are made of -------------------------------------------------------- */
 
@@ -19,7 +18,7 @@ typedef struct {
   const char* end;
 } reader;
 
-static void fail(const char* what) {
+void fail(const char* what) {
   fprintf(stderr, "conformance: %s\n", what);
   exit(2);
 }
@@ -63,16 +62,6 @@ static double read_number(reader* r) {
 
 /* ---- one call ------------------------------------------------------------------------------------------------- */
 
-/* [operation, numbers..., lists...]: lists follow the numbers in every operation that has both. */
-typedef struct {
-  char operation[MAX_NAME];
-  double numbers[16];
-  int number_count;
-  uint32_t lists[MAX_LISTS][4096];
-  uint32_t list_lengths[MAX_LISTS];
-  int list_count;
-} call;
-
 static void read_call(reader* r, call* c) {
   c->number_count = c->list_count = 0;
   memset(c->numbers, 0, sizeof c->numbers); /* what a script leaves out is 0 */
@@ -88,7 +77,7 @@ static void read_call(reader* r, call* c) {
     uint32_t length = 0;
     while (!take(r, ']')) {
       if (length > 0) expect(r, ',');
-      if (length == 4096) fail("a list is too long");
+      if (length == MAX_LIST) fail("a list is too long");
       c->lists[c->list_count][length++] = (uint32_t)read_number(r);
     }
     c->list_lengths[c->list_count++] = length;
@@ -99,26 +88,28 @@ static void read_call(reader* r, call* c) {
 static double answer[MAX_NUMBERS];
 static int answered;
 
-static void put(double value) {
+void put(double value) {
   if (answered == MAX_NUMBERS) fail("an answer is too long");
   answer[answered++] = value;
 }
 
-static void put_words(const uint32_t* words, uint32_t count) {
+void put_words(const uint32_t* words, uint32_t count) {
   for (uint32_t i = 0; i < count; i++) put(words[i]);
+}
+
+void put_records(int found, const uint32_t* words, uint32_t size) {
+  put(found);
+  if (found > 0) put_words(words, (uint32_t)found * size);
 }
 
 /* ---- the host under test ---------------------------------------------------------------------------------- */
 
-static qm_core* core;
-static qm_cache cache;
-static qm_scheduler scheduler;
+qm_core* core;
+qm_cache cache;
+qm_scheduler scheduler;
 static qm_index index_;
 static qm_page_set pages_;
 static qm_plan plan;
-
-static uint32_t u(const call* c, int i) { return (uint32_t)c->numbers[i]; }
-static int is(const call* c, const char* operation) { return strcmp(c->operation, operation) == 0; }
 
 static void put_outcomes(void) {
   const uint32_t* words;
@@ -194,8 +185,7 @@ static int answer_cache(const call* c) {
   else if (is(c, "table") || is(c, "copies")) {
     const int found = is(c, "table") ? qm_sequence_table(core, cache, u(c, 0), &words)
                                      : qm_cache_copies(core, cache, &words);
-    put(found);
-    if (found > 0) put_words(words, (uint32_t)found * (is(c, "table") ? 1 : 8));
+    put_records(found, words, is(c, "table") ? 1 : 8);
   } else return 0;
   return 1;
 }
@@ -337,7 +327,9 @@ static void answer_call(const call* c) {
     put(qm_core_create((uint64_t)c->numbers[0], 0, &core));
   } else if (is(c, "validate")) {
     put(qm_core_validate(core));
-  } else if (!answer_cache(c) && !answer_outside(c) && !answer_scheduler(c) && !answer_pages(c) && !answer_index(c)) {
+  } else if (!answer_cache(c) && !answer_outside(c) && !answer_cache_add_ons(c) && !answer_scheduler(c) &&
+             !answer_scheduler_add_ons(c) && !answer_pages(c) && !answer_index(c) && !answer_keyed_pool(c) &&
+             !answer_virtual_memory(c)) {
     fprintf(stderr, "conformance: unknown operation %s\n", c->operation);
     exit(2);
   }

@@ -64,6 +64,17 @@ test("the header's status codes and constants are the core's", async () => {
   for (const [number, code] of Object.entries(STATUS_CODES))
     assert.match(header, new RegExp(`\\bQM_${code} = ${number}\\b`));
   assert.equal(header.match(/\bQM_[A-Z_]+ = -\d+/g)?.length, Object.keys(STATUS_CODES).length);
+  const library = readFileSync(join(root, "adapters/c/src/quartermaster.c"), "utf8");
+  const [, names] = /names\[\] = \{([^}]*)\}/.exec(library)!;
+  const codes = Array.from(
+    { length: Object.keys(STATUS_CODES).length },
+    (_, i) => STATUS_CODES[(-1 - i) as -1],
+  );
+  assert.deepEqual(
+    [...names.matchAll(/"(\w+)"/g)].map(([, name]) => name),
+    ["OK", ...codes],
+    "qm_status_name knows all of them",
+  );
   const calls = readFileSync(join(root, "adapters/c/src/core_calls.h"), "utf8");
   const core = await Core.create();
   const { pointer } = core.orderedIndex({ capacity: 10 });

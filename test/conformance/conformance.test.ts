@@ -6,7 +6,7 @@ import { test } from "node:test";
 import type { Build } from "../../bindings/main.js";
 import { generate, SCRIPTS } from "./generate.js";
 import { ConformanceHost } from "./host.js";
-import { print, type Script } from "./script.js";
+import { type Answer, type Call, print, type Script } from "./script.js";
 
 const scripts = await generate();
 const stored = (name: string): string => readFileSync(join(SCRIPTS, `${name}.json`), "utf8");
@@ -31,7 +31,7 @@ test("the scripts refuse, evict, preempt, copy on write and end requests", () =>
   const all = scripts.flatMap(({ steps }: Script) => steps);
   const answers = (operation: string): number[] =>
     all.filter(([call]) => call[0] === operation).map(([, answer]) => answer[0]);
-  for (const status of [-1, -3, -4, -5, -7, -8, -10, -15, -17])
+  for (const status of [-1, -3, -4, -5, -7, -8, -10, -11, -15, -16, -17, -19, -26, -30, -31, -32])
     assert.ok(
       all.some(([, answer]) => answer[0] === status),
       `some call is refused with ${status}`,
@@ -42,4 +42,32 @@ test("the scripts refuse, evict, preempt, copy on write and end requests", () =>
     if (call[0] === "commit" && answer[0] === 0)
       for (let i = 0; i < answer[1]; i++) kinds.add(answer[3 + 6 * i]);
   assert.deepEqual([...kinds].sort(), [1, 2, 3, 4]);
+});
+
+test("the scripts use drafts, host tier, quotas, marks, pins, groups, keyed pool and virtual memory to some effect", () => {
+  const steps = scripts.flatMap((script: Script) => script.steps);
+  const some = (operation: string, holds: (answer: Answer, call: Call) => boolean): void =>
+    assert.ok(
+      steps.some(([call, answer]) => call[0] === operation && holds(answer, call)),
+      operation,
+    );
+  const outcome = (holds: (record: readonly number[]) => boolean): void =>
+    some("outcomes", ([count, ...words]) =>
+      Array.from({ length: count }, (_, i) => words.slice(8 * i, 8 * i + 8)).some(holds),
+    );
+  some("propose", ([kept]) => kept > 2);
+  some("commit-drafts", ([status], call) => status === 0 && (call[5] as number[]).some((right) => right > 1));
+  some("transferred", ([status], call) => status === 0 && call[2] === 0);
+  some("transferred", ([status], call) => status === 0 && (call[2] as number) > 1);
+  outcome(([, kind, , , , , , swapped]) => kind === 2 && swapped > 0);
+  outcome(([, kind, , , , , , pin]) => kind === 1 && pin > 0);
+  outcome(([, kind, code]) => kind === 3 && code === -30);
+  outcome(([, , , , , , evictedOwn]) => evictedOwn > 0);
+  some("open-marked", ([sequence]) => sequence > 0);
+  some("group-table", ([count, ...table]) => count > 0 && table.includes(0xffffffff));
+  some("keyed-take", ([lost]) => lost > 0);
+  some("keyed-find", ([count]) => count > 1);
+  some("virtual-step", ([refused]) => refused > 0);
+  some("virtual-share", ([shared]) => shared > 0);
+  some("virtual-changes", ([count]) => count > 4);
 });

@@ -10,31 +10,13 @@ import { type BlockOrderKind, ORDER_KINDS } from "../../bindings/block-order.js"
 import { POLICIES, type PolicyName } from "../../bindings/scheduler-options.js";
 import { root } from "../support/package-root.js";
 import { Random } from "../support/random.js";
-import { ConformanceHost } from "./host.js";
-import { type Answer, type Call, print, type Script, type Step } from "./script.js";
+import { drafting, swapping } from "./generate-scheduling.js";
+import { grouped, isolated, isolatedRequests } from "./generate-sharing.js";
+import { keyedPool, virtualMemory } from "./generate-pools.js";
+import { type Generator, Recorder, tokens } from "./recorder.js";
+import { print, type Script } from "./script.js";
 
 export const SCRIPTS = join(root, "test", "conformance", "scripts");
-
-/** Records what a host answers. */
-class Recorder {
-  readonly steps: Step[] = [];
-  readonly host = new ConformanceHost();
-
-  constructor(readonly random: Random) {}
-
-  async call(...call: Call): Promise<Answer> {
-    const answer = await this.host.answer(call);
-    this.steps.push([call, answer]);
-    return answer;
-  }
-}
-
-type Generator = (recorder: Recorder) => Promise<void>;
-
-/** Token ids that repeat enough for prefixes to be shared. */
-function tokens(random: Random, most: number): number[] {
-  return Array.from({ length: random.below(most + 1) }, (_, i) => i % 3 || random.below(12) % 3);
-}
 
 const cacheCalls: Generator = async (recorder) => {
   await recorder.call("core", 11);
@@ -254,6 +236,20 @@ const GENERATORS: Readonly<Record<string, Generator>> = {
   "policy-fair": policyCalls("fair"),
   "policy-earliest-deadline": policyCalls("earliest-deadline"),
   pages: pageCalls,
+  "quotas-marks-pins": isolated,
+  "quotas-marks-pins-scheduler": isolatedRequests,
+  "groups-window": grouped([
+    [1, 8, 4],
+    [0, 0, 8],
+  ]),
+  "groups-recurrent": grouped([
+    [1, 5, 8],
+    [2, 0, 8],
+  ]),
+  drafts: drafting,
+  "host-tier": swapping,
+  "keyed-pool": keyedPool,
+  "virtual-memory": virtualMemory,
 };
 
 /** All scripts, made anew. */

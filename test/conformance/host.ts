@@ -12,10 +12,12 @@ import {
 import { ORDER_KINDS } from "../../bindings/block-order.js";
 import type { Advice } from "../../bindings/page-set.js";
 import { STATUS_CODES } from "../../bindings/errors.js";
+import { cacheAddOns, schedulerAddOns } from "./host-add-ons.js";
+import { poolOperations, virtualOperations } from "./host-pools.js";
 import type { Answer, Call } from "./script.js";
 
 const STATUS_OF = new Map(Object.entries(STATUS_CODES).map(([number, code]) => [code as string, +number]));
-const STATES = ["ended", "arriving", "waiting", "running"];
+const STATES = ["ended", "arriving", "waiting", "running", "loading"];
 const KINDS = ["", "finished", "preempted", "rejected", "expired"];
 
 export class ConformanceHost {
@@ -47,6 +49,10 @@ export class ConformanceHost {
   }
 
   readonly #operations: Readonly<Record<string, (args: never) => Answer>> = {
+    ...cacheAddOns(this),
+    ...schedulerAddOns(this),
+    ...poolOperations(this),
+    ...virtualOperations(this),
     cache: ([blocks, blockSize, maxSequences, maxSequenceTokens, prefixCache]: number[]) => {
       const shape = { blocks, blockSize, maxSequences, maxSequenceTokens, prefixCache: prefixCache !== 0 };
       this.cache = this.core.kvCache(shape);

@@ -145,6 +145,18 @@ QM_API int qm_cache_forget(qm_core* core, qm_cache cache);
 /* Lets a new cache reuse the beginning of a block by copy, from `threshold` tokens on, 1 to the block size. */
 QM_API int qm_cache_reuse_parts(qm_core* core, qm_cache cache, uint32_t threshold);
 
+/* Layers that keep their tokens in another way than the cache's own tables do, in the same blocks (docs/guide.md, "Cache
+ * groups"). kind: 0 every token, 1 those that a sliding window of `window` tokens sees, 2 a recurrent state. block_size: tokens
+ * a block, the cache's times a power of two; of a state, from one checkpoint to the next. */
+typedef struct qm_group {
+  uint32_t kind, window, block_size;
+} qm_group;
+/* Gives a new cache without accounts, marks, pins and parts up to 7 groups; its own tables are group 0. */
+QM_API int qm_cache_set_groups(qm_core* core, qm_cache cache, const qm_group* groups, uint32_t count);
+/* As qm_sequence_table, in group 1, 2, ...: 2^32 - 1 where a window has let go of a block. */
+QM_API int qm_sequence_group_table(qm_core* core, qm_cache cache, uint32_t sequence, uint32_t group,
+                                   const uint32_t** table);
+
 /* Accounts of tenants, for a new cache before it has a scheduler (docs/guide.md, "Quotas"). */
 QM_API int qm_cache_set_tenants(qm_core* core, qm_cache cache, uint32_t tenants);
 /* In blocks, floor <= watermark <= ceiling. tenant: a number below the tenants', or their number for the common account. */
@@ -313,6 +325,14 @@ QM_API int qm_step(qm_core* core, qm_scheduler scheduler, double now_us, qm_plan
  * after this token. */
 QM_API int qm_commit(qm_core* core, qm_scheduler scheduler, uint32_t step_id, double now_us,
                      const uint32_t* tokens, const uint32_t* finish);
+/* Room for up to `most` draft tokens of a request in one step, 1 to 256, for a new scheduler (docs/guide.md, "Speculation"). */
+QM_API int qm_scheduler_set_drafts(qm_core* core, qm_scheduler scheduler, uint32_t most);
+/* What a request may generate next, in place of what was proposed before: a decode row then feeds these tokens behind its last
+ * one. Returns how many the request can make use of. */
+QM_API int qm_propose(qm_core* core, qm_scheduler scheduler, uint32_t request, const uint32_t* tokens, uint32_t count);
+/* As qm_commit. accepted, [sampling_rows] or NULL: how many of a row's drafts were right; its sampled token comes behind them. */
+QM_API int qm_commit_drafts(qm_core* core, qm_scheduler scheduler, uint32_t step_id, double now_us,
+                            const uint32_t* tokens, const uint32_t* finish, const uint32_t* accepted);
 /* The plan was not executed: takes it back. */
 QM_API int qm_abandon(qm_core* core, qm_scheduler scheduler, uint32_t step_id);
 /* Outcomes of the last step and its commit, 8 words each: request, kind (1 finished, 2 preempted, 3 rejected, 4 expired), code,
@@ -410,6 +430,53 @@ QM_API int qm_keyed_pool_find_keys(qm_core* core, qm_keyed_pool pool, uint32_t g
 QM_API int qm_keyed_pool_drop_keys(qm_core* core, qm_keyed_pool pool, uint32_t count);
 /* Takes a free block out of circulation (aside not 0), or puts such a block back. */
 QM_API int qm_keyed_pool_set_aside(qm_core* core, qm_keyed_pool pool, uint32_t block, int aside);
+
+/* ---- virtual memory ---------------------------------------------------------------------------------------------- */
+
+/* Which physical memory lies behind which tokens of a cache that is contiguous in virtual memory (docs/virtual-memory.md): your
+ * engine maps what the changes say. */
+typedef uint32_t qm_virtual_memory;
+
+typedef struct qm_virtual_memory_options {
+  uint32_t slots;       /* sequences at a time, 1 to 4096 */
+  uint32_t max_tokens;  /* of the longest, 1 to 2^24 */
+  uint32_t token_bytes; /* of one token in one tensor, 1 to 2^24 */
+  uint32_t tensors;     /* that grow alike; 0: 1. Yours, kept for you */
+  uint32_t page_bytes;  /* of a page-group, a power of two from 4096 to 2^30; 0: 65536 */
+  uint32_t blocks;      /* KV blocks of physical memory, a page-group in each tensor; 1 to 2^24 */
+  uint32_t eager_steps; /* tokens that qm_virtual_memory_background looks ahead; 0: it plans nothing */
+  uint32_t eager_blocks; /* KV blocks that looking beyond the next token may map in one step */
+  int eager_reclaim;    /* not 0: it takes a block from an idle slot when it has nothing else to do */
+} qm_virtual_memory_options;
+
+/* One change: a KV block comes behind a page of a slot in every tensor (op 1), or leaves it (op 0). */
+typedef struct qm_page_change {
+  uint32_t op, slot, page, block;
+} qm_page_change;
+
+QM_API int qm_virtual_memory_create(qm_core* core, const qm_virtual_memory_options* options, qm_virtual_memory* memory);
+QM_API qm_virtual_memory qm_virtual_memory_at(qm_core* core, uint32_t position);
+/* Gives a slot to a sequence of `tokens` tokens, of which it reads the first `prefix` where slot `from` has them. Returns it. */
+QM_API int qm_virtual_memory_allocate(qm_core* core, qm_virtual_memory memory, uint32_t tokens, uint32_t from,
+                                      uint32_t prefix);
+/* Ends a slot's sequence; its pages stay mapped unless `unmap`. */
+QM_API int qm_virtual_memory_free(qm_core* core, qm_virtual_memory memory, uint32_t slot, int unmap);
+/* lengths: tokens of every slot once the coming iteration has run, 0 exactly for those without a sequence. Returns how many
+ * slots there was no memory for: *refused lists them until the next step; they keep their length. */
+QM_API int qm_virtual_memory_step(qm_core* core, qm_virtual_memory memory, const uint32_t* lengths,
+                                  const uint32_t** refused);
+/* Plans what the next steps will need: changes to carry out while the kernels run. */
+QM_API int qm_virtual_memory_background(qm_core* core, qm_virtual_memory memory);
+/* Lets slot `to` read the first pages of `from`, as far as `tokens` tokens of both; returns how many tokens that is. */
+QM_API int qm_virtual_memory_share(qm_core* core, qm_virtual_memory memory, uint32_t from, uint32_t to, uint32_t tokens);
+/* Unmaps all that no token lies in. */
+QM_API int qm_virtual_memory_trim(qm_core* core, qm_virtual_memory memory);
+/* The oldest changes that have not been taken, at most `capacity`: carry them out in order. Returns how many; 0: none is left. */
+QM_API int qm_virtual_memory_take(qm_core* core, qm_virtual_memory memory, qm_page_change* changes, uint32_t capacity);
+/* KV blocks behind a slot's mapped pages: *blocks lasts until the next call. Returns their number. */
+QM_API int qm_virtual_memory_pages(qm_core* core, qm_virtual_memory memory, uint32_t slot, const uint32_t** blocks);
+/* KV blocks that can be had. */
+QM_API int qm_virtual_memory_available(qm_core* core, qm_virtual_memory memory);
 
 #ifdef __cplusplus
 }

@@ -16,13 +16,14 @@ typedef struct {
 extern _Thread_local qm_trap_frame* qm_innermost_frame;
 
 /* Kinds of regions, as in docs/abi.md. */
-enum { QM_SCRATCH = 1, QM_ORDERED_INDEX = 2, QM_KV_CACHE = 3, QM_SCHEDULER = 4, QM_VIEW = 5, QM_EXTENTS = 6, QM_SELECTION = 7, QM_ORDER = 8, QM_LANES = 9, QM_PAGE_SET = 10, QM_KEYED_POOL = 13, QM_KINDS = 14 };
+enum { QM_SCRATCH = 1, QM_ORDERED_INDEX = 2, QM_KV_CACHE = 3, QM_SCHEDULER = 4, QM_VIEW = 5, QM_EXTENTS = 6, QM_SELECTION = 7, QM_ORDER = 8, QM_LANES = 9, QM_PAGE_SET = 10, QM_KEYED_POOL = 13, QM_VIRTUAL_MEMORY = 16, QM_KINDS = 17 };
 
 /* What the library knows of the core's records (docs/abi.md). */
 enum {
   QM_WORKERS_AT = 112, /* who is attached: bytes that a snapshot leaves zero */
   QM_WORKERS_BYTES = 16,
   QM_CACHE_BLOCKS = 0,
+  QM_CACHE_BLOCK_SIZE = 4,
   QM_CACHE_MAX_SEQUENCES = 3 * 4,
   QM_CACHE_MAX_SEQUENCE_TOKENS = 4 * 4,
   QM_SCRATCH_BYTES = 65536,

@@ -21,7 +21,7 @@ const char* qm_status_name(int status) {
       "UNKNOWN_STEP",     "STEP_IN_FLIGHT",   "NOT_RESERVED",     "SEQUENCE_OWNED",  "NOT_FOUND",
       "QUEUE_TIMEOUT",    "BAD_SNAPSHOT",     "CORRUPT",          "COPIES_PENDING",  "OUT_OF_WORKERS",
       "POISONED",         "ALREADY_FREE",
-      "LANES_SHARED",     "COMPACTION_PENDING", "LOSSY_SEQUENCE"};
+      "LANES_SHARED",     "COMPACTION_PENDING", "LOSSY_SEQUENCE", "QUOTA_EXCEEDED", "PIN_LIMIT", "OUT_OF_SCOPES"};
   const int last = (int)(sizeof names / sizeof *names) - 1;
   return status <= 0 && -status <= last ? names[-status] : "UNKNOWN_STATUS";
 }
@@ -96,6 +96,10 @@ qm_index qm_index_at(qm_core* core, uint32_t position) {
 
 qm_keyed_pool qm_keyed_pool_at(qm_core* core, uint32_t position) {
   return core == NULL ? 0 : none_if_refused(structure_at(core, QM_KEYED_POOL, position));
+}
+
+qm_virtual_memory qm_virtual_memory_at(qm_core* core, uint32_t position) {
+  return core == NULL ? 0 : none_if_refused(structure_at(core, QM_VIRTUAL_MEMORY, position));
 }
 
 /* Whether `pointer` names a structure of this kind: remembered, as every call asks. */
@@ -365,6 +369,37 @@ int qm_cache_reuse_parts(qm_core* core, qm_cache cache, uint32_t threshold) {
   const int status = make_room(core, bytes);
   if (status != QM_OK) return status;
   RESULT(core, w2c_qm_kvChildrenCreate(instance, cache, threshold));
+}
+
+/* Groups that a cache can have beside its own tables, and words of a record of one (docs/abi.md). */
+enum { MAX_GROUPS = 7, GROUP_SPEC_WORDS = 3 };
+
+int qm_cache_set_groups(qm_core* core, qm_cache cache, const qm_group* groups, uint32_t count) {
+  REQUIRE(core, QM_KV_CACHE, cache);
+  const uint32_t bytes = count * GROUP_SPEC_WORDS * 4;
+  double needed = 0;
+  if (groups == NULL || count == 0 || count > MAX_GROUPS) return QM_INVALID_ARGUMENT;
+  memcpy(at(core, core->scratch), groups, bytes);
+  QM_CALL(core, needed,
+          w2c_qm_kvGroupsBytes(instance, word(core, cache + QM_CACHE_BLOCKS), word(core, cache + QM_CACHE_BLOCK_SIZE),
+                               word(core, cache + QM_CACHE_MAX_SEQUENCES),
+                               word(core, cache + QM_CACHE_MAX_SEQUENCE_TOKENS), core->scratch, count));
+  const int status = make_room(core, needed);
+  if (status != QM_OK) return status;
+  RESULT(core, w2c_qm_kvGroupsCreate(instance, cache, core->scratch, count));
+}
+
+int qm_sequence_group_table(qm_core* core, qm_cache cache, uint32_t sequence, uint32_t group, const uint32_t** table) {
+  REQUIRE(core, QM_KV_CACHE, cache);
+  int count = 0;
+  uint32_t groups = 0, address = 0;
+  QM_CALL(core, groups, w2c_qm_kvGroups(instance, cache));
+  if (table == NULL || groups == 0 || group == 0 || group > word(core, groups)) return QM_INVALID_ARGUMENT;
+  QM_CALL(core, count, (int)w2c_qm_kvGroupTableCount(instance, cache, sequence, group - 1));
+  if (count < 0) return QM_UNKNOWN_SEQUENCE;
+  QM_CALL(core, address, w2c_qm_kvGroupTable(instance, cache, sequence, group - 1));
+  *table = (const uint32_t*)at(core, address);
+  return count;
 }
 
 int qm_cache_set_tenants(qm_core* core, qm_cache cache, uint32_t tenants) {
@@ -763,10 +798,38 @@ int qm_step(qm_core* core, qm_scheduler scheduler, double now_us, qm_plan* plan)
   return QM_OK;
 }
 
+int qm_scheduler_set_drafts(qm_core* core, qm_scheduler scheduler, uint32_t most) {
+  REQUIRE(core, QM_SCHEDULER, scheduler);
+  double bytes = 0;
+  QM_CALL(core, bytes, w2c_qm_schedulerDraftsBytes(instance, scheduler, most));
+  const int status = make_room(core, bytes);
+  if (status != QM_OK) return status;
+  RESULT(core, w2c_qm_schedulerDraftsCreate(instance, scheduler, most));
+}
+
+int qm_propose(qm_core* core, qm_scheduler scheduler, uint32_t request, const uint32_t* tokens, uint32_t count) {
+  REQUIRE(core, QM_SCHEDULER, scheduler);
+  uint32_t cache = 0;
+  QM_CALL(core, cache, w2c_qm_schedulerCache(instance, scheduler));
+  const int status = put_tokens(core, cache, tokens, count);
+  if (status != QM_OK) return status;
+  RESULT(core, w2c_qm_requestPropose(instance, scheduler, request, count));
+}
+
 int qm_commit(qm_core* core, qm_scheduler scheduler, uint32_t step_id, double now_us, const uint32_t* tokens,
               const uint32_t* finish) {
+  return qm_commit_drafts(core, scheduler, step_id, now_us, tokens, finish, NULL);
+}
+
+/* Word of the drafts' header that has the address of the counts of right ones. */
+enum { DRAFTS_ACCEPTED = 3 };
+
+int qm_commit_drafts(qm_core* core, qm_scheduler scheduler, uint32_t step_id, double now_us, const uint32_t* tokens,
+                     const uint32_t* finish, const uint32_t* accepted) {
   REQUIRE(core, QM_SCHEDULER, scheduler);
-  uint32_t plan = 0, results = 0, max_running = 0;
+  uint32_t plan = 0, results = 0, max_running = 0, drafts = 0;
+  QM_CALL(core, drafts, w2c_qm_schedulerDrafts(instance, scheduler));
+  if (drafts == 0 && accepted != NULL) return QM_INVALID_ARGUMENT;
   QM_CALL(core, plan, w2c_qm_schedulerPlan(instance, scheduler));
   QM_CALL(core, results, w2c_qm_schedulerResults(instance, scheduler));
   QM_CALL(core, max_running, w2c_qm_schedulerMaxRunning(instance, scheduler));
@@ -775,6 +838,10 @@ int qm_commit(qm_core* core, qm_scheduler scheduler, uint32_t step_id, double no
   if (samples > 0) memcpy(at(core, results), tokens, samples * sizeof *tokens);
   uint32_t* const flags = (uint32_t*)at(core, results + 4 * max_running);
   for (uint32_t i = 0; i < samples; i++) flags[i] = finish != NULL && finish[i] != 0;
+  if (drafts != 0) {
+    uint32_t* const right = (uint32_t*)at(core, word(core, drafts + 4 * DRAFTS_ACCEPTED));
+    for (uint32_t i = 0; i < samples; i++) right[i] = accepted == NULL ? 0 : accepted[i];
+  }
   RESULT(core, w2c_qm_schedulerCommit(instance, scheduler, step_id, now_us));
 }
 
@@ -998,4 +1065,102 @@ int qm_keyed_pool_drop_keys(qm_core* core, qm_keyed_pool pool, uint32_t count) {
 int qm_keyed_pool_set_aside(qm_core* core, qm_keyed_pool pool, uint32_t block, int aside) {
   REQUIRE(core, QM_KEYED_POOL, pool);
   RESULT(core, w2c_qm_keyedPoolSetAside(instance, pool, block, aside != 0));
+}
+
+/* ---- virtual memory ---------------------------------------------------------------------------------------------- */
+
+/* Words of the header, and of a slot: docs/abi.md. */
+enum {
+  VM_SLOT_COUNT = 0,
+  VM_SLOT_PAGES = 4,
+  VM_SLOTS = 11,
+  VM_TABLE = 12,
+  VM_LENGTHS = 15,
+  VM_SHORT = 16,
+  VM_RING = 17,
+  VM_RING_MASK = 18,
+  VM_TAKEN = 19,
+  VM_MADE = 20,
+  VM_SLOT_BYTES = 16,
+  VM_SLOT_MAPPED = 2
+};
+
+int qm_virtual_memory_create(qm_core* core, const qm_virtual_memory_options* options, qm_virtual_memory* memory) {
+  if (core == NULL || options == NULL || memory == NULL) return QM_INVALID_ARGUMENT;
+  const qm_virtual_memory_options o = *options;
+  const uint32_t page_bytes = o.page_bytes ? o.page_bytes : 65536, tensors = o.tensors ? o.tensors : 1;
+  double bytes = 0;
+  QM_CALL(core, bytes,
+          w2c_qm_virtualMemoryBytes(instance, o.slots, o.max_tokens, o.token_bytes, page_bytes, o.blocks));
+  int status = make_room(core, bytes);
+  if (status == QM_OK)
+    QM_CALL(core, status,
+            (int)w2c_qm_virtualMemoryCreate(instance, o.slots, o.max_tokens, o.token_bytes, page_bytes, o.blocks,
+                                            tensors, o.eager_steps, o.eager_blocks, o.eager_reclaim != 0));
+  return status < 0 ? status : last_region(core, memory);
+}
+
+int qm_virtual_memory_allocate(qm_core* core, qm_virtual_memory memory, uint32_t tokens, uint32_t from,
+                               uint32_t prefix) {
+  REQUIRE(core, QM_VIRTUAL_MEMORY, memory);
+  RESULT(core, w2c_qm_virtualMemoryAllocate(instance, memory, tokens, from, prefix));
+}
+
+int qm_virtual_memory_free(qm_core* core, qm_virtual_memory memory, uint32_t slot, int unmap) {
+  REQUIRE(core, QM_VIRTUAL_MEMORY, memory);
+  RESULT(core, w2c_qm_virtualMemoryFree(instance, memory, slot, unmap != 0));
+}
+
+static uint32_t vm_word(const qm_core* core, qm_virtual_memory memory, uint32_t index) {
+  return word(core, memory + 4 * index);
+}
+
+int qm_virtual_memory_step(qm_core* core, qm_virtual_memory memory, const uint32_t* lengths, const uint32_t** refused) {
+  REQUIRE(core, QM_VIRTUAL_MEMORY, memory);
+  if (lengths == NULL || refused == NULL) return QM_INVALID_ARGUMENT;
+  memcpy(at(core, vm_word(core, memory, VM_LENGTHS)), lengths, 4ull * vm_word(core, memory, VM_SLOT_COUNT));
+  *refused = (const uint32_t*)at(core, vm_word(core, memory, VM_SHORT));
+  RESULT(core, w2c_qm_virtualMemoryStep(instance, memory));
+}
+
+int qm_virtual_memory_background(qm_core* core, qm_virtual_memory memory) {
+  REQUIRE(core, QM_VIRTUAL_MEMORY, memory);
+  RESULT(core, w2c_qm_virtualMemoryBackground(instance, memory));
+}
+
+int qm_virtual_memory_share(qm_core* core, qm_virtual_memory memory, uint32_t from, uint32_t to, uint32_t tokens) {
+  REQUIRE(core, QM_VIRTUAL_MEMORY, memory);
+  RESULT(core, w2c_qm_virtualMemoryShare(instance, memory, from, to, tokens));
+}
+
+int qm_virtual_memory_trim(qm_core* core, qm_virtual_memory memory) {
+  REQUIRE(core, QM_VIRTUAL_MEMORY, memory);
+  RESULT(core, w2c_qm_virtualMemoryTrim(instance, memory));
+}
+
+int qm_virtual_memory_take(qm_core* core, qm_virtual_memory memory, qm_page_change* changes, uint32_t capacity) {
+  REQUIRE(core, QM_VIRTUAL_MEMORY, memory);
+  if (core->poisoned) return QM_POISONED;
+  if (changes == NULL && capacity > 0) return QM_INVALID_ARGUMENT;
+  const uint32_t ring = vm_word(core, memory, VM_RING), mask = vm_word(core, memory, VM_RING_MASK);
+  uint32_t taken = vm_word(core, memory, VM_TAKEN);
+  const uint32_t count = least(capacity, vm_word(core, memory, VM_MADE) - taken);
+  for (uint32_t i = 0; i < count; i++, taken++)
+    memcpy(changes + i, at(core, ring) + sizeof *changes * (taken & mask), sizeof *changes);
+  memcpy(at(core, memory + 4 * VM_TAKEN), &taken, sizeof taken);
+  return (int)count;
+}
+
+int qm_virtual_memory_pages(qm_core* core, qm_virtual_memory memory, uint32_t slot, const uint32_t** blocks) {
+  REQUIRE(core, QM_VIRTUAL_MEMORY, memory);
+  if (core->poisoned) return QM_POISONED;
+  if (blocks == NULL || slot >= vm_word(core, memory, VM_SLOT_COUNT)) return QM_INVALID_ARGUMENT;
+  const uint32_t row = 4 * slot * vm_word(core, memory, VM_SLOT_PAGES);
+  *blocks = (const uint32_t*)at(core, vm_word(core, memory, VM_TABLE) + row);
+  return (int)word(core, vm_word(core, memory, VM_SLOTS) + slot * VM_SLOT_BYTES + 4 * VM_SLOT_MAPPED);
+}
+
+int qm_virtual_memory_available(qm_core* core, qm_virtual_memory memory) {
+  REQUIRE(core, QM_VIRTUAL_MEMORY, memory);
+  RESULT(core, w2c_qm_virtualMemoryAvailable(instance, memory));
 }

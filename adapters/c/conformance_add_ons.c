@@ -1,0 +1,122 @@
+/* Conformance calls about what a cache and a scheduler may have besides: quotas, marks, pins, groups, drafts, a host tier. */
+#include "conformance.h"
+
+#include <math.h>
+
+enum { MARK_WORDS = sizeof(qm_mark) / 4, MOST_MARKS = 64, GROUP_WORDS = sizeof(qm_group) / 4, MOST_GROUPS = 7 };
+
+/* Makes the cache of a call: blocks, block size, sequences, longest sequence. */
+static int make_cache(const call* c) {
+  const qm_cache_options options = {
+      .blocks = u(c, 0), .block_size = u(c, 1), .max_sequences = u(c, 2), .max_sequence_tokens = u(c, 3)};
+  return qm_cache_create(core, &options, &cache);
+}
+
+/* In the order in which the TypeScript API makes them, so that the bytes are the same. */
+static int make_isolated(const call* c) {
+  int status = make_cache(c);
+  if (status == QM_OK && u(c, 8) > 0) status = qm_cache_reuse_parts(core, cache, u(c, 8));
+  if (status == QM_OK && u(c, 5) > 0) status = qm_cache_set_marks(core, cache, u(c, 5));
+  if (status == QM_OK && u(c, 6) > 0) status = qm_cache_set_pins(core, cache, u(c, 6), u(c, 7));
+  if (status == QM_OK && u(c, 4) > 0) status = qm_cache_set_tenants(core, cache, u(c, 4));
+  return status;
+}
+
+static int make_grouped(const call* c) {
+  qm_group groups[MOST_GROUPS];
+  const uint32_t count = c->list_lengths[0] / GROUP_WORDS;
+  if (count > MOST_GROUPS) fail("too many groups");
+  memcpy(groups, c->lists[0], count * sizeof *groups);
+  const int status = make_cache(c);
+  return status == QM_OK ? qm_cache_set_groups(core, cache, groups, count) : status;
+}
+
+/* The marks in a list of a call; 0 for none. */
+static int make_marks(const call* c, int list) {
+  qm_mark marks[MOST_MARKS];
+  const uint32_t count = c->list_lengths[list] / MARK_WORDS;
+  if (count > MOST_MARKS) fail("too many marks");
+  if (count == 0) return 0;
+  memcpy(marks, c->lists[list], count * sizeof *marks);
+  return qm_marks(core, cache, marks, count);
+}
+
+static int open_marked(const call* c) {
+  const int marks = make_marks(c, 0);
+  if (marks < 0) return marks;
+  const int sequence =
+      qm_sequence_open_marked(core, cache, u(c, 0), c->lists[1], c->list_lengths[1], u(c, 1), (uint32_t)marks);
+  if (marks > 0) qm_marks_release(core, cache, (uint32_t)marks);
+  return sequence;
+}
+
+int answer_cache_add_ons(const call* c) {
+  const uint32_t* words = NULL;
+  if (is(c, "isolated")) put(make_isolated(c));
+  else if (is(c, "grouped")) put(make_grouped(c));
+  else if (is(c, "quota")) put(qm_cache_set_quota(core, cache, u(c, 0), u(c, 1), u(c, 2), u(c, 3)));
+  else if (is(c, "account")) put(qm_tenant_blocks(core, cache, u(c, 0)));
+  else if (is(c, "open-as"))
+    put(qm_sequence_open_as(core, cache, u(c, 0), c->lists[0], c->list_lengths[0], u(c, 1) != 0, u(c, 2)));
+  else if (is(c, "open-marked")) put(open_marked(c));
+  else if (is(c, "pin"))
+    put(qm_sequence_pin(core, cache, u(c, 0), u(c, 1) != 0, u(c, 2), c->numbers[3] < 0 ? HUGE_VAL : c->numbers[3]));
+  else if (is(c, "unpin")) put(qm_unpin(core, cache, u(c, 0)));
+  else if (is(c, "group-table")) {
+    const int found = qm_sequence_group_table(core, cache, u(c, 0), u(c, 1), &words);
+    put_records(found, words, 1);
+  } else return 0;
+  return 1;
+}
+
+static int make_scheduler(const call* c) {
+  const uint32_t* s = c->lists[0];
+  const uint32_t* t = c->lists[1];
+  const qm_scheduler_options options = {
+      .vocab_size = s[0],       .max_requests = s[1],  .max_running = s[2],   .max_batch_tokens = s[3],
+      .max_chunk_tokens = s[4], .watermark_blocks = s[5], .token_capacity = s[6], .policy = (qm_policy)s[7],
+      .queue_timeout_us = s[8], .aging_tokens = s[9],  .tenants = s[10],      .input_weight = s[11],
+      .output_weight = s[12]};
+  int status = qm_scheduler_create(core, cache, &options, &scheduler);
+  if (status == QM_OK && u(c, 0) > 0) status = qm_scheduler_set_drafts(core, scheduler, u(c, 0));
+  if (status == QM_OK && c->list_lengths[1] > 0) {
+    const qm_host_tier_options tier = {.blocks = t[0],   .copies = t[1], .by_cost = t[2] != 0, .blocking = t[3] != 0,
+                                       .no_reuse = t[4] != 0, .out_us = t[5], .in_us = t[6],   .prefill_us = t[7]};
+    status = qm_scheduler_add_host_tier(core, scheduler, &tier);
+  }
+  if (status == QM_OK && u(c, 1) != 0) status = qm_set_preemptive(core, scheduler, 1);
+  return status;
+}
+
+static int submit_as(const call* c) {
+  const uint32_t* n = c->lists[0];
+  const int marks = make_marks(c, 1);
+  if (marks < 0) return marks;
+  const qm_request request = {.id = n[0],        .name_space = n[1],     .priority = n[2],       .arrival_us = n[3],
+                              .max_new_tokens = n[4], .tenant = n[5],    .tokens = c->lists[2],
+                              .token_count = c->list_lengths[2]};
+  int handle = qm_submit(core, scheduler, &request), status = QM_OK;
+  if (handle > 0 && marks > 0) status = qm_request_marks(core, scheduler, (uint32_t)handle, (uint32_t)marks);
+  if (handle > 0 && status == QM_OK && n[6] > 0)
+    status = qm_request_pin(core, scheduler, (uint32_t)handle, n[6] == 2, n[7], n[8] == 0 ? HUGE_VAL : n[8]);
+  if (marks > 0) qm_marks_release(core, cache, (uint32_t)marks);
+  return status == QM_OK ? handle : status;
+}
+
+int answer_scheduler_add_ons(const call* c) {
+  if (is(c, "scheduler-as")) put(make_scheduler(c));
+  else if (is(c, "submit-as")) put(submit_as(c));
+  else if (is(c, "propose")) put(qm_propose(core, scheduler, u(c, 0), c->lists[0], c->list_lengths[0]));
+  else if (is(c, "commit-drafts"))
+    put(qm_commit_drafts(core, scheduler, u(c, 0), c->numbers[1], c->lists[0], c->lists[1], c->lists[2]));
+  else if (is(c, "outcomes")) {
+    const uint32_t* words = NULL;
+    const int count = qm_outcomes(core, scheduler, &words);
+    put(count);
+    /* Of the 8 words the code and the last one may be negative. */
+    for (int i = 0; i < 8 * count; i++) put(i % 8 == 2 || i % 8 == 7 ? (int32_t)words[i] : (double)words[i]);
+  } else if (is(c, "transferred")) put(qm_transferred(core, scheduler, u(c, 0), u(c, 1), c->numbers[2]));
+  else if (is(c, "reprioritize")) put(qm_set_priority(core, scheduler, u(c, 0), u(c, 1)));
+  else return 0;
+  return 1;
+}

@@ -1,0 +1,150 @@
+/** Scripts about what a scheduler may have besides: drafts, a host tier for the preempted. */
+import { Phase, type StepPlan, TRANSFER_WORDS, TransferMark, TransferOp } from "../../bindings/main.js";
+import { POLICIES } from "../../bindings/scheduler-options.js";
+import { type Generator, type Recorder, tokens } from "./recorder.js";
+
+/** Drafts that each sampling row of a plan has been fed. */
+function draftsOf({ rows, phases, newTokens }: StepPlan): number[] {
+  return Array.from({ length: rows }, (_, row) => row)
+    .filter((row) => phases[row] !== Phase.PrefillChunk)
+    .map((row) => (phases[row] === Phase.Decode ? newTokens[row] - 1 : 0));
+}
+
+/** Requests with drafts of which some are right. `look`: told when a step is in flight. */
+export async function callDrafts(
+  recorder: Recorder,
+  vocabulary: number,
+  look: () => Promise<void> = async () => {},
+): Promise<void> {
+  const { random } = recorder;
+  const requests: number[] = [];
+  let now = 0;
+  for (let i = 0; i < 100; i++) {
+    for (let n = random.below(3); n > 0; n--) {
+      const prompt = tokens(random, 24);
+      const id = recorder.steps.length + 1;
+      const [request] = await recorder.call(
+        "submit",
+        id,
+        random.below(2),
+        0,
+        0,
+        1 + random.below(20),
+        prompt,
+      );
+      if (request > 0) requests.push(request);
+    }
+    for (let n = random.below(4); n > 0 && requests.length > 0; n--) {
+      const guess = Array.from({ length: random.below(7) }, () => random.below(vocabulary));
+      await recorder.call("propose", random.pick(requests.slice(-8)), guess);
+    }
+    now += random.below(12);
+    const [status, stepId] = await recorder.call("step", now);
+    if (status < 0) continue;
+    await look();
+    const drafts = draftsOf(recorder.host.scheduler.plan());
+    if (random.below(10) === 0) {
+      if (requests.length > 0) await recorder.call("propose", random.pick(requests), [1]);
+      await recorder.call("abandon", stepId);
+      continue;
+    }
+    const sampled = drafts.map(() => random.below(vocabulary));
+    const finished = drafts.map(() => +(random.below(12) === 0));
+    // Now and then one more than there are.
+    const accepted = drafts.map((count) => random.below(count + 1 + +(random.below(40) === 0)));
+    const [committed] = await recorder.call("commit-drafts", stepId, now, sampled, finished, accepted);
+    if (committed < 0) await recorder.call("commit", stepId, now, sampled, finished);
+    await recorder.call("outcomes");
+    if (i % 20 === 0) await recorder.call("validate");
+  }
+}
+
+export const drafting: Generator = async (recorder) => {
+  await recorder.call("core", 24);
+  await recorder.call("cache", 30, 4, 8, 64, 1);
+  const shape = [7, 24, 6, 30, 0, 1, 6144, POLICIES.indexOf("shortest-first"), 0, 1, 1, 1, 2];
+  await recorder.call("scheduler-as", 4, 0, shape, []);
+  await callDrafts(recorder, 7);
+};
+
+/** Blocks of each transfer that a plan begins, by id; and those that must be complete before its batch. */
+function begun(plan: StepPlan, blockSize: number): { blocks: Map<number, number>; first: Set<number> } {
+  const blocks = new Map<number, number>();
+  const first = new Set<number>();
+  for (let i = 0; i < plan.transferCount; i++) {
+    const record = plan.transfers.subarray(i * TRANSFER_WORDS, (i + 1) * TRANSFER_WORDS);
+    const [op, , , , , count, mark, id] = record;
+    if (op < TransferOp.SwapOut || op > TransferOp.Wait) continue;
+    if (op !== TransferOp.Wait) blocks.set(id, (blocks.get(id) ?? 0) + Math.ceil(count / blockSize));
+    if (op === TransferOp.Wait || mark === TransferMark.Before) first.add(id);
+  }
+  return { blocks, first };
+}
+
+/** Requests that give way to more urgent ones, and transfers that arrive late, in part, or not at all. */
+export const swapping: Generator = async (recorder) => {
+  const { random } = recorder;
+  const [vocabulary, blockSize] = [7, 4];
+  await recorder.call("core", 25);
+  await recorder.call("cache", 20, blockSize, 12, 64, 1);
+  const shape = [vocabulary, 24, 6, 24, 0, 0, 6144, POLICIES.indexOf("priority"), 0, 1, 1, 1, 2];
+  await recorder.call("scheduler-as", 0, 1, shape, [24, 8, 0, 0, 0, 10, 12, 4]);
+  const requests: number[] = [];
+  const inFlight = new Map<number, number>();
+  const end = async (id: number, good: number): Promise<void> => {
+    const [status] = await recorder.call("transferred", id, good, random.below(3) * random.below(90));
+    if (status === 0) inFlight.delete(id);
+  };
+  const drift = async (): Promise<void> => {
+    const [id, blocks] = random.pick([...inFlight]);
+    const arrived = random.below(4);
+    await end(id, arrived === 0 ? random.below(blocks + 2) : blocks);
+  };
+  let now = 0;
+  for (let i = 0; i < 160; i++) {
+    for (let n = random.below(3); n > 0; n--) {
+      const id = recorder.steps.length + 1;
+      const prompt = tokens(random, 24);
+      const [request] = await recorder.call(
+        "submit",
+        id,
+        random.below(2),
+        random.below(9),
+        0,
+        1 + random.below(24),
+        prompt,
+      );
+      if (request > 0) requests.push(request);
+    }
+    now += 10;
+    const [status, stepId, , , samplingRows] = await recorder.call("step", now);
+    if (status < 0) continue;
+    const { blocks, first } = begun(recorder.host.scheduler.plan(), blockSize);
+    for (const [id, count] of blocks) inFlight.set(id, count);
+    for (const id of first) await end(id, random.below(6) === 0 ? 0 : (inFlight.get(id) ?? 0));
+    if (inFlight.size > 0 && random.below(2) === 0) await drift();
+    if (random.below(12) === 0 && requests.length > 0) await recorder.call("abort", random.pick(requests));
+    if (random.below(10) === 0) await recorder.call("abandon", stepId);
+    else {
+      const sampled = Array.from({ length: samplingRows }, () => random.below(vocabulary));
+      await recorder.call(
+        "commit",
+        stepId,
+        now,
+        sampled,
+        sampled.map(() => +(random.below(14) === 0)),
+      );
+    }
+    await recorder.call("outcomes");
+    if (inFlight.size > 0 && random.below(2) === 0) await drift();
+    if (requests.length > 0) {
+      await recorder.call("state", random.pick(requests.slice(-9)));
+      if (random.below(4) === 0)
+        await recorder.call("reprioritize", random.pick(requests.slice(-9)), random.below(9));
+    }
+    if (random.below(30) === 0) await recorder.call("transferred", 9999, 1, 0);
+    if (i % 20 === 0) await recorder.call("validate");
+  }
+  for (const [id, blocks] of [...inFlight]) await end(id, blocks);
+  await recorder.call("validate");
+};

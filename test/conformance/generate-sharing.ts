@@ -1,0 +1,231 @@
+/** Scripts about who shares what: quotas, marks, pins, reuse inside blocks, cache groups. */
+import { POLICIES } from "../../bindings/scheduler-options.js";
+import type { Random } from "../support/random.js";
+import { callDrafts } from "./generate-scheduling.js";
+import { type Generator, type Recorder, tokens } from "./recorder.js";
+
+const TENANTS = 3;
+const BLOCKS = 32;
+const LONGEST = 48;
+
+/** An isolated cache: tenants, room for marks and pins, hard blocks, parts of 2 tokens. */
+async function makeIsolated(recorder: Recorder): Promise<void> {
+  await recorder.call("isolated", BLOCKS, 4, 9, LONGEST, TENANTS, 16, 3, 3, 2);
+}
+
+/** A tenant; now and then one too many. */
+const tenantOf = (random: Random): number => (random.below(25) === 0 ? TENANTS : random.below(TENANTS));
+
+/** Records of 8 words by position, of one position by kind: an adapter, scopes, items. */
+function marks(random: Random): number[] {
+  const list: number[][] = [];
+  const content = (): number[] => [1 + random.below(3), random.below(2), 0, random.below(2)];
+  if (random.below(3) === 0) list.push([0, 4, 0, 0, ...content()]);
+  for (let offset = random.below(9); offset < 24 && random.below(2) === 0; offset += 1 + random.below(9))
+    list.push([offset, 2 + random.below(2), 0, 0, ...content()]);
+  for (let offset = random.below(12); offset < 24 && random.below(3) === 0; offset += 9)
+    list.push([offset, 5, 1 + random.below(6), 0, ...content()]);
+  return list.sort((a, b) => a[0] - b[0] || a[1] - b[1]).flat();
+}
+
+/** Limits that are in order, now and then not; floors may be more than there is together. */
+async function callQuota({ random, call }: Bound): Promise<void> {
+  const few = random.below(4);
+  if (random.below(3) === 0) return void (await call("quota", random.below(TENANTS), 0, few, few + 1));
+  const floor = random.below(14);
+  const watermark = random.below(20) === 0 ? floor - 1 : floor + random.below(BLOCKS - floor);
+  const ceiling = watermark < 0 ? 0 : watermark + random.below(BLOCKS + 1 - watermark);
+  await call("quota", random.below(TENANTS + 1), floor, Math.max(0, watermark), ceiling);
+}
+
+interface Bound {
+  readonly random: Random;
+  readonly call: Recorder["call"];
+}
+
+const bound = (recorder: Recorder): Bound => ({
+  random: recorder.random,
+  call: (...call) => recorder.call(...call),
+});
+
+/** One call on a sequence. Returns a handle that it has made, or 0. */
+async function callSequence({ random, call }: Bound, any: () => number): Promise<number> {
+  switch (random.below(7)) {
+    case 0:
+    case 1: {
+      const sequence = any();
+      const count = random.below(random.below(3) === 0 ? 4 : 24);
+      const [added] = await call("reserve", sequence, count);
+      if (added < 0 || random.below(3) === 0) return 0;
+      await call("settle");
+      await call("append", sequence, tokens(random, count));
+      return 0;
+    }
+    case 2:
+    case 3:
+      await call("append", any(), tokens(random, 8));
+      return 0;
+    case 4:
+      await call("truncate", any(), random.below(40));
+      return 0;
+    case 5:
+      return random.below(2) === 0 ? 0 : (await call("fork", any()))[0];
+    default:
+      await call("copies");
+      await call(random.below(4) === 0 ? "revert" : "settle");
+      return 0;
+  }
+}
+
+async function callClose({ call }: Bound, sequence: number, open: number[]): Promise<void> {
+  const [closed] = await call("close", sequence);
+  if (closed === 0) open.splice(open.indexOf(sequence), 1);
+}
+
+/** What is left in the input of a call that was refused early differs between hosts: a call that fills all of it. */
+async function fillInput({ call }: Bound): Promise<void> {
+  const all = Array.from({ length: LONGEST }, (_, i) => i % 3);
+  await call("match", 0, all);
+}
+
+export const isolated: Generator = async (recorder) => {
+  const host = bound(recorder);
+  const { random, call } = host;
+  await call("core", 21);
+  await makeIsolated(recorder);
+  const open: number[] = [];
+  const pins: number[] = [];
+  const any = (): number => (random.below(20) === 0 ? 12345678 : random.pick(open.length > 0 ? open : [77]));
+  for (let i = 0; i < 500; i++) {
+    const kind = random.below(12);
+    let made = 0;
+    if (kind === 0)
+      [made] = await call(
+        "open-as",
+        random.below(2),
+        +(random.below(8) === 0),
+        tenantOf(random),
+        tokens(random, 40),
+      );
+    else if (kind === 1)
+      [made] = await call(
+        "open-marked",
+        random.below(2),
+        tenantOf(random),
+        marks(random),
+        tokens(random, 40),
+      );
+    else if (kind === 2 || open.length > 6) await callClose(host, any(), open);
+    else if (kind === 3) {
+      const until = random.below(4) === 0 ? i + random.below(60) : -1;
+      const [pin] = await call("pin", any(), random.below(2), random.below(101), until);
+      if (pin > 0) pins.push(pin);
+    } else if (kind === 4) {
+      if (random.below(3) === 0) await callQuota(host);
+      else if (random.below(3) === 0) await call("unpin", random.pick(pins.length > 0 ? pins : [5]));
+      else await call("account", random.below(TENANTS + 1));
+    } else if (kind === 5) {
+      await call("table", any());
+      await call("references", random.below(BLOCKS));
+      await call(random.below(20) === 0 ? "forget" : "available");
+    } else made = await callSequence(host, any);
+    if (made > 0) open.push(made);
+    if (i % 10 === 0) await call("advance", i);
+    if (i % 50 === 0) await call("validate");
+  }
+  await fillInput(host);
+};
+
+export const isolatedRequests: Generator = async (recorder) => {
+  const host = bound(recorder);
+  const { random, call } = host;
+  const vocabulary = 7;
+  await call("core", 22);
+  await makeIsolated(recorder);
+  const shape = [vocabulary, 24, 6, 20, 0, 2, 6144, POLICIES.indexOf("fair"), 400, 1, TENANTS, 1, 2];
+  await call("scheduler-as", 0, 0, shape, []);
+  await call("quota", 0, 6, 12, 20);
+  await call("quota", 1, 0, 8, 10);
+  const requests: number[] = [];
+  let now = 0;
+  for (let i = 0; i < 120; i++) {
+    for (let n = random.below(3); n > 0; n--) {
+      const arrival = random.below(3) === 0 ? now + random.below(40) : 0;
+      const numbers = [
+        recorder.steps.length + 1,
+        random.below(2),
+        random.below(3),
+        arrival,
+        1 + random.below(16),
+      ];
+      const pin = [random.below(3), random.below(101), random.below(2) * random.below(300)];
+      const list = random.below(2) === 0 ? [] : marks(random);
+      const [request] = await call(
+        "submit-as",
+        [...numbers, tenantOf(random), ...pin],
+        list,
+        tokens(random, 24),
+      );
+      if (request > 0) requests.push(request);
+    }
+    now += random.below(12);
+    if (random.below(4) === 0) await callQuota(host);
+    const [status, stepId, , , samplingRows] = await call("step", now);
+    if (status < 0) continue;
+    if (random.below(8) === 0 && requests.length > 0) await call("abort", random.pick(requests));
+    if (random.below(10) === 0) await call("abandon", stepId);
+    else {
+      const sampled = Array.from({ length: samplingRows }, () => random.below(vocabulary));
+      await call(
+        "commit",
+        stepId,
+        now,
+        sampled,
+        sampled.map(() => +(random.below(12) === 0)),
+      );
+    }
+    await call("outcomes");
+    await call("account", random.below(TENANTS + 1));
+    if (i % 20 === 0) await call("validate");
+  }
+  await fillInput(host);
+};
+
+/** A cache with groups, `specs`: kind, window, tokens a block of each; by itself, then under a scheduler. */
+export function grouped(specs: readonly (readonly number[])[]): Generator {
+  return async (recorder) => {
+    const host = bound(recorder);
+    const { random, call } = host;
+    await call("core", 23);
+    await call("grouped", 60, 4, 9, LONGEST, specs.flat());
+    const open: number[] = [];
+    const any = (): number =>
+      random.below(20) === 0 ? 12345678 : random.pick(open.length > 0 ? open : [77]);
+    for (let i = 0; i < 300; i++) {
+      const kind = random.below(9);
+      let made = 0;
+      if (kind === 0)
+        [made] = await call("open", random.below(2), +(random.below(8) === 0), tokens(random, 40));
+      else if (kind === 1 || open.length > 6) await callClose(host, any(), open);
+      else if (kind === 2) {
+        const sequence = any();
+        await call("length", sequence);
+        await call("table", sequence);
+        for (let group = 1; group <= specs.length; group++) await call("group-table", sequence, group);
+      } else if (kind === 3) {
+        await call("match", random.below(2), tokens(random, 40));
+        await call("available");
+      } else made = await callSequence(host, any);
+      if (made > 0) open.push(made);
+      if (i % 50 === 0) await call("validate");
+    }
+    while (open.length > 0) await callClose(host, open[0], open);
+    await call("scheduler-as", 2, 0, [7, 24, 8, 24, 0, 1, 6144, POLICIES.indexOf("fcfs"), 0, 1, 1, 1, 2], []);
+    await callDrafts(recorder, 7, async () => {
+      const { rows, sequences } = recorder.host.scheduler.plan();
+      for (let row = 0; row < rows; row += 3)
+        for (let group = 1; group <= specs.length; group++) await call("group-table", sequences[row], group);
+    });
+    await fillInput(host);
+  };
+}

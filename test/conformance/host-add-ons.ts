@@ -1,0 +1,167 @@
+/** Answers calls about what a cache and a scheduler may have besides: quotas, marks, pins, groups, drafts, a host tier. */
+import {
+  type CacheGroupOptions,
+  type KvCache,
+  POLICIES,
+  type PromptItem,
+  type PromptMarks,
+  type Scheduler,
+  type TokenRange,
+} from "../../bindings/main.js";
+import { STATUS_CODES } from "../../bindings/errors.js";
+import type { ConformanceHost } from "./host.js";
+import type { Answer } from "./script.js";
+
+type Operations = Readonly<Record<string, (args: never) => Answer>>;
+
+const STATUS_OF = new Map(Object.entries(STATUS_CODES).map(([number, code]) => [code as string, +number]));
+const KINDS = ["", "finished", "preempted", "rejected", "expired"];
+const GROUP_KINDS = ["full", "window", "recurrent"] as const;
+const SCOPES = ["", "public", "group", "tenant"] as const;
+/** Kinds of marks that are no scopes. */
+const [ADAPTER, ITEM] = [4, 5];
+
+/** Words of the records that docs/conformance.md describes, in rows of `width`. */
+function rows(words: readonly number[], width: number): number[][] {
+  return Array.from({ length: words.length / width }, (_, i) => words.slice(i * width, (i + 1) * width));
+}
+
+/** Marks as the TypeScript API takes them. */
+function promptMarks(words: readonly number[]): PromptMarks {
+  const ranges: TokenRange[] = [];
+  const items: PromptItem[] = [];
+  let adapter: bigint | undefined;
+  for (const [offset, kind, length, , ...parts] of rows(words, 8)) {
+    const content = parts.reduceRight((high, part) => (high << 32n) | BigInt(part), 0n);
+    if (kind === ADAPTER) adapter = content;
+    else if (kind === ITEM) items.push({ offset, length, hash: content });
+    else ranges.push({ offset, scope: SCOPES[kind] as "public", ...(kind > 1 && { salt: content }) });
+  }
+  return { ranges, items, ...(adapter !== undefined && { adapter }) };
+}
+
+export function cacheAddOns(host: ConformanceHost): Operations {
+  const cache = (): KvCache => host.cache;
+  return {
+    isolated: ([blocks, blockSize, maxSequences, maxSequenceTokens, ...rest]: number[]) => {
+      const [tenants, marks, pins, hardBlocks, partialReuse] = rest;
+      host.cache = host.core.kvCache({
+        blocks,
+        blockSize,
+        maxSequences,
+        maxSequenceTokens,
+        tenants,
+        marks,
+        partialReuse,
+        ...(pins > 0 && { pins: { capacity: pins, share: hardBlocks / blocks } }),
+      });
+      return [0];
+    },
+    quota: ([account, floor, watermark, ceiling]: number[]) => {
+      const tenant = account === cache().tenants ? "common" : account;
+      return [(cache().setQuota({ tenant: tenant as number, floor, watermark, ceiling }), 0)];
+    },
+    account: ([account]: number[]) => [
+      cache().account(account === cache().tenants ? "common" : account).used,
+    ],
+    "open-as": ([namespace, isPrivate, tenant, tokens]: [number, number, number, number[]]) => [
+      cache().open({ tokens, namespace, tenant, private: isPrivate !== 0 }),
+    ],
+    "open-marked": ([namespace, tenant, marks, tokens]: [number, number, number[], number[]]) => [
+      cache().open({ tokens, namespace, tenant, ...promptMarks(marks) }),
+    ],
+    pin: ([sequence, hard, priority, untilUs]: number[]) => [
+      cache().pin(sequence, { hard: hard !== 0, priority, ...(untilUs >= 0 && { untilUs }) }),
+    ],
+    unpin: ([pin]: number[]) => [(cache().unpin(pin), 0)],
+    grouped: ([blocks, blockSize, maxSequences, maxSequenceTokens, specs]: [
+      number,
+      number,
+      number,
+      number,
+      number[],
+    ]) => {
+      const groups = rows(specs, 3).map(
+        ([kind, window, tokens]) =>
+          ({
+            kind: GROUP_KINDS[kind],
+            blockSize: tokens,
+            ...(GROUP_KINDS[kind] === "window" && { window }),
+          }) satisfies CacheGroupOptions,
+      );
+      host.cache = host.core.kvCache({ blocks, blockSize, maxSequences, maxSequenceTokens, groups });
+      return [0];
+    },
+    "group-table": ([sequence, group]: number[]) => {
+      const table = cache().groupTable(sequence, group);
+      return [table.length, ...table];
+    },
+  };
+}
+
+export function schedulerAddOns(host: ConformanceHost): Operations {
+  const scheduler = (): Scheduler => host.scheduler;
+  return {
+    "scheduler-as": ([maxDraftTokens, preemptive, shape, tier]: [number, number, number[], number[]]) => {
+      const [vocabSize, maxRequests, maxRunning, maxBatchTokens, maxChunkTokens, watermarkBlocks, ...rest] =
+        shape;
+      const [tokenCapacity, policy, queueTimeoutUs, agingTokens, tenants, inputWeight, outputWeight] = rest;
+      const [blocks, copies, byCost, blocking, noReuse, outUs, inUs, prefillUs] = tier;
+      const hostTier = {
+        blocks,
+        copies,
+        preemption: byCost === 0 ? "swap" : "auto",
+        blocking: blocking !== 0,
+        reuse: noReuse === 0,
+        outUs,
+        inUs,
+        prefillUs,
+      } as const;
+      host.scheduler = host.core.scheduler({
+        cache: host.cache,
+        ...{ vocabSize, maxRequests, maxRunning, maxBatchTokens, maxChunkTokens, watermarkBlocks },
+        ...{ tokenCapacity, policy: POLICIES[policy], queueTimeoutUs, agingTokens, tenants },
+        ...{ inputWeight, outputWeight, maxDraftTokens, preemptive: preemptive !== 0 },
+        ...(tier.length > 0 && { hostTier }),
+      });
+      return [0];
+    },
+    "submit-as": ([numbers, marks, tokens]: [number[], number[], number[]]) => {
+      const [id, namespace, priority, arrivalUs, maxNewTokens, tenant, kind, pinPriority, forUs] = numbers;
+      const pin = { hard: kind === 2, priority: pinPriority, ...(forUs > 0 && { forUs }) };
+      return [
+        scheduler().submit({
+          ...{ id, namespace, priority, arrivalUs, maxNewTokens, tenant, tokens },
+          ...promptMarks(marks),
+          ...(kind > 0 && { pin }),
+        }),
+      ];
+    },
+    propose: ([request, tokens]: [number, number[]]) => [scheduler().propose(request, tokens)],
+    "commit-drafts": ([stepId, nowUs, tokens, finished, accepted]: [
+      number,
+      number,
+      number[],
+      number[],
+      number[],
+    ]) => [(scheduler().commit(stepId, nowUs, { tokens, finished, accepted }), 0)],
+    outcomes: () => {
+      const outcomes = scheduler().outcomes();
+      const status = (code: string | undefined): number =>
+        code === undefined ? 0 : (STATUS_OF.get(code) ?? 0);
+      const words = outcomes.map((one) => [
+        one.request,
+        KINDS.indexOf(one.kind),
+        status(one.code),
+        one.generated,
+        one.cachedTokens,
+        one.preemptions,
+        one.evictedOwn,
+        one.swappedTokens || one.pin || status(one.pinRefusal),
+      ]);
+      return [outcomes.length, ...words.flat()];
+    },
+    transferred: ([transfer, blocks, us]: number[]) => [(scheduler().transferred(transfer, blocks, us), 0)],
+    reprioritize: ([request, priority]: number[]) => [(scheduler().setPriority(request, priority), 0)],
+  };
+}
