@@ -21,13 +21,23 @@ export interface Entry {
 }
 
 interface Node {
-  readonly entry: Entry;
+  entry: Entry;
   /** Time of its last use, counted in uses. */
   used: number;
   /** Blocks whose parent it is. */
   children: number;
   /** No chain of parents leads from it to a first block. */
   orphan: boolean;
+  /** What `parent` names, when it was last looked up. */
+  before: Node | undefined;
+  /** It is not in the index (any more). */
+  gone: boolean;
+  /** The last search for orphans that came by. */
+  seen: number;
+}
+
+function nodeOf(entry: Entry): Node {
+  return { entry, used: 0, children: 0, orphan: false, before: undefined, gone: true, seen: 0 };
 }
 
 export class DiskIndex {
@@ -39,6 +49,9 @@ export class DiskIndex {
   readonly #leaves = new LeafHeap();
   readonly #live = new Map<number, number>();
   #clock = 0;
+  #searches = 0;
+  /** While recovering: the block entered last. */
+  #latest: Node | undefined;
   orphans = 0;
   liveBytes = 0;
 
@@ -65,16 +78,30 @@ export class DiskIndex {
 
   /** While recovering: enters a block, or forgets it when `entry` is undefined. `recovered` does the rest, once. */
   recover(key: string, entry: Entry | undefined): void {
+    if (entry === undefined) {
+      this.#nodes.delete(key);
+      return;
+    }
+    const node = nodeOf(entry);
+    // Most blocks were stored right behind the one before them.
+    if (entry.parent !== undefined && entry.parent === this.#latest?.entry.key) node.before = this.#latest;
+    this.#latest = node;
+    const { size } = this.#nodes;
+    this.#nodes.set(key, node);
+    if (this.#nodes.size > size) return;
+    // It has come again: used last.
     this.#nodes.delete(key);
-    if (entry !== undefined) this.#nodes.set(key, { entry, used: 0, children: 0, orphan: false });
+    this.#nodes.set(key, node);
   }
 
   /** All blocks have been recovered, the least recently used first. O(blocks). */
   recovered(): void {
+    this.#latest = undefined;
+    for (const node of this.#nodes.values()) node.gone = false;
     for (const node of this.#nodes.values()) {
       node.used = ++this.#clock;
       this.#count(node.entry.segment, node.entry.bytes);
-      this.#join(node.entry.parent);
+      this.#join(node);
     }
     this.findOrphans();
     this.#findLeaves();
@@ -86,13 +113,15 @@ export class DiskIndex {
     const { key, parent } = entry;
     const children = this.#waiting.get(key) ?? 0;
     this.#waiting.delete(key);
-    const before = parent === undefined ? undefined : this.#nodes.get(parent);
-    const orphan = parent !== undefined && (before === undefined || before.orphan);
-    const node = { entry, used: 0, children, orphan };
+    const node = nodeOf(entry);
+    node.gone = false;
+    node.children = children;
+    const before = this.#before(node);
+    node.orphan = parent !== undefined && (before === undefined || before.orphan);
     this.#nodes.set(key, node);
-    if (orphan) this.orphans += 1;
+    if (node.orphan) this.orphans += 1;
     this.#count(entry.segment, entry.bytes);
-    this.#join(parent);
+    this.#join(node);
     this.#use(node);
     // What was waiting for it: few, and only after a crash or a deletion.
     if (children > 0) this.findOrphans();
@@ -104,9 +133,10 @@ export class DiskIndex {
     if (node === undefined) return undefined;
     const { entry, children } = node;
     this.#nodes.delete(key);
+    node.gone = true;
     if (node.orphan) this.orphans -= 1;
     this.#count(entry.segment, -entry.bytes);
-    this.#leave(entry.parent);
+    this.#leave(node);
     if (children > 0) {
       this.#waiting.set(key, children);
       this.findOrphans();
@@ -120,7 +150,7 @@ export class DiskIndex {
     if (node === undefined) return;
     this.#count(node.entry.segment, -node.entry.bytes);
     this.#count(segment, node.entry.bytes);
-    this.#nodes.set(key, { ...node, entry: { ...node.entry, segment, offset } });
+    node.entry = { ...node.entry, segment, offset };
   }
 
   touch(key: string): void {
@@ -144,22 +174,19 @@ export class DiskIndex {
 
   /** Finds the orphans anew, O(blocks): those whose chain of parents ends in nothing, or goes round in a circle. */
   findOrphans(): void {
-    const known = new Set<Node>();
+    const search = ++this.#searches;
     this.orphans = 0;
+    const path: Node[] = [];
     for (const start of this.#nodes.values()) {
-      const path: Node[] = [];
+      path.length = 0;
       let at: Node | undefined = start;
       // Until it is known better a block is an orphan: whoever comes back to it has gone in a circle.
-      while (at !== undefined && !known.has(at)) {
-        known.add(at);
+      while (at !== undefined && at.seen !== search) {
+        at.seen = search;
         path.push(at);
-        at.orphan = true;
-        const { parent }: Entry = at.entry;
-        if (parent === undefined) {
-          at.orphan = false;
-          break;
-        }
-        at = this.#nodes.get(parent);
+        at.orphan = at.entry.parent !== undefined;
+        if (!at.orphan) break;
+        at = this.#before(at);
       }
       const orphan = at === undefined || at.orphan;
       for (const node of path) node.orphan = orphan;
@@ -167,20 +194,30 @@ export class DiskIndex {
     }
   }
 
-  /** One more block stands behind `parent`. */
-  #join(parent: string | undefined): void {
+  /** The block before a block, if it is there. */
+  #before(node: Node): Node | undefined {
+    const { parent } = node.entry;
+    if (parent === undefined) return undefined;
+    if (node.before === undefined || node.before.gone) node.before = this.#nodes.get(parent);
+    return node.before;
+  }
+
+  /** A block stands behind its parent from now on. */
+  #join(node: Node): void {
+    const { parent } = node.entry;
     if (parent === undefined) return;
-    const node = this.#nodes.get(parent);
-    if (node !== undefined) node.children += 1;
+    const before = this.#before(node);
+    if (before !== undefined) before.children += 1;
     else this.#waiting.set(parent, (this.#waiting.get(parent) ?? 0) + 1);
   }
 
-  #leave(parent: string | undefined): void {
+  #leave(node: Node): void {
+    const { parent } = node.entry;
     if (parent === undefined) return;
-    const node = this.#nodes.get(parent);
-    if (node !== undefined) {
-      node.children -= 1;
-      if (node.children === 0) this.#leaves.push(parent, node.used);
+    const before = this.#before(node);
+    if (before !== undefined) {
+      before.children -= 1;
+      if (before.children === 0) this.#leaves.push(parent, before.used);
       return;
     }
     const left = (this.#waiting.get(parent) ?? 1) - 1;

@@ -345,7 +345,7 @@ function intact(record: Buffer, entry: Entry): boolean {
   return (
     header !== undefined &&
     RECORD_OVERHEAD + header.payloadBytes === entry.bytes &&
-    keyText(header.key) === entry.key &&
+    header.key === entry.key &&
     (header.flags & TOMBSTONE) === 0 &&
     recordIntact(record, 0, header.payloadBytes)
   );

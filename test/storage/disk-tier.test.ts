@@ -8,6 +8,8 @@ import { join } from "node:path";
 import { afterEach, test } from "node:test";
 import { DiskTier, type DiskTierOptions } from "../../native-host/storage/disk-tier.js";
 import { RECORD_OVERHEAD } from "../../native-host/storage/records.js";
+import { recover } from "../../native-host/storage/recovery.js";
+import { SegmentLog } from "../../native-host/storage/segments.js";
 import { Random } from "../support/random.js";
 
 const folders: string[] = [];
@@ -63,6 +65,37 @@ test("what is put is given back by key, with what is known of it, and again afte
   }
   assert.equal(tier.recovery.checkpoint, 2);
   assert.equal(tier.recovery.scannedRecords, 0);
+});
+
+test("files are scanned in windows of any size, and what is found is the same", async () => {
+  const path = folder();
+  const tier = await tierIn(path, { segmentBytes: 2 ** 20 });
+  const random = new Random(5);
+  for (let i = 0; i < 120; i++) {
+    const bytes = i % 40 === 7 ? 700_000 : random.below(9_000);
+    await tier.put(keyOf(i), payloadOf(i, bytes), i % 5 === 0 ? {} : { parent: keyOf(i - 1) });
+    if (i % 11 === 3) await tier.del(keyOf(i - 3));
+    if (i % 13 === 5) await tier.put(keyOf(i - 5), payloadOf(i, 9));
+  }
+  await tier.close();
+  for (const name of readdirSync(path)) if (name.startsWith("checkpoint")) rmSync(join(path, name));
+  const last = readdirSync(path)
+    .filter((name) => name.startsWith("segment"))
+    .sort()
+    .at(-1)!;
+  const whole = readFileSync(join(path, last));
+  for (const cut of [0, 1, 60, 5_000]) {
+    writeFileSync(join(path, last), whole.subarray(0, whole.length - cut));
+    const found = [];
+    for (const window of [97, 1_000, 4_096, 300_000, 2 ** 20, 2 ** 26]) {
+      const log = await SegmentLog.open(path, 2 ** 20, false);
+      const { index, report } = await recover(path, log, window);
+      found.push({ report, entries: [...index.entries()], orphans: index.orphans, bytes: index.liveBytes });
+    }
+    assert.equal(found[0].report.tornSegments, Math.min(cut, 1));
+    assert.ok(found[0].report.scannedRecords > 120);
+    for (const other of found) assert.deepEqual(other, found[0]);
+  }
 });
 
 test("random puts, gets, deletions and restarts agree with a Map", async () => {
