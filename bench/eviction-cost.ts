@@ -147,9 +147,9 @@ function attention(addon: Addon, queries: number, mask: number): Subject & { sta
     measured: mask === 0 ? undefined : measured,
   };
   const statistics = new Float32Array(end);
-  const { rows, words } = packLanes([row]);
   const kvType = "f32" as const;
   const shape = { blocks: SLOTS / BLOCK_SIZE, layers: 1, kvHeads, headDim, blockSize: BLOCK_SIZE, kvType };
+  const { rows, words } = packLanes([row], shape);
   const kv = new Uint8Array(POOL.buffer);
   const table = Uint32Array.from({ length: shape.blocks }, (_, i) => (i * 37) % shape.blocks);
   const q = randomFloats(queries * heads * headDim, 2);

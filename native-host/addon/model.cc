@@ -22,7 +22,7 @@ namespace {
 constexpr napi_type_tag MODEL_TAG = {0x71756172746d6d6f, 0x64656c5f68616e64};
 constexpr uint32_t WORDS_PER_SAMPLING = sizeof(qmh_sampling) / sizeof(uint32_t);
 constexpr uint32_t WORDS_PER_TRANSFER = 8;
-constexpr uint32_t RUN_ARGUMENTS = 8;
+constexpr uint32_t RUN_ARGUMENTS = 9;
 
 struct FreeModel {
   void operator()(qmh_model* model) const { qmh_model_free(model); }
@@ -33,18 +33,24 @@ struct ModelHandle {
   ModelPointer model;  // null once closed
   Span<uint8_t> memory;
   napi_ref memoryRef = nullptr;
+  napi_ref layeredRef = nullptr;  // arguments of a batch between two layers
   uint32_t vocab = 0, blocks = 0;
   size_t blockBytes = 0;
   bool running = false;
 };
 using SharedHandle = std::shared_ptr<ModelHandle>;
 
-// One call of run, move or merge, from the JavaScript thread to the pool and back.
+// What becomes of the arguments of a batch that stops between layers, once a call has succeeded.
+enum class Layered { NO, BEGINS, ENDS };
+
+// One call of a promising method, from the JavaScript thread to the pool and back.
 struct Run {
   SharedHandle handle;
   int (*compute)(Run* run) = nullptr;
+  Layered layered = Layered::NO;
   qmh_batch batch;
   qmh_lanes lanes;
+  std::vector<qmh_group_tables> groups;
   Span<uint32_t> sampling, history, tokensOut;
   float* logitsOut = nullptr;
   Span<uint32_t> records;  // of move and merge
@@ -73,12 +79,15 @@ SharedHandle idleHandleOf(napi_env env, napi_value self) {
   return handle;
 }
 
+void release(napi_env env, napi_ref* ref) {
+  const napi_ref released = *ref;
+  *ref = nullptr;
+  if (released != nullptr) check(env, napi_delete_reference(env, released));
+}
+
 void releaseMemory(napi_env env, ModelHandle* handle) {
   handle->memory = {};
-  if (handle->memoryRef == nullptr) return;
-  const napi_ref ref = handle->memoryRef;
-  handle->memoryRef = nullptr;
-  check(env, napi_delete_reference(env, ref));
+  release(env, &handle->memoryRef);
 }
 
 napi_value attach(napi_env env, const Arguments& arguments) {
@@ -132,6 +141,41 @@ qmh_batch toBatch(napi_env env, napi_value object, const Span<uint8_t>& memory) 
   return batch;
 }
 
+uint32_t arrayLength(napi_env env, napi_value array, const char* name) {
+  bool isArray = false;
+  check(env, napi_is_array(env, array, &isArray));
+  if (!isArray) refuse("INVALID_ARGUMENT", std::string(name) + " is not an array");
+  uint32_t length;
+  check(env, napi_get_array_length(env, array, &length));
+  return length;
+}
+
+napi_value element(napi_env env, napi_value array, uint32_t i) {
+  napi_value value;
+  check(env, napi_get_element(env, array, i, &value));
+  return value;
+}
+
+void readGroups(napi_env env, napi_value list, Run* run) {
+  const uint32_t count = arrayLength(env, list, "groups");
+  for (uint32_t i = 0; i < count; i++) {
+    const napi_value group = element(env, list, i);
+    const auto words = [&](const char* name, uint32_t least) {
+      const Span<uint32_t> span = toWords(env, property(env, group, name), name);
+      if (span.count < least)
+        refuse("BAD_BATCH", std::string("groups: ") + name + " has " + std::to_string(span.count) +
+                                " entries; allowed: at least " + std::to_string(least));
+      return span;
+    };
+    const Span<uint32_t> tables = words("tables", 0);
+    run->groups.push_back({words("slots", run->batch.total_tokens).data,
+                           words("tableStart", run->batch.rows).data,
+                           words("tableCount", run->batch.rows).data, tables.data, tables.count});
+  }
+  run->batch.groups = run->groups.data();
+  run->batch.group_count = count;
+}
+
 void readRun(napi_env env, const Arguments& arguments, Run* run) {
   const SharedHandle handle = idleHandleOf(env, arguments.self);
   run->handle = handle;
@@ -149,9 +193,11 @@ void readRun(napi_env env, const Arguments& arguments, Run* run) {
       refuse("INVALID_ARGUMENT", "logitsOut is shorter than samplingRows * vocab");
     run->logitsOut = logits.data;
   }
-  if (isNull(env, arguments[5])) return;
-  run->lanes = toLanes(env, arguments[5], arguments[6], arguments[7]);
-  run->batch.lanes = &run->lanes;
+  if (!isNull(env, arguments[5])) {
+    run->lanes = toLanes(env, arguments[5], arguments[6], arguments[7]);
+    run->batch.lanes = &run->lanes;
+  }
+  if (!isNull(env, arguments[8])) readGroups(env, arguments[8], run);
 }
 
 int runForward(Run* run) {
@@ -159,6 +205,16 @@ int runForward(Run* run) {
                      reinterpret_cast<const qmh_sampling*>(run->sampling.data), run->history.data,
                      run->history.count, run->tokensOut.data, run->logitsOut);
 }
+
+int runBegin(Run* run) {
+  return qmh_layers_begin(run->handle->model.get(), &run->batch,
+                          reinterpret_cast<const qmh_sampling*>(run->sampling.data), run->history.data,
+                          run->history.count, run->tokensOut.data, run->logitsOut);
+}
+
+int runNext(Run* run) { return qmh_layers_next(run->handle->model.get()); }
+
+int runEnd(Run* run) { return qmh_layers_end(run->handle->model.get()); }
 
 int runMove(Run* run) { return qmh_move(run->handle->model.get(), run->records.data, run->records.count); }
 
@@ -176,8 +232,12 @@ void settle(napi_env env, napi_status status, void* data) {
   run->handle->running = false;
   // In an environment that is ending calls fail; there is nobody left to tell.
   napi_delete_async_work(env, run->work);
-  napi_delete_reference(env, run->arguments);
+  if (status == napi_ok && run->status == QMH_OK && run->layered == Layered::BEGINS)
+    run->handle->layeredRef = run->arguments;
+  else
+    napi_delete_reference(env, run->arguments);
   try {
+    if (run->layered == Layered::ENDS) release(env, &run->handle->layeredRef);
     if (status != napi_ok) {
       check(env,
             napi_reject_deferred(env, run->deferred, makeError(env, {"ABORTED", "the run was cancelled"})));
@@ -195,6 +255,19 @@ void settle(napi_env env, napi_status status, void* data) {
 void readForward(napi_env env, const Arguments& arguments, Run* run) {
   run->compute = runForward;
   readRun(env, arguments, run);
+}
+
+void readBegin(napi_env env, const Arguments& arguments, Run* run) {
+  run->compute = runBegin;
+  run->layered = Layered::BEGINS;
+  readRun(env, arguments, run);
+}
+
+template <int (*body)(Run*), Layered layered>
+void readLayered(napi_env env, const Arguments& arguments, Run* run) {
+  run->compute = body;
+  run->layered = layered;
+  run->handle = idleHandleOf(env, arguments.self);
 }
 
 template <int (*body)(Run*)>
@@ -256,6 +329,13 @@ napi_value copyBlocks(napi_env env, const Arguments& arguments) {
   return undefined(env);
 }
 
+napi_value abandonLayers(napi_env env, const Arguments& arguments) {
+  const SharedHandle handle = idleHandleOf(env, arguments.self);
+  checkHost(qmh_layers_abandon(handle->model.get()));
+  release(env, &handle->layeredRef);
+  return undefined(env);
+}
+
 napi_value createPoolCopier(napi_env env, const Arguments& arguments) {
   const SharedHandle handle = handleOf(env, arguments.self);
   if (!handle->model) refuse("CLOSED", "the model was closed");
@@ -268,13 +348,16 @@ napi_value close(napi_env env, const Arguments& arguments) {
   const SharedHandle handle = handleOf(env, arguments.self);
   if (handle->running) refuse("BUSY", "the model is running a batch");
   releaseMemory(env, handle.get());
+  if (handle->model) checkHost(qmh_layers_abandon(handle->model.get()));
+  release(env, &handle->layeredRef);
   handle->model.reset();
   return undefined(env);
 }
 
 void finalize(napi_env env, void* data, void*) {
   const std::unique_ptr<SharedHandle> handle(static_cast<SharedHandle*>(data));
-  if ((*handle)->memoryRef != nullptr) napi_delete_reference(env, (*handle)->memoryRef);
+  for (const napi_ref ref : {(*handle)->memoryRef, (*handle)->layeredRef})
+    if (ref != nullptr) napi_delete_reference(env, ref);
 }
 
 qmh_config toConfig(napi_env env, napi_value object) {
@@ -297,22 +380,13 @@ qmh_config toConfig(napi_env env, napi_value object) {
   c.max_sequence_tokens = count("maxSequenceTokens");
   c.threads = count("threads");
   c.isa = static_cast<qmh_isa>(toChoice(env, property(env, object, "isa"), "isa", ISAS, 4));
+  const napi_value places = property(env, object, "places");
+  if (isNull(env, places)) return c;
+  const Span<uint32_t> words = toWords(env, places, "places");
+  if (words.count != size_t{c.kv.layers} * sizeof(qmh_layer_place) / sizeof(uint32_t))
+    refuse("INVALID_ARGUMENT", "places is not three words a layer");
+  c.places = reinterpret_cast<const qmh_layer_place*>(words.data);
   return c;
-}
-
-uint32_t arrayLength(napi_env env, napi_value array, const char* name) {
-  bool isArray = false;
-  check(env, napi_is_array(env, array, &isArray));
-  if (!isArray) refuse("INVALID_ARGUMENT", std::string(name) + " is not an array");
-  uint32_t length;
-  check(env, napi_get_array_length(env, array, &length));
-  return length;
-}
-
-napi_value element(napi_env env, napi_value array, uint32_t i) {
-  napi_value value;
-  check(env, napi_get_element(env, array, i, &value));
-  return value;
 }
 
 // `name` keeps the text that the tensor points to.
@@ -356,16 +430,19 @@ napi_value createModel(napi_env env, const Arguments& arguments) {
   handle->model = openModel(env, config, arguments[1], arguments[2]);
   handle->vocab = config.vocab;
   handle->blocks = config.kv.blocks;
-  handle->blockBytes = size_t{2} * config.kv.layers * config.kv.kv_heads * config.kv.head_dim *
-                       config.kv.block_size * (config.kv.type == QMH_F32 ? 4 : 2);
   qmh_model* model = handle->model.get();
   uint64_t kvBytes;
   qmh_model_kv(model, &kvBytes);
+  handle->blockBytes = kvBytes / config.kv.blocks;
 
   napi_value object;
   check(env, napi_create_object(env, &object));
   setFunction(env, object, "attach", entry<attach>);
   setFunction(env, object, "run", entry<run<readForward>>);
+  setFunction(env, object, "beginLayers", entry<run<readBegin>>);
+  setFunction(env, object, "nextLayer", entry<run<readLayered<runNext, Layered::NO>>>);
+  setFunction(env, object, "endLayers", entry<run<readLayered<runEnd, Layered::ENDS>>>);
+  setFunction(env, object, "abandonLayers", entry<abandonLayers>);
   setFunction(env, object, "move", entry<run<readRecords<runMove>>>);
   setFunction(env, object, "merge", entry<run<readRecords<runMerge>>>);
   setFunction(env, object, "readBlocks", entry<copyBlocks<true>>);

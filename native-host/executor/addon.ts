@@ -83,6 +83,11 @@ export interface NativeModelConfig {
   /** Threads of a forward pass; 0 is the number of cores, at most 8. */
   threads: number;
   isa: "auto" | Isa;
+  /**
+   * By layer three words: group, window (0: all), tokens a block, for layers that do not all keep their tokens alike. Pages
+   * are as large as the largest group needs. Default: all in group 0, with slidingWindow.
+   */
+  places?: Uint32Array;
 }
 
 /**
@@ -108,6 +113,14 @@ export interface NativeBatch {
   transfers: number;
 }
 
+/** Where a batch's rows keep their tokens in a group of layers beside group 0 (bindings/plan.ts, PlanGroup). */
+export interface NativeGroupTables {
+  slots: Uint32Array;
+  tableStart: Uint32Array;
+  tableCount: Uint32Array;
+  tables: Uint32Array;
+}
+
 export interface NativeModel {
   /** Gives the core's whole memory, plain or shared, as a view. Call again after it has grown. */
   attach(memory: Uint8Array): void;
@@ -121,6 +134,7 @@ export interface NativeModel {
    * @param laneRows records of LANE_ROW_WORDS, by row, of rows with lanes or statistics; none or null: all are plain
    * @param laneWords what the records point to
    * @param statistics what the records have measured; null where they measure nothing
+   * @param groups of group 1, 2, ...: as many as the model has
    */
   run(
     batch: NativeBatch,
@@ -131,7 +145,17 @@ export interface NativeModel {
     laneRows?: Uint32Array | null,
     laneWords?: Uint32Array | null,
     statistics?: Float32Array | null,
+    groups?: readonly NativeGroupTables[] | null,
   ): Promise<void>;
+  /**
+   * `run` in parts: begins the batch, computes each layer in turn, and ends it. In between, K and V of the layers computed may
+   * be moved and merged, and slices of layers to come be written to `laneWords`; `run` throws BUSY.
+   */
+  beginLayers(...batch: Parameters<NativeModel["run"]>): Promise<void>;
+  nextLayer(): Promise<void>;
+  endLayers(): Promise<void>;
+  /** Gives a begun batch up; K and V stay as they are. May be repeated. */
+  abandonLayers(): void;
   /** Moves K and V within lanes (records of `Executor.move`), off the calling thread. */
   move(moves: Uint32Array): Promise<void>;
   /** Merges slots of lanes (records of `Executor.merge`), off the calling thread. */

@@ -36,19 +36,22 @@ export class DraftRows {
   ): Promise<StepResult> {
     const parts = partsOf(plan);
     if (parts.length === plan.rows) return run(plan, context, options);
-    const { lanes, statistics } = options ?? {};
+    const { lanes, statistics, afterLayer } = options ?? {};
     if (parts.some(({ row, split }) => split && (lanes?.(row) ?? statistics?.(row)) !== undefined))
       throw new QuartermasterError("UNSUPPORTED", "drafts in a row with lanes or statistics");
+    const first = parts.flatMap(({ token }, at) => (token === 0 ? [at] : []));
     const result = await run(
       this.#unfold(plan, parts),
       (at) => contextOf(plan, parts[at], context(parts[at].row)),
       {
         ...(lanes && { lanes: (at) => lanes(parts[at].row) }),
         ...(statistics && { statistics: (at) => statistics(parts[at].row) }),
+        ...(afterLayer && {
+          afterLayer: (layer, seen) => afterLayer(layer, (row, of) => seen(first[row], of)),
+        }),
       },
     );
     const measured = result.statistics;
-    const first = parts.flatMap(({ token }, at) => (token === 0 ? [at] : []));
     return {
       ...verify(plan, result),
       ...(measured && { statistics: (row, layer) => measured(first[row], layer) }),

@@ -129,12 +129,10 @@ function readLanes(
   return { row, newTokens, lengths, lengthsAfter, writeSlots, live, bitmapWords, tables: lanes.tables };
 }
 
-/** For executors that compute a step as a whole. Throws UNSUPPORTED. */
-export function refuseLayered(rows: readonly SpecialRow[], options: RunOptions | undefined): void {
-  if (options?.afterLayer === undefined && rows.every(({ tables }) => tables === undefined)) return;
-  throw new QuartermasterError("UNSUPPORTED", "this executor does not stop between layers", {
-    argument: "options",
-  });
+/** Throws UNSUPPORTED where layers keep their tokens in different ways: lanes, statistics and stops are for those alike. */
+export function refuseInGroups(rows: readonly SpecialRow[], options: RunOptions | undefined): void {
+  if (rows.length === 0 && options?.afterLayer === undefined) return;
+  throw new QuartermasterError("UNSUPPORTED", "lanes and statistics in a model whose layers differ");
 }
 
 /** Sets the bits of the slots that new tokens take. */

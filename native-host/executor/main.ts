@@ -39,11 +39,6 @@ export async function openModel(
   if (native && "addon" in native) {
     try {
       const config = await readModelConfig(source);
-      const apart = config.layerWindows !== undefined || (options.groups ?? []).length > 0;
-      if (apart && backend === "auto") {
-        const reason = "the native kernels have one window for all layers, and no groups";
-        return { ...(await openWasmModel(source, options)), fallbackReason: reason };
-      }
       const tensors = await locateTensors(source, config);
       const tokenizer = await openTokenizer(source);
       const executor = NativeExecutor.load(native.addon, source, config, tensors, options);

@@ -2,18 +2,19 @@
  * NativeExecutor: runs plans on the addon's CPU kernels, which read the plan and the block tables in core
  * memory.
  */
-import { invalidArgument, QuartermasterError, requireInteger } from "../../bindings/errors.js";
+import { invalidArgument, requireInteger } from "../../bindings/errors.js";
 import type { Executor, ExecutorDescription, RowContext, StepResult } from "../../bindings/executor.js";
 import { Phase, type StepPlan } from "../../bindings/plan.js";
 import type { RunOptions } from "../../bindings/statistics.js";
 import { type Addon, type NativeModel, type NativeTensor, SAMPLING_WORDS } from "./addon.js";
 import { DraftRows } from "./draft-rows.js";
 import { HostCopies } from "./host-copies.js";
-import { ALL_STATISTICS, readSpecialRows, refuseLayered } from "./lane-rows.js";
-import { kvElementsPerToken, type ModelConfig } from "./model-config.js";
+import { ALL_STATISTICS, readSpecialRows, refuseInGroups } from "./lane-rows.js";
+import { type GroupLayout, layOutGroups } from "./layer-groups.js";
+import type { ModelConfig } from "./model-config.js";
 import { modelFileError, type ModelSource } from "./model-source.js";
 import { checkBlocks, checkMoves, readMerges } from "./moves.js";
-import { NativeStatistics, packLanes } from "./native-lanes.js";
+import { NativeStatistics, packLanes, type PackedLanes } from "./native-lanes.js";
 import type { TensorLocation } from "./safetensors.js";
 import { type ExecutorOptions, executorShape } from "./wasm-executor.js";
 
@@ -36,6 +37,7 @@ export class NativeExecutor implements Executor {
   readonly #model: NativeModel;
   readonly #config: ModelConfig;
   readonly #shape: Required<ExecutorOptions>;
+  readonly #layout: GroupLayout;
   readonly #kvType: "f32" | "f16" | "bf16";
   readonly #statistics: NativeStatistics;
   readonly #copies: HostCopies | undefined;
@@ -47,12 +49,14 @@ export class NativeExecutor implements Executor {
     model: NativeModel,
     config: ModelConfig,
     shape: Required<ExecutorOptions>,
+    layout: GroupLayout,
     kvType: "f32" | "f16" | "bf16",
     copyThreads: { readonly outThreads: number; readonly inThreads: number },
   ) {
     this.#model = model;
     this.#config = config;
     this.#shape = shape;
+    this.#layout = layout;
     this.#kvType = kvType;
     this.#statistics = new NativeStatistics(config);
     const { hostBlocks } = shape;
@@ -70,15 +74,9 @@ export class NativeExecutor implements Executor {
     options: NativeExecutorOptions,
   ): NativeExecutor {
     const shape = executorShape(config, options);
-    if (config.layerWindows !== undefined || shape.groups.length > 0)
-      throw new QuartermasterError(
-        "UNSUPPORTED",
-        "the native kernels have one window for all layers, and no groups",
-        {
-          argument: "groups",
-          value: options.groups,
-        },
-      );
+    const layout = layOutGroups(config, shape.blockSize, shape.groups);
+    const apart = config.layerWindows !== undefined || shape.groups.length > 0;
+    const places = layout.layers.flatMap(({ group, window, blockSize }) => [group, window, blockSize]);
     const kvType = options.kvType ?? "f32";
     const isa = options.isa ?? "auto";
     if (!KV_TYPES.includes(kvType)) throw invalidArgument("kvType", kvType, KV_TYPES.join(", "));
@@ -106,13 +104,14 @@ export class NativeExecutor implements Executor {
       return path;
     });
     const { blocks, blockSize, maxSequenceTokens } = shape;
-    const { architecture: _, maxPositions: __, eosTokenIds: ___, ropeScaling, ...numbers } = config;
+    const { architecture: _, maxPositions: __, eosTokenIds: ___, layerWindows: ____, ...numbers } = config;
+    const pool = { blocks, blockSize, maxSequenceTokens, kvType };
     const model = addon.createModel(
-      { ...numbers, ropeScaling, blocks, blockSize, maxSequenceTokens, kvType, threads, isa },
+      { ...numbers, ...pool, threads, isa, ...(apart && { places: Uint32Array.from(places) }) },
       paths,
       located,
     );
-    return new NativeExecutor(model, config, shape, kvType, copyThreads);
+    return new NativeExecutor(model, config, shape, layout, kvType, copyThreads);
   }
 
   describe(): ExecutorDescription {
@@ -125,7 +124,7 @@ export class NativeExecutor implements Executor {
       kvHeads,
       heads,
       headDim,
-      blockBytes: kvElementsPerToken(this.#config) * blockSize * elementBytes,
+      blockBytes: this.#layout.pageElements * elementBytes,
       blocks,
       blockSize,
       vocabSize: vocab,
@@ -133,6 +132,8 @@ export class NativeExecutor implements Executor {
       statMask: ALL_STATISTICS,
       drafts: true,
       hostBlocks,
+      layered: true,
+      groups: this.#layout.groups,
     };
   }
 
@@ -146,14 +147,18 @@ export class NativeExecutor implements Executor {
     options?: RunOptions,
   ): Promise<StepResult> {
     const special = readSpecialRows(plan, options, this.#config, this.#shape.blockSize);
-    refuseLayered(special.rows, options);
+    const groups = plan.groups ?? [];
+    if (this.#layout.groups.length > 0 || this.#config.layerWindows !== undefined)
+      refuseInGroups(special.rows, options);
+    if (groups.length !== this.#layout.groups.length)
+      throw invalidArgument("plan.groups", plan.groups, `${this.#layout.groups.length} groups`);
     const statistics = this.#statistics.begin(special);
-    const lanes = special.rows.length > 0 ? packLanes(special.rows) : undefined;
+    const lanes = special.rows.length > 0 ? packLanes(special.rows, this.#pool) : undefined;
     this.#attach(plan.memory);
     const { sampling, history } = packSampling(plan, context);
     const tokens = new Uint32Array(plan.samplingRows);
     const logits = this.#shape.returnLogits ? new Float32Array(plan.samplingRows * this.#config.vocab) : null;
-    await this.#model.run(
+    const batch: Parameters<NativeModel["run"]> = [
       {
         rows: plan.rows,
         totalTokens: plan.totalTokens,
@@ -177,13 +182,47 @@ export class NativeExecutor implements Executor {
       lanes?.rows,
       lanes?.words,
       lanes && statistics,
-    );
+      groups.map(({ slots, tableStart, tableCount, tables }) => ({ slots, tableStart, tableCount, tables })),
+    ];
+    if (options?.afterLayer !== undefined) await this.#runLayered(batch, lanes, options.afterLayer);
+    else await this.#runWhole(batch, lanes);
     const measured = special.rows.some((row) => row.measured !== undefined);
     return {
       tokens,
       ...(logits && { logits }),
       ...(measured && { statistics: (row: number, layer: number) => this.#statistics.view(row, layer) }),
     };
+  }
+
+  get #pool() {
+    const { layers, kvHeads } = this.#config;
+    const { blocks, blockSize } = this.#shape;
+    return { layers, kvHeads, blocks, blockSize };
+  }
+
+  async #runWhole(batch: Parameters<NativeModel["run"]>, lanes: PackedLanes | undefined): Promise<void> {
+    for (let layer = 0; layer < this.#config.layers; layer++) lanes?.fillSlices(layer);
+    await this.#model.run(...batch);
+  }
+
+  /** Stops after each layer. */
+  async #runLayered(
+    batch: Parameters<NativeModel["run"]>,
+    lanes: PackedLanes | undefined,
+    afterLayer: NonNullable<RunOptions["afterLayer"]>,
+  ): Promise<void> {
+    const model = this.#model;
+    await model.beginLayers(...batch);
+    try {
+      for (let layer = 0; layer < this.#config.layers; layer++) {
+        lanes?.fillSlices(layer);
+        await model.nextLayer();
+        await afterLayer(layer, (row, of) => this.#statistics.view(row, of));
+      }
+      await model.endLayers();
+    } finally {
+      model.abandonLayers();
+    }
   }
 
   async move(moves: Uint32Array): Promise<void> {

@@ -23,9 +23,22 @@ export interface PackedLanes {
   /** LANE_ROW_WORDS a row. */
   readonly rows: Uint32Array;
   readonly words: Uint32Array;
+  /**
+   * Asks the rows that have them for the slices of a layer and writes them to `words`: before the layer is computed. Throws
+   * INVALID_ARGUMENT.
+   */
+  readonly fillSlices: (layer: number) => void;
 }
 
-export function packLanes(rows: readonly SpecialRow[]): PackedLanes {
+/** What the slices of a row are counted and checked by. */
+interface Pool {
+  readonly layers: number;
+  readonly kvHeads: number;
+  readonly blocks: number;
+  readonly blockSize: number;
+}
+
+export function packLanes(rows: readonly SpecialRow[], pool: Pool): PackedLanes {
   const records = new Uint32Array(rows.length * LANE_ROW_WORDS);
   const lists: Uint32Array[] = [];
   let count = 0;
@@ -35,6 +48,19 @@ export function packLanes(rows: readonly SpecialRow[]): PackedLanes {
     count += list.length;
     return count - list.length;
   };
+  const places = rows.map((row) => {
+    if (row.tables === undefined) return undefined;
+    const needed = Array.from({ length: pool.layers }, (_, layer) => slicesNeeded(row, layer, pool));
+    const entries = needed.reduce((sum, slices) => sum + slices, 0);
+    // The layers' tables lie behind the list of where they are.
+    let start = count + 2 * pool.layers;
+    const list = new Uint32Array(2 * pool.layers + entries);
+    needed.forEach((slices, layer) => {
+      list.set([start, slices], 2 * layer);
+      start += slices;
+    });
+    return put(list);
+  });
   rows.forEach(({ row, lengths, writeSlots, live, bitmapWords, measured }, i) => {
     records.set(
       [
@@ -53,6 +79,7 @@ export function packLanes(rows: readonly SpecialRow[]): PackedLanes {
         measured?.window ?? 0,
         measured?.probe ?? 0,
         row,
+        places[i] ?? NONE,
       ],
       i * LANE_ROW_WORDS,
     );
@@ -63,7 +90,23 @@ export function packLanes(rows: readonly SpecialRow[]): PackedLanes {
     words.set(list, at);
     at += list.length;
   }
-  return { rows: records, words };
+  const fillSlices = (layer: number): void =>
+    rows.forEach(({ tables }, i) => {
+      const place = places[i];
+      if (tables === undefined || place === undefined) return;
+      const [start, needed] = words.subarray(place + 2 * layer);
+      const slices = tables(layer);
+      if (slices.length < needed || slices.some((slice) => slice >= pool.blocks * pool.layers))
+        throw invalidArgument(`lanes.tables(${layer})`, slices, `${needed} slices of the pool`);
+      words.set(slices.subarray(0, needed), start);
+    });
+  return { rows: records, words, fillSlices };
+}
+
+/** Slices that the slots of a row in a layer take, new tokens included. */
+function slicesNeeded({ lengthsAfter }: SpecialRow, layer: number, { kvHeads, blockSize }: Pool): number {
+  const longest = Math.max(...lengthsAfter.subarray(layer * kvHeads, (layer + 1) * kvHeads));
+  return Math.ceil(longest / blockSize);
 }
 
 /** The statistics of an executor's latest run. */

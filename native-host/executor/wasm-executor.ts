@@ -1,10 +1,10 @@
 /** WasmExecutor: runs plans on the wasm kernels, on the calling thread. Works in Node, Deno and browsers. */
-import { invalidArgument, QuartermasterError, requireInteger } from "../../bindings/errors.js";
+import { invalidArgument, requireInteger } from "../../bindings/errors.js";
 import type { Executor, ExecutorDescription, RowContext, StepResult } from "../../bindings/executor.js";
 import { Phase, type StepPlan, TRANSFER_WORDS, TransferOp } from "../../bindings/plan.js";
 import type { RunOptions } from "../../bindings/statistics.js";
 import { DraftRows } from "./draft-rows.js";
-import { ALL_STATISTICS, readSpecialRows, type SpecialRow } from "./lane-rows.js";
+import { ALL_STATISTICS, readSpecialRows, refuseInGroups, type SpecialRow } from "./lane-rows.js";
 import type { LayerGroup } from "./layer-groups.js";
 import type { ModelConfig } from "./model-config.js";
 import type { ModelSource } from "./model-source.js";
@@ -26,8 +26,7 @@ export interface ExecutorOptions {
   /** Whether results carry the logits of the sampling rows. Default false. */
   returnLogits?: boolean;
   /**
-   * Layers with cache groups of their own, for a cache with `describe().groups`; on the wasm kernels. Default: all layers
-   * are in group 0.
+   * Layers with cache groups of their own, for a cache with `describe().groups`. Default: all layers are in group 0.
    */
   groups?: readonly LayerGroup[];
 }
@@ -116,8 +115,7 @@ export class WasmExecutor implements Executor {
     const model = this.#model;
     const special = readSpecialRows(plan, options, model.config, model.blockSize);
     const apart = model.config.layerWindows !== undefined || model.layout.groups.length > 0;
-    if (apart && (special.rows.length > 0 || options?.afterLayer !== undefined))
-      throw new QuartermasterError("UNSUPPORTED", "lanes and statistics in a model whose layers differ");
+    if (apart) refuseInGroups(special.rows, options);
     if ((plan.groups ?? []).length !== model.layout.groups.length)
       throw invalidArgument("plan.groups", plan.groups, `${model.layout.groups.length} groups`);
     model.lanes.begin(special);

@@ -68,6 +68,14 @@ typedef struct qmh_kv_shape {
   qmh_dtype type;
 } qmh_kv_shape;
 
+/* How a layer keeps its tokens when not all layers do so alike. Layers of a group lie side by side in its pages, in their
+ * order; pages are as large as the largest group needs. */
+typedef struct qmh_layer_place {
+  uint32_t group;      /* 0, 1, ...: which tables of a batch are the layer's */
+  uint32_t window;     /* tokens a token sees, itself included; 0: all */
+  uint32_t block_size; /* tokens a page; the same for all layers of a group, kv.block_size in group 0 */
+} qmh_layer_place;
+
 typedef struct qmh_config {
   uint32_t hidden, heads, intermediate, vocab; /* heads: a multiple of kv.kv_heads */
   qmh_kv_shape kv;                             /* layers and head_dim (even, <= 512) of the model too */
@@ -79,6 +87,7 @@ typedef struct qmh_config {
   uint32_t max_sequence_tokens;
   uint32_t threads; /* 0: number of cores, at most 8 */
   qmh_isa isa;
+  const qmh_layer_place* places; /* [kv.layers]; NULL: all in group 0, with sliding_window */
 } qmh_config;
 
 /* A weight in a file, named as in Hugging Face files, row-major [out, in]. */
@@ -104,7 +113,9 @@ typedef struct qmh_lane_row {
    * all but LAST_ROW, WINDOW and KEYS are added to. */
   uint32_t outputs;
   uint32_t stride, bitmap_words, window, probe; /* window, probe: last queries, at most the new tokens */
-  uint32_t row, reserved;                       /* row of the batch, ascending */
+  uint32_t row;    /* row of the batch, ascending */
+  uint32_t slices; /* [layers][2] where in words a layer's table of slices starts, and its entries, for its slots in place of
+                    * the row's table: slice b * layers + l is layer l of block b. QMH_NONE: the row's table */
 } qmh_lane_row;
 
 typedef struct qmh_lanes {
@@ -113,6 +124,13 @@ typedef struct qmh_lanes {
   float* floats; /* a multiple of 8 bytes */
   size_t row_count, word_count, float_count;
 } qmh_lanes;
+
+/* Where the rows of a batch keep their tokens in group 1, 2, ...; as the fields of qmh_batch. Entries of a table before
+ * what a window still sees are not read. */
+typedef struct qmh_group_tables {
+  const uint32_t *slots, *table_start, *table_count, *tables;
+  size_t table_words;
+} qmh_group_tables;
 
 /* Rows of a batch in structure-of-arrays form, as a StepPlan of the core has them (docs/abi.md). */
 typedef struct qmh_batch {
@@ -127,9 +145,11 @@ typedef struct qmh_batch {
   const uint32_t* table_count;     /* [rows] */
   const uint32_t* tables;          /* [table_words] block ids */
   size_t table_words;
-  const uint32_t* transfers; /* [transfer_count][8] op 0 (copy), tier 0, source, tier 0, target, tokens, mark, 0;
-                              * ops 1 to 3 (swaps and waits) are somebody else's (quartermaster_copy.h) */
+  const uint32_t* transfers; /* [transfer_count][8] op 0 (copy; in group g, 256 g), tier 0, source, tier 0, target,
+                              * tokens, mark, 0; ops 1 to 3 (swaps and waits) are somebody else's (quartermaster_copy.h) */
   const qmh_lanes* lanes; /* NULL: every row is plain. Slots of the rows in it are not used. */
+  const qmh_group_tables* groups; /* [groups of the model beside group 0] */
+  uint32_t group_count;
 } qmh_batch;
 
 /* How to pick a row's token; the words of one record, 48 bytes. */
@@ -174,6 +194,16 @@ QMH_API void* qmh_model_kv(const qmh_model* model, uint64_t* bytes);
 QMH_API int qmh_forward(qmh_model* model, const qmh_batch* batch, const qmh_sampling* sampling,
                         const uint32_t* history, size_t history_count, uint32_t* tokens_out,
                         float* logits_out);
+/* The same, stopping between layers: transfers with mark 0 and the embeddings, each layer in turn, the samples and
+ * transfers with mark 1. In between K and V of the layers computed so far may be moved and merged, and slices of layers to
+ * come written; the other arrays must not change, and stay, until the batch has ended or been abandoned. A layer whose
+ * slices are refused may be tried again. */
+QMH_API int qmh_layers_begin(qmh_model* model, const qmh_batch* batch, const qmh_sampling* sampling,
+                             const uint32_t* history, size_t history_count, uint32_t* tokens_out,
+                             float* logits_out);
+QMH_API int qmh_layers_next(qmh_model* model);
+QMH_API int qmh_layers_end(qmh_model* model);
+QMH_API int qmh_layers_abandon(qmh_model* model);
 /* Copies the first `tokens` tokens of block `source` to block `target`, all layers and heads. */
 QMH_API int qmh_copy_block(qmh_model* model, uint32_t source, uint32_t target, uint32_t tokens);
 /* K and V within lanes, records as Executor.move and Executor.merge have them (bindings/executor.ts). */

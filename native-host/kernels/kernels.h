@@ -19,10 +19,12 @@ struct Weight {
   NumberType type;
 };
 
-// The KV pool: kv[block][layer][K, V][kvHead][blockSize][headDim].
+// The KV pool: kv[block][layer][K, V][kvHead][blockSize][headDim], blocks pageBytes apart. Groups of layers that
+// share a pool see it in shapes of their own: the group's layers, in blocks of its size, as pages of one size.
 struct KvShape {
   uint32_t blocks, layers, kvHeads, headDim, blockSize;
   NumberType type;
+  size_t pageBytes;
 };
 
 enum KvPart : uint32_t { KV_K, KV_V };
@@ -30,8 +32,16 @@ enum KvPart : uint32_t { KV_K, KV_V };
 static inline size_t kvHeadBytes(const KvShape& s) {
   return size_t{s.blockSize} * s.headDim * bytesOf(s.type);
 }
-static inline size_t kvBlockBytes(const KvShape& s) {
-  return size_t{s.layers} * 2 * s.kvHeads * kvHeadBytes(s);
+static inline size_t kvLayerBytes(const KvShape& s) { return size_t{2} * s.kvHeads * kvHeadBytes(s); }
+static inline size_t kvBlockBytes(const KvShape& s) { return s.pageBytes; }
+// The shape with blocks as large as their layers.
+static inline KvShape packed(KvShape s) {
+  s.pageBytes = s.layers * kvLayerBytes(s);
+  return s;
+}
+// The same bytes as blocks of one layer each: slice b * layers + l is layer l of block b. REQUIRES: packed.
+static inline KvShape slicesOf(const KvShape& s) {
+  return packed({s.blocks * s.layers, 1, s.kvHeads, s.headDim, s.blockSize, s.type, 0});
 }
 
 // Bytes from the start of the pool to the first token of one head's K or V in one block.

@@ -1,6 +1,6 @@
 /**
  * Requests that drop tokens, in one batch with requests that do not: nobody else's tokens change, and the blocks of what
- * was dropped serve other requests. On the wasm executor and the small model.
+ * was dropped serve other requests. On both executors and the small model.
  */
 import assert from "node:assert/strict";
 import { before, describe, test } from "node:test";
@@ -15,8 +15,9 @@ import {
   policyFromText,
   QuartermasterError,
 } from "../../bindings/main.js";
-import { openModel } from "../../native-host/executor/main.js";
+import { type Backend, openModel } from "../../native-host/executor/main.js";
 import type { WorkloadRequest } from "../../sim/workload.js";
+import { TEST_BACKENDS } from "../support/backends.js";
 import { TINY_RETRIEVAL } from "../support/package-root.js";
 import { Random } from "../support/random.js";
 import { embeddedWorkload } from "../support/serve.js";
@@ -48,6 +49,7 @@ interface Served {
 }
 
 interface Setting {
+  backend?: Backend;
   blocks?: number;
   blockSize?: number;
   maxRunning?: number;
@@ -75,7 +77,8 @@ function watch(policy: EvictionPolicy, onPlan: () => void): EvictionPolicy {
 
 async function serve(prompts: readonly (readonly number[])[], setting: Setting): Promise<Served> {
   const { blocks = 2048, blockSize = 16, maxRunning = 16, maxBatchTokens = 256, maxNewTokens = 8 } = setting;
-  const model = await openModel(TINY_RETRIEVAL, { backend: "wasm", blocks, blockSize });
+  const { backend = "wasm" } = setting;
+  const model = await openModel(TINY_RETRIEVAL, { backend, blocks, blockSize });
   const { layers, kvHeads } = model.executor.describe();
   const core = await Core.create();
   const cache = core.kvCache({ blocks, blockSize, maxSequences: maxRunning, maxSequenceTokens: 1024 });
@@ -142,50 +145,58 @@ async function prompts(): Promise<number[][]> {
   return texts.map(({ text }) => [...model.tokenizer.encode(text)]);
 }
 
-describe("requests that drop tokens beside others that do not", () => {
-  let list: number[][];
-  let plain: Served;
-  before(async () => {
-    list = await prompts();
-    plain = await serve(list, {});
-  });
-
-  test("never change another request's tokens", async () => {
-    const policy = (i: number): string | undefined =>
-      i % 2 === 1 ? POLICIES[(i >> 1) % POLICIES.length] : undefined;
-    const mixed = await serve(list, { policy });
-    let changed = 0;
-    mixed.tokens.forEach((tokens, i) => {
-      if (policy(i) === undefined) assert.equal(tokens, plain.tokens[i], `request ${i}`);
-      else changed += tokens === plain.tokens[i] ? 0 : 1;
+for (const { backend, on, skip } of TEST_BACKENDS)
+  describe(`requests that drop tokens beside others that do not${on}`, { skip }, () => {
+    let list: number[][];
+    let plain: Served;
+    before(async () => {
+      list = await prompts();
+      plain = await serve(list, { backend });
     });
-    assert.deepEqual([...mixed.dropping].sort(), [...POLICIES].sort());
-    assert.ok(changed > 0, "dropping four tokens of five shows in somebody's own answer");
 
-    // What a request's own tokens are does not depend on who runs beside it.
-    const alone = await serve(list, { policy, maxRunning: 1 });
-    assert.deepEqual(mixed.tokens, alone.tokens);
-  });
+    test("never change another request's tokens", async () => {
+      const policy = (i: number): string | undefined =>
+        i % 2 === 1 ? POLICIES[(i >> 1) % POLICIES.length] : undefined;
+      const mixed = await serve(list, { backend, policy });
+      let changed = 0;
+      mixed.tokens.forEach((tokens, i) => {
+        if (policy(i) === undefined) assert.equal(tokens, plain.tokens[i], `request ${i}`);
+        else changed += tokens === plain.tokens[i] ? 0 : 1;
+      });
+      assert.deepEqual([...mixed.dropping].sort(), [...POLICIES].sort());
+      assert.ok(changed > 0, "dropping four tokens of five shows in somebody's own answer");
 
-  test("in a pool so small that requests are preempted and computed anew", async () => {
-    const policy = (i: number): string | undefined => (i % 3 === 0 ? POLICIES[i % 2] : undefined);
-    const longest = Math.max(...list.map(({ length }) => length));
-    const setting = { policy, blockSize: 4, maxNewTokens: 40 };
-    const roomy = await serve(list, { ...setting, blocks: 8192 });
-    const tight = await serve(list, { ...setting, blocks: Math.ceil((longest + 40) / 4) + 30 });
-    assert.ok(tight.preemptions > 0);
-    tight.tokens.forEach((tokens, i) => {
-      // A preempted request that drops tokens sees its whole text again: only then may its own answer differ.
-      if (policy(i) === undefined) assert.equal(tokens, roomy.tokens[i], `request ${i}`);
-      assert.equal(tokens.split(" ").length, 40);
+      if (backend !== "wasm")
+        assert.deepEqual(
+          mixed.tokens,
+          (await serve(list, { policy })).tokens,
+          "and they are the wasm kernels'",
+        );
+
+      // What a request's own tokens are does not depend on who runs beside it.
+      const alone = await serve(list, { backend, policy, maxRunning: 1 });
+      assert.deepEqual(mixed.tokens, alone.tokens);
+    });
+
+    test("in a pool so small that requests are preempted and computed anew", async () => {
+      const policy = (i: number): string | undefined => (i % 3 === 0 ? POLICIES[i % 2] : undefined);
+      const longest = Math.max(...list.map(({ length }) => length));
+      const setting = { backend, policy, blockSize: 4, maxNewTokens: 40 };
+      const roomy = await serve(list, { ...setting, blocks: 8192 });
+      const tight = await serve(list, { ...setting, blocks: Math.ceil((longest + 40) / 4) + 30 });
+      assert.ok(tight.preemptions > 0);
+      tight.tokens.forEach((tokens, i) => {
+        // A preempted request that drops tokens sees its whole text again: only then may its own answer differ.
+        if (policy(i) === undefined) assert.equal(tokens, roomy.tokens[i], `request ${i}`);
+        assert.equal(tokens.split(" ").length, 40);
+      });
+    });
+
+    test("a policy that keeps everything changes nothing at all", async () => {
+      const full = await serve(list, { backend, policy: () => "full" });
+      assert.deepEqual(full.tokens, plain.tokens);
     });
   });
-
-  test("a policy that keeps everything changes nothing at all", async () => {
-    const full = await serve(list, { policy: () => "full" });
-    assert.deepEqual(full.tokens, plain.tokens);
-  });
-});
 
 /** Requests of one length, whose texts have nothing in common: what is compared is dropping, not sharing. */
 class Pressure {

@@ -5,8 +5,18 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import { Core, Engine, promptLookup } from "../../bindings/main.js";
+import { type Backend, loadAddon, NativeExecutor } from "../../native-host/executor/main.js";
 import type { LayerGroup } from "../../native-host/executor/layer-groups.js";
-import { directorySource, type ModelSource, openWasmModel } from "../../native-host/executor/wasm.js";
+import { type Model, readModelConfig } from "../../native-host/executor/open-model.js";
+import { locateTensors } from "../../native-host/executor/safetensors.js";
+import type { ExecutorOptions } from "../../native-host/executor/wasm-executor.js";
+import {
+  directorySource,
+  type ModelSource,
+  openTokenizer,
+  openWasmModel,
+} from "../../native-host/executor/wasm.js";
+import { TEST_BACKENDS } from "../support/backends.js";
 import { embeddedWorkload } from "../support/serve.js";
 import { TINY_RETRIEVAL } from "../support/package-root.js";
 
@@ -29,6 +39,18 @@ async function windowedSource(): Promise<ModelSource> {
   };
 }
 
+async function openWindowed(backend: Backend, options: ExecutorOptions): Promise<Model> {
+  const source = await windowedSource();
+  const loaded = loadAddon();
+  if (backend === "wasm" || "reason" in loaded) return openWasmModel(source, options);
+  const config = await readModelConfig(source);
+  const tensors = await locateTensors(source, config);
+  const tokenizer = await openTokenizer(source);
+  const executor = NativeExecutor.load(loaded.addon, source, config, tensors, options);
+  await source.close();
+  return { config, tokenizer, executor };
+}
+
 interface Served {
   readonly texts: string[];
   readonly mostRunning: number;
@@ -39,12 +61,18 @@ interface Served {
 
 async function serve(
   groups: LayerGroup[],
-  options: { poolBytes?: number; blocks?: number; maxDraftTokens?: number; prompts?: string[] },
+  options: {
+    backend?: Backend;
+    poolBytes?: number;
+    blocks?: number;
+    maxDraftTokens?: number;
+    prompts?: string[];
+  },
 ): Promise<Served> {
-  const blockBytes = (await openWasmModel(await windowedSource(), { blocks: 1, groups })).executor.describe()
-    .blockBytes;
+  const { backend = "wasm" } = options;
+  const { blockBytes } = (await openWindowed(backend, { blocks: 1, groups })).executor.describe();
   const blocks = options.blocks ?? Math.floor(options.poolBytes! / blockBytes);
-  const model = await openWasmModel(await windowedSource(), { blocks, groups });
+  const model = await openWindowed(backend, { blocks, groups });
   const core = await Core.create();
   const cache = core.kvCache({
     blocks,
@@ -85,21 +113,30 @@ async function serve(
 }
 
 describe("sliding layers in cache groups", () => {
-  test("the same texts as with whole tables, in a large pool and in one that preempts, with drafts or without", async () => {
-    const whole = await serve([], { blocks: 1024 });
-    const grouped = await serve(APART, { blocks: 2048 });
-    assert.deepEqual(grouped.texts, whole.texts);
-    assert.ok(grouped.hitTokens > 0, "prefixes are found across groups");
-    const together = await serve([{ layers: [0, 2] }], { blocks: 2048 });
-    assert.deepEqual(together.texts, whole.texts);
-    const sizes = await serve([{ layers: [0], blockSize: 32 }, { layers: [2] }], { blocks: 2048 });
-    assert.deepEqual(sizes.texts, whole.texts);
-    const small = await serve(APART, { blocks: 90 });
-    assert.deepEqual(small.texts, whole.texts);
-    assert.ok(small.preempted > 0, "it preempts");
-    const drafting = await serve(APART, { blocks: 2048, maxDraftTokens: 3 });
-    assert.deepEqual(drafting.texts, whole.texts);
-  });
+  for (const { backend, on, skip } of TEST_BACKENDS)
+    test(
+      `the same texts as with whole tables, in a large pool and in one that preempts, with drafts or without${on}`,
+      { skip },
+      async () => {
+        const whole = await serve([], { backend, blocks: 1024 });
+        const grouped = await serve(APART, { backend, blocks: 2048 });
+        assert.deepEqual(grouped.texts, whole.texts);
+        if (backend !== "wasm") assert.deepEqual(whole.texts, (await serve([], { blocks: 1024 })).texts);
+        assert.ok(grouped.hitTokens > 0, "prefixes are found across groups");
+        const together = await serve([{ layers: [0, 2] }], { backend, blocks: 2048 });
+        assert.deepEqual(together.texts, whole.texts);
+        const sizes = await serve([{ layers: [0], blockSize: 32 }, { layers: [2] }], {
+          backend,
+          blocks: 2048,
+        });
+        assert.deepEqual(sizes.texts, whole.texts);
+        const small = await serve(APART, { backend, blocks: 90 });
+        assert.deepEqual(small.texts, whole.texts);
+        assert.ok(small.preempted > 0, "it preempts");
+        const drafting = await serve(APART, { backend, blocks: 2048, maxDraftTokens: 3 });
+        assert.deepEqual(drafting.texts, whole.texts);
+      },
+    );
 
   test("at long contexts more requests run at a time in the same memory", async () => {
     // Prompts of 700 tokens that share nothing.

@@ -87,7 +87,7 @@ function attend(isa: KernelIsa, c: Case, row: SpecialRow) {
   const { kv, shape, table } = poolOf(c, row.measured!.stride);
   const q = randomFloats(c.queries * c.heads * c.headDim, 3);
   const out = new Float32Array(q.length).fill(NaN);
-  const { rows, words } = packLanes([row]);
+  const { rows, words } = packLanes([row], shape);
   const statistics = new Float32Array(endOf(c, row));
   theAddon().kernels.attentionLanes(isa, kv, shape, LAYER, table, c.heads, q, out, rows, words, statistics);
   return { out, statistics };
@@ -170,7 +170,7 @@ test("records that point outside are refused and nothing is written", needsAddon
   const row = rowOf(c, new Random(1));
   const { kv, shape, table } = poolOf(c, row.measured!.stride);
   const q = randomFloats(c.queries * c.heads * c.headDim, 3);
-  const packed = packLanes([row]);
+  const packed = packLanes([row], shape);
   const length = endOf(c, row);
   const [LENGTHS, WRITE_SLOTS, LIVE, KEEP, WINDOW_HEADS, OUTPUTS, STRIDE, BITMAP_WORDS, WINDOW, PROBE] = [
     ...Array(LANE_ROW_WORDS).keys(),

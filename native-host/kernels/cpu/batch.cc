@@ -1,5 +1,7 @@
 #include "batch.h"
 
+#include <algorithm>
+
 #include "lanes.h"
 #include "refusal.h"
 
@@ -42,8 +44,9 @@ void checkRow(const Model& model, const qmh_batch& b, uint32_t row, bool lanes) 
 
 void checkTransfer(const Model& model, const Transfer& t, uint32_t i) {
   const qmh_kv_shape& kv = model.config.kv;
-  if (t.op > TRANSFER_WAIT) refuse(QMH_BAD_BATCH, "transfer %u has operation %u; allowed: 0 to 3", i, t.op);
-  if (t.op != TRANSFER_COPY) return;
+  if (t.op > TRANSFER_WAIT && (!t.copies() || t.group() >= model.groups.size()))
+    refuse(QMH_BAD_BATCH, "transfer %u has operation %u; allowed: 0 to 3, and 256 times a group", i, t.op);
+  if (!t.copies()) return;
   if (t.sourceTier != 0 || t.targetTier != 0) {
     refuse(QMH_BAD_BATCH, "transfer %u is from tier %u to tier %u; allowed: 0", i, t.sourceTier,
            t.targetTier);
@@ -52,16 +55,47 @@ void checkTransfer(const Model& model, const Transfer& t, uint32_t i) {
     refuse(QMH_BAD_BATCH, "transfer %u is from block %u to %u; the pool has %u", i, t.source, t.target,
            kv.blocks);
   }
-  if (t.tokens > kv.block_size) {
-    refuse(QMH_BAD_BATCH, "transfer %u has %u tokens; a block has %u", i, t.tokens, kv.block_size);
-  }
+  const uint32_t blockSize = model.groups[t.group()].blockSize;
+  if (t.tokens > blockSize)
+    refuse(QMH_BAD_BATCH, "transfer %u has %u tokens; a block has %u", i, t.tokens, blockSize);
   if (t.mark > 1) refuse(QMH_BAD_BATCH, "transfer %u has mark %u; allowed: 0 and 1", i, t.mark);
+}
+
+// Tables and slots in group `g` >= 1. Blocks that its layers' window has left behind need not be there.
+void checkGroup(const Model& model, const qmh_batch& b, uint32_t g) {
+  const qmh_group_tables& tables = b.groups[g - 1];
+  const KvShape& shape = model.groups[g];
+  const auto firstSeen = [&](uint32_t position) {
+    uint32_t first = position;
+    for (const LayerPlace& place : model.places) {
+      if (place.group != g) continue;
+      first = std::min(first, place.window != 0 && position >= place.window ? position - place.window + 1 : 0);
+    }
+    return first;
+  };
+  for (uint32_t row = 0; row < b.rows; row++) {
+    const uint32_t first = b.computed_before[row], count = tables.table_count[row];
+    const uint64_t end = uint64_t{first} + b.new_tokens[row];
+    if (count * uint64_t{shape.blockSize} < end || uint64_t{tables.table_start[row]} + count > tables.table_words)
+      refuse(QMH_BAD_BATCH, "row %u has %u blocks in group %u, which its tokens or the tables forbid", row, count,
+             g);
+    const uint32_t* table = tables.tables + tables.table_start[row];
+    for (uint64_t i = firstSeen(first) / shape.blockSize; i * shape.blockSize < end; i++) {
+      if (table[i] >= shape.blocks)
+        refuse(QMH_BAD_BATCH, "block %u of row %u in group %u is %u; the pool has %u", uint32_t(i), row, g,
+               table[i], shape.blocks);
+    }
+  }
+  for (uint32_t i = 0; i < b.total_tokens; i++) {
+    if (tables.slots[i] / shape.blockSize >= shape.blocks)
+      refuse(QMH_BAD_BATCH, "slot of token %u in group %u is %u", i, g, tables.slots[i]);
+  }
 }
 
 }  // namespace
 
 void checkBatch(const Model& model, const qmh_batch& b, const qmh_sampling* sampling, const uint32_t* history,
-                size_t historyCount) {
+                size_t historyCount, bool layered) {
   if (b.rows != 0 && b.token_start[0] != 0)
     refuse(QMH_BAD_BATCH, "the first row starts at token %u", b.token_start[0]);
   uint32_t samplingRows = 0;
@@ -74,7 +108,7 @@ void checkBatch(const Model& model, const qmh_batch& b, const qmh_sampling* samp
     if (lanes) {
       checkLaneRow(*b.lanes, static_cast<uint32_t>(record++), b.tables + b.table_start[row],
                    {model.kv, model.config.heads, model.config.sliding_window, b.computed_before[row],
-                    b.new_tokens[row], b.table_count[row]});
+                    b.new_tokens[row], b.table_count[row], layered});
     }
     samplingRows += samples(b.phases[row]) ? 1 : 0;
   }
@@ -103,6 +137,12 @@ void checkBatch(const Model& model, const qmh_batch& b, const qmh_sampling* samp
         refuse(QMH_BAD_BATCH, "slot of token %u is %u; the pool has %u", i, b.slots[i], slots);
     }
   }
+  if (b.group_count + 1 != model.groups.size())
+    refuse(QMH_BAD_BATCH, "the batch has tables of %u groups, the model %zu", b.group_count,
+           model.groups.size() - 1);
+  if (b.lanes && b.lanes->row_count > 0 && model.groups.size() > 1)
+    refuse(QMH_UNSUPPORTED, "lanes and statistics in a model whose layers are in groups");
+  for (uint32_t g = 1; g < model.groups.size(); g++) checkGroup(model, b, g);
   for (uint32_t i = 0; i < b.transfer_count; i++) checkTransfer(model, transferAt(b, i), i);
   for (uint32_t i = 0; i < b.sampling_rows; i++)
     checkSampling(sampling[i], model.config.vocab, history, historyCount);

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <memory>
 
 #include "attention_tiles.h"
 #include "batch.h"
@@ -17,6 +18,7 @@
 
 struct qmh_model : qm::Model {
   using qm::Model::Model;
+  std::unique_ptr<qm::LayeredPass> layered;  // a batch between two layers
 };
 
 namespace qm {
@@ -48,7 +50,12 @@ class Running {
 };
 
 KvShape kvShapeOf(const qmh_kv_shape& s) {
-  return {s.blocks, s.layers, s.kv_heads, s.head_dim, s.block_size, static_cast<NumberType>(s.type)};
+  return packed({s.blocks, s.layers, s.kv_heads, s.head_dim, s.block_size, static_cast<NumberType>(s.type), 0});
+}
+
+// Lanes are for pools that all layers share in one way.
+void requireOneGroup(const Model& model) {
+  if (model.groups.size() > 1) refuse(QMH_UNSUPPORTED, "moves and merges in a model whose layers are in groups");
 }
 
 Weight weightOf(const void* data, qmh_dtype type) { return {data, static_cast<NumberType>(type)}; }
@@ -130,8 +137,47 @@ int qmh_forward(qmh_model* model, const qmh_batch* batch, const qmh_sampling* sa
                 const uint32_t* history, size_t history_count, uint32_t* tokens_out, float* logits_out) {
   return guarded([&] {
     const Running running(model);
-    checkBatch(*model, *batch, sampling, history, history_count);
+    if (model->layered) refuse(QMH_BUSY, "a batch of the model is between two layers");
+    checkBatch(*model, *batch, sampling, history, history_count, false);
     forward(model, *batch, sampling, history, tokens_out, logits_out);
+  });
+}
+
+int qmh_layers_begin(qmh_model* model, const qmh_batch* batch, const qmh_sampling* sampling,
+                     const uint32_t* history, size_t history_count, uint32_t* tokens_out,
+                     float* logits_out) {
+  return guarded([&] {
+    const Running running(model);
+    if (model->layered) refuse(QMH_BUSY, "a batch of the model is between two layers");
+    checkBatch(*model, *batch, sampling, history, history_count, true);
+    model->layered =
+        std::make_unique<LayeredPass>(model, *batch, sampling, history, tokens_out, logits_out);
+  });
+}
+
+int qmh_layers_next(qmh_model* model) {
+  return guarded([&] {
+    const Running running(model);
+    if (!model->layered || model->layered->done())
+      refuse(QMH_INVALID_ARGUMENT, "no layer of a batch is left to compute");
+    model->layered->next();
+  });
+}
+
+int qmh_layers_end(qmh_model* model) {
+  return guarded([&] {
+    const Running running(model);
+    if (!model->layered || !model->layered->done())
+      refuse(QMH_INVALID_ARGUMENT, "layers of a batch are left to compute, or there is none");
+    const std::unique_ptr<LayeredPass> pass = std::move(model->layered);
+    pass->end();
+  });
+}
+
+int qmh_layers_abandon(qmh_model* model) {
+  return guarded([&] {
+    const Running running(model);
+    model->layered.reset();
   });
 }
 
@@ -143,13 +189,14 @@ int qmh_copy_block(qmh_model* model, uint32_t source, uint32_t target, uint32_t 
       refuse(QMH_INVALID_ARGUMENT, "copy of %u tokens from block %u to %u; the pool has %u blocks of %u",
              tokens, source, target, kv.blocks, kv.blockSize);
     }
-    copyBlock(model, source, target, tokens);
+    copyBlock(model, 0, source, target, tokens);
   });
 }
 
 int qmh_move(qmh_model* model, const uint32_t* moves, size_t words) {
   return guarded([&] {
     const Running running(model);
+    requireOneGroup(*model);
     moveSlots(model->pool.data(), model->kv, moves, words);
   });
 }
@@ -157,6 +204,7 @@ int qmh_move(qmh_model* model, const uint32_t* moves, size_t words) {
 int qmh_merge(qmh_model* model, const uint32_t* merges, size_t words) {
   return guarded([&] {
     const Running running(model);
+    requireOneGroup(*model);
     mergeSlots(model->pool.data(), model->kv, merges, words);
   });
 }
@@ -237,7 +285,7 @@ int qmh_attention_lanes(qmh_isa isa, const void* kv, const qmh_kv_shape* given, 
     const KvShape shape = kvShapeOf(*given);
     if (lanes->row_count != 1) refuse(QMH_INVALID_ARGUMENT, "%zu records; allowed: 1", lanes->row_count);
     // A single kernel knows no position: a lane may be as long as a number says.
-    checkLaneRow(*lanes, 0, table, {shape, heads, 0, UINT32_MAX, count, table_count});
+    checkLaneRow(*lanes, 0, table, {shape, heads, 0, UINT32_MAX, count, table_count, false});
     const LaneRow row = laneRowAt(*lanes, 0, table, count, heads, shape);
     static thread_local FloatBuffer scratch, weights;
     weights.reserve(laneWeights(row));

@@ -3,6 +3,8 @@
 //   embed -> per layer { norm, q k v, rope, write K and V, attend, + o, norm, gate up, swiglu, + down } ->
 //   norm -> head
 //
+// A LayeredPass stops between layers; nothing else differs.
+//
 // All tokens of all rows go through each product together; attention alone looks at rows. In the last layer
 // only the tokens that sample go on after their K and V are written: nothing reads the others, except where a
 // row's attention is measured, which happens before they go.
@@ -76,11 +78,14 @@ uint32_t roundUp(uint32_t outputs) {
 class Forward {
  public:
   Forward(Model* model, const qmh_batch& batch, float* logits);
-  void run();
+  void transfers(uint32_t mark);
+  void embed();
+  void layer(uint32_t index);
+  void head();
+  void checkLanes(uint32_t layer) const;
   void sample(const qmh_sampling* sampling, const uint32_t* history, uint32_t* tokensOut);
 
  private:
-  void layer(const LayerWeights& w, uint32_t index);
   void keepSamplingTokens(uint32_t layer);
   void planAttention(Attending what, uint32_t layer);
   void planRow(Attending what, uint32_t layer, uint32_t row, uint32_t lane, uint32_t sampling);
@@ -169,19 +174,33 @@ void Forward::parallel(size_t count, uint64_t multiplyAdds, const Task& task) {
   for (size_t i = 0; i < count; i++) task(i, uint32_t{0});
 }
 
-void Forward::run() {
-  if (tokens_ == 0) return;
+void Forward::transfers(uint32_t mark) {
+  for (uint32_t i = 0; i < batch_.transfer_count; i++) {
+    const Transfer t = transferAt(batch_, i);
+    if (t.copies() && t.mark == mark) copyBlock(&model_, t.group(), t.source, t.target, t.tokens);
+  }
+}
+
+void Forward::checkLanes(uint32_t layer) const {
+  for (const LaneRow& row : lanes_) checkSlices(row, layer);
+}
+
+void Forward::embed() {
   parallel(tokens_, uint64_t{tokens_} * hidden_, [&](size_t t, uint32_t) {
     kernels_.embed(model_.embedding, hidden_, batch_.tokens + t, 1, x_ + t * hidden_);
   });
-  for (uint32_t i = 0; i < model_.kv.layers; i++) layer(model_.layers[i], i);
+}
+
+void Forward::head() {
   if (tokens_ == 0) return;
   norm(model_.finalNorm);
   project({normed_, hidden_, hidden_, tokens_},
           {{model_.head, {nullptr, NumberType::F32}, model_.config.vocab}}, logits_, false);
 }
 
-void Forward::layer(const LayerWeights& w, uint32_t index) {
+void Forward::layer(uint32_t index) {
+  if (tokens_ == 0) return;
+  const LayerWeights& w = model_.layers[index];
   const Weight none = {nullptr, NumberType::F32};
   norm(w.attentionNorm);
   project({normed_, hidden_, hidden_, tokens_},
@@ -215,14 +234,18 @@ void Forward::layer(const LayerWeights& w, uint32_t index) {
 void Forward::writeKeys(uint32_t layer, size_t token, const float* k) {
   uint8_t* pool = model_.pool.data();
   const uint32_t kvHeads = model_.kv.kvHeads, lane = lanes_.empty() ? PLAIN : laneOfToken_[token];
-  if (lane == PLAIN)
-    return kernels_.kvWrite(pool, model_.kv, layer, 0, kvHeads, batch_.slots + token, 1, k, k + kvWidth_,
+  if (lane == PLAIN) {
+    const LayerPlace& place = model_.places[layer];
+    const uint32_t* slots = place.group == 0 ? batch_.slots : batch_.groups[place.group - 1].slots;
+    return kernels_.kvWrite(pool, place.kv, place.index, 0, kvHeads, slots + token, 1, k, k + kvWidth_,
                             qkvWidth_);
+  }
   const LaneRow& row = lanes_[lane];
+  const KvShape shape = row.shapeOf();
   for (uint32_t head = 0; head < kvHeads; head++) {
     const uint32_t query = static_cast<uint32_t>(token) - batch_.token_start[row.record.row];
     const uint32_t slot = row.poolSlot(layer, head, query);
-    kernels_.kvWrite(pool, model_.kv, layer, head, head + 1, &slot, 1, k, k + kvWidth_, qkvWidth_);
+    kernels_.kvWrite(pool, shape, row.layerIn(layer), head, head + 1, &slot, 1, k, k + kvWidth_, qkvWidth_);
   }
 }
 
@@ -295,6 +318,10 @@ void Forward::attend(uint32_t layer) {
   const uint32_t kvHeads = model_.kv.kvHeads, group = model_.config.heads / kvHeads;
   // Query heads of one task.
   const uint32_t heads = splitsGroups(layer) ? 1 : group, tasks = kvHeads * group / heads;
+  const LayerPlace& place = model_.places[layer];
+  const bool grouped = place.group != 0;
+  const uint32_t* tables = grouped ? batch_.groups[place.group - 1].tables : batch_.tables;
+  const uint32_t* starts = grouped ? batch_.groups[place.group - 1].table_start : batch_.table_start;
   parallel(chunks_.size() * tasks, attentionWork_, [&](size_t task, uint32_t thread) {
     const QueryChunk& chunk = chunks_[task / tasks];
     const uint32_t firstHead = static_cast<uint32_t>(task % tasks) * heads;
@@ -307,14 +334,15 @@ void Forward::attend(uint32_t layer) {
     args.queries = chunk.count;
     args.firstPosition = chunk.position;
     args.group = heads;
-    args.window = model_.config.sliding_window;
+    args.window = place.window;
     args.kv = model_.pool.data();
-    args.shape = model_.kv;
-    args.layer = layer;
+    args.shape = place.kv;
+    args.layer = place.index;
     args.kvHead = firstHead / group;
-    args.table = batch_.tables + batch_.table_start[chunk.row];
+    args.table = tables + starts[chunk.row];
     args.scratch = model_.threadScratch[thread]->attend.data();
     if (chunk.lane == PLAIN) return kernels_.attend(args);
+    args.layer = layer;
     attendLane(kernels_, lanes_[chunk.lane], args,
                {chunk.position, chunk.count, firstHead, args.q, args.qStride, args.out, args.outStride},
                false, model_.threadScratch[thread]->weights.data(),
@@ -367,9 +395,8 @@ void Forward::compareOutputs(Weight projection, const LaneRow& row, uint32_t lay
     const size_t head = kvHead * group * model_.kv.headDim;
     AttendArgs args = {};
     args.group = group;
-    args.window = model_.config.sliding_window;
+    args.window = model_.places[layer].window;
     args.kv = model_.pool.data();
-    args.shape = model_.kv;
     args.layer = layer;
     args.kvHead = static_cast<uint32_t>(kvHead);
     args.scratch = model_.threadScratch[thread]->attend.data();
@@ -456,34 +483,74 @@ void Forward::sample(const qmh_sampling* sampling, const uint32_t* history, uint
 
 }  // namespace
 
-void copyBlock(Model* model, uint32_t source, uint32_t target, uint32_t tokens) {
-  if (source == target) return;
-  const KvShape& s = model->kv;
-  uint8_t* pool = model->pool.data();
-  if (tokens == s.blockSize) {
-    memcpy(pool + target * kvBlockBytes(s), pool + source * kvBlockBytes(s), kvBlockBytes(s));
-    return;
-  }
-  const size_t bytes = size_t{tokens} * s.headDim * bytesOf(s.type);
-  for (size_t head = 0; head < size_t{s.layers} * 2 * s.kvHeads; head++) {
-    const size_t within = head * kvHeadBytes(s);
-    memcpy(pool + target * kvBlockBytes(s) + within, pool + source * kvBlockBytes(s) + within, bytes);
-  }
-}
-
 void forward(Model* model, const qmh_batch& batch, const qmh_sampling* sampling, const uint32_t* history,
              uint32_t* tokensOut, float* logitsOut) {
-  const auto transfers = [&](uint32_t mark) {
-    for (uint32_t i = 0; i < batch.transfer_count; i++) {
-      const Transfer t = transferAt(batch, i);
-      if (t.op == TRANSFER_COPY && t.mark == mark) copyBlock(model, t.source, t.target, t.tokens);
-    }
-  };
   Forward pass(model, batch, logitsOut);
-  transfers(0);
-  pass.run();
+  pass.transfers(0);
+  pass.embed();
+  for (uint32_t i = 0; i < model->kv.layers; i++) pass.layer(i);
+  pass.head();
   pass.sample(sampling, history, tokensOut);
-  transfers(1);
+  pass.transfers(1);
+}
+
+struct LayeredPass::State {
+  State(Model* model, const qmh_batch& given, float* logitsOut)
+      : batch(own(model, given)), pass(model, batch, logitsOut) {}
+
+  // The batch with what lies in the caller's structs, and its tables, as copies.
+  qmh_batch own(Model* model, const qmh_batch& given) {
+    qmh_batch copy = given;
+    layers = model->kv.layers;
+    if (given.lanes) copy.lanes = &(lanes = *given.lanes);
+    groups.assign(given.groups, given.groups + given.group_count);
+    copy.groups = groups.data();
+    for (uint32_t row = 0; row < given.rows; row++) {
+      const uint32_t* table = given.tables + given.table_start[row];
+      starts.push_back(static_cast<uint32_t>(tables.size()));
+      tables.insert(tables.end(), table, table + given.table_count[row]);
+    }
+    copy.table_start = starts.data();
+    copy.tables = tables.data();
+    copy.table_words = tables.size();
+    return copy;
+  }
+
+  uint32_t layers = 0, layer = 0;
+  qmh_lanes lanes = {};
+  std::vector<qmh_group_tables> groups;
+  std::vector<uint32_t> starts, tables;
+  const qmh_batch batch;
+  Forward pass;
+  const qmh_sampling* sampling = nullptr;
+  const uint32_t* history = nullptr;
+  uint32_t* tokensOut = nullptr;
+};
+
+LayeredPass::LayeredPass(Model* model, const qmh_batch& batch, const qmh_sampling* sampling,
+                         const uint32_t* history, uint32_t* tokensOut, float* logitsOut)
+    : state_(new State(model, batch, logitsOut)) {
+  state_->sampling = sampling;
+  state_->history = history;
+  state_->tokensOut = tokensOut;
+  state_->pass.transfers(0);
+  state_->pass.embed();
+}
+
+LayeredPass::~LayeredPass() = default;
+
+bool LayeredPass::done() const { return state_->layer == state_->layers; }
+
+void LayeredPass::next() {
+  state_->pass.checkLanes(state_->layer);
+  state_->pass.layer(state_->layer);
+  state_->layer++;
+}
+
+void LayeredPass::end() {
+  state_->pass.head();
+  state_->pass.sample(state_->sampling, state_->history, state_->tokensOut);
+  state_->pass.transfers(1);
 }
 
 }  // namespace qm

@@ -101,7 +101,9 @@ void attendLane(const Kernels& kernels, const LaneRow& row, AttendArgs args, con
     measures.weights = weights;
     args.measures = &measures;
   }
-  args.table = row.table;
+  args.table = row.tableOf(layer);
+  args.shape = row.shapeOf();
+  args.layer = row.layerIn(layer);
   args.live = bitmapOf(row, kept ? row.record.keep : row.record.live, layer, kvHead);
   args.qStride = queries.qStride;
   args.outStride = queries.outStride;
@@ -122,12 +124,13 @@ void addEntropy(const LaneRow& row, uint32_t layer, const double* entropies) {
 
 void copyKeys(const Kernels& kernels, const LaneRow& row, const uint8_t* kv, uint32_t layer,
               uint32_t kvHead) {
-  const KvShape& s = row.shape;
+  const KvShape s = row.shapeOf();
   const uint32_t slots = row.lengthAfter(layer, kvHead);
+  const uint32_t* table = row.tableOf(layer);
   float* to = place(row, layer, OUT_KEYS, size_t{kvHead} * row.record.stride * s.headDim);
   for (uint32_t slot = 0; slot < slots; slot++, to += s.headDim) {
     // A block's keys are a table of rows, and to look one up is to widen it.
-    const uint8_t* keys = kv + kvOffset(s, row.table[slot / s.blockSize], layer, KV_K, kvHead);
+    const uint8_t* keys = kv + kvOffset(s, table[slot / s.blockSize], row.layerIn(layer), KV_K, kvHead);
     const uint32_t offset = slot % s.blockSize;
     kernels.embed({keys, s.type}, s.headDim, &offset, 1, to);
   }
@@ -158,6 +161,8 @@ class LaneCheck {
     words("keep", r_.keep, bitmaps);
     words("windowHeads", r_.window_heads, uint64_t{s.layers} * ((limits_.heads + 31) / 32));
     words("outputs", r_.outputs, uint64_t{s.layers} * LANE_OUTPUTS);
+    words("slices", r_.slices, uint64_t{s.layers} * 2);
+    if (r_.slices != QMH_NONE) slices();
     if (r_.write_slots != QMH_NONE && limits_.newTokens != 1)
       refuse(QMH_BAD_BATCH, "row %u has slots for one new token and %u of them", r_.row, limits_.newTokens);
     for (uint32_t layer = 0; layer < s.layers; layer++) {
@@ -167,6 +172,20 @@ class LaneCheck {
   }
 
  private:
+  // Entries lie within the words; what they are is checked once they are there.
+  void slices() {
+    const KvShape& s = limits_.shape;
+    if (uint64_t{s.blocks} * s.layers * s.blockSize > UINT32_MAX)
+      refuse(QMH_UNSUPPORTED, "slices of a pool of %u blocks of %u tokens, %u layers", s.blocks, s.blockSize,
+             s.layers);
+    for (uint32_t layer = 0; layer < s.layers; layer++) {
+      const uint32_t* place = lanes_.words + r_.slices + 2 * layer;
+      if (uint64_t{place[0]} + place[1] > lanes_.word_count)
+        refuse(QMH_BAD_BATCH, "slices of layer %u of row %u end beyond the words", layer, r_.row);
+      if (!limits_.layered) checkSlices(row_, layer);
+    }
+  }
+
   void words(const char* name, uint32_t offset, uint64_t count) {
     if (offset != QMH_NONE && offset + count > lanes_.word_count)
       refuse(QMH_BAD_BATCH, "%s of row %u end beyond the %zu words", name, r_.row, lanes_.word_count);
@@ -177,7 +196,9 @@ class LaneCheck {
     const uint32_t length = row_.length(layer, head);
     const uint64_t after = uint64_t{length} + (row_.takesPlace(layer, head) ? 0 : limits_.newTokens);
     const uint32_t lane = layer * s.kvHeads + head;
-    if (length > limits_.computedBefore || after > uint64_t{limits_.tableCount} * s.blockSize ||
+    const uint64_t blocks =
+        r_.slices == QMH_NONE ? limits_.tableCount : lanes_.words[r_.slices + 2 * layer + 1];
+    if (length > limits_.computedBefore || after > blocks * s.blockSize ||
         (r_.outputs != QMH_NONE && after > r_.stride)) {
       refuse(QMH_BAD_BATCH, "lane %u of row %u has %u slots, which its position, blocks or stride forbid",
              lane, r_.row, length);
@@ -187,7 +208,7 @@ class LaneCheck {
       refuse(QMH_UNSUPPORTED, "row %u lacks tokens, and the model has a sliding window", r_.row);
     if (row_.takesPlace(layer, head) && lanes_.words[r_.write_slots + lane] >= length)
       refuse(QMH_BAD_BATCH, "lane %u of row %u has no slot to write to", lane, r_.row);
-    for (uint64_t block = 0; block * s.blockSize < after; block++) {
+    for (uint64_t block = 0; r_.slices == QMH_NONE && block * s.blockSize < after; block++) {
       if (row_.table[block] >= s.blocks)
         refuse(QMH_BAD_BATCH, "block %u of row %u is %u", uint32_t(block), r_.row, row_.table[block]);
     }
@@ -242,6 +263,16 @@ class LaneCheck {
 };
 
 }  // namespace
+
+void checkSlices(const LaneRow& row, uint32_t layer) {
+  if (!row.sliced()) return;
+  const uint32_t* place = row.words + row.record.slices + 2 * layer;
+  for (uint32_t i = 0; i < place[1]; i++) {
+    const uint32_t slice = row.words[place[0] + i];
+    if (slice >= row.shape.blocks * row.shape.layers)
+      refuse(QMH_BAD_BATCH, "slice %u of layer %u of row %u is %u", i, layer, row.record.row, slice);
+  }
+}
 
 void checkLaneRow(const qmh_lanes& lanes, uint32_t index, const uint32_t* table, const LaneLimits& limits) {
   LaneCheck(lanes, index, table, limits).run();

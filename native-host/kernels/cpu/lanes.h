@@ -1,8 +1,8 @@
 // Rows whose attention is not the plain one: lanes of different lengths, statistics, or both.
 //
 // A row's lanes (one a layer and KV head) are found through its one block table: slot s of a lane lies in
-// block table[s / blockSize] at s % blockSize. Within a lane, slots are to the kernels what positions are in
-// a plain row.
+// block table[s / blockSize] at s % blockSize; or through a table a layer of slices, to which the pool is one of
+// blocks of one layer. Within a lane, slots are to the kernels what positions are in a plain row.
 #ifndef QUARTERMASTER_CPU_LANES_H
 #define QUARTERMASTER_CPU_LANES_H
 
@@ -34,6 +34,13 @@ struct LaneRow {
   uint32_t newTokens, heads;
   KvShape shape;
 
+  bool sliced() const { return record.slices != QMH_NONE; }
+  const uint32_t* tableOf(uint32_t layer) const {
+    return sliced() ? words + words[record.slices + 2 * layer] : table;
+  }
+  // Shape whose blocks that table counts, and the layer in it.
+  KvShape shapeOf() const { return sliced() ? slicesOf(shape) : shape; }
+  uint32_t layerIn(uint32_t layer) const { return sliced() ? 0 : layer; }
   // Slots held before the new tokens.
   uint32_t length(uint32_t layer, uint32_t kvHead) const {
     return words[record.lengths + layer * shape.kvHeads + kvHead];
@@ -51,7 +58,7 @@ struct LaneRow {
     const uint32_t slot = takesPlace(layer, kvHead)
                               ? words[record.write_slots + layer * shape.kvHeads + kvHead]
                               : length(layer, kvHead) + query;
-    return table[slot / shape.blockSize] * shape.blockSize + slot % shape.blockSize;
+    return tableOf(layer)[slot / shape.blockSize] * shape.blockSize + slot % shape.blockSize;
   }
   // Offset in floats, or QMH_NONE.
   uint32_t output(uint32_t layer, LaneOutput which) const {
@@ -97,11 +104,15 @@ void copyKeys(const Kernels& kernels, const LaneRow& row, const uint8_t* kv, uin
 struct LaneLimits {
   KvShape shape;
   uint32_t heads, slidingWindow, computedBefore, newTokens, tableCount;
+  bool layered;  // slices are not there yet
 };
 
 // Throws Refusal (QMH_BAD_BATCH, or QMH_UNSUPPORTED for missing tokens under a sliding window) naming the
 // first thing out of its limits. REQUIRES: table has tableCount entries.
 void checkLaneRow(const qmh_lanes& lanes, uint32_t index, const uint32_t* table, const LaneLimits& limits);
+
+// Throws Refusal (QMH_BAD_BATCH) unless the layer's slices, if the row has any, hold its slots.
+void checkSlices(const LaneRow& row, uint32_t layer);
 
 // The row of checked record `index`.
 LaneRow laneRowAt(const qmh_lanes& lanes, uint32_t index, const uint32_t* table, uint32_t newTokens,

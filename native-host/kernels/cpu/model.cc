@@ -27,7 +27,41 @@ uint32_t threadCount(uint32_t wanted) {
 }
 
 KvShape kvShape(const qmh_kv_shape& s) {
-  return {s.blocks, s.layers, s.kv_heads, s.head_dim, s.block_size, static_cast<NumberType>(s.type)};
+  return packed({s.blocks, s.layers, s.kv_heads, s.head_dim, s.block_size, static_cast<NumberType>(s.type), 0});
+}
+
+constexpr uint32_t MOST_GROUPS = 8, MOST_GROUP_BLOCK = 65536;
+
+// Shapes of the groups that a configuration's layers are in; pages are as large as the largest needs.
+std::vector<KvShape> groupShapes(const qmh_config& config) {
+  const KvShape whole = kvShape(config.kv);
+  if (config.places == nullptr) return {whole};
+  std::vector<KvShape> groups(1, whole);
+  groups[0].layers = 0;
+  for (uint32_t i = 0; i < whole.layers; i++) {
+    const qmh_layer_place& place = config.places[i];
+    while (groups.size() <= place.group) {
+      groups.push_back(whole);
+      groups.back().layers = 0;
+    }
+    groups[place.group].layers++;
+    groups[place.group].blockSize = place.block_size;
+  }
+  size_t page = 0;
+  for (const KvShape& group : groups) page = std::max(page, packed(group).pageBytes);
+  for (KvShape& group : groups) group.pageBytes = page;
+  return groups;
+}
+
+std::vector<LayerPlace> layerPlaces(const qmh_config& config, const std::vector<KvShape>& groups) {
+  std::vector<LayerPlace> places;
+  std::vector<uint32_t> counts(groups.size(), 0);
+  for (uint32_t i = 0; i < config.kv.layers; i++) {
+    const qmh_layer_place one = {0, config.sliding_window, config.kv.block_size};
+    const qmh_layer_place& place = config.places ? config.places[i] : one;
+    places.push_back({groups[place.group], counts[place.group]++, place.window, place.group});
+  }
+  return places;
 }
 
 const Kernels* requireKernels(qmh_isa isa) {
@@ -120,7 +154,7 @@ void within(const char* field, double value, double lowest, double highest) {
 
 size_t poolBytes(const qmh_config& config) {
   checkConfig(config);
-  const KvShape shape = kvShape(config.kv);
+  const KvShape shape = groupShapes(config)[0];
   const double bytes = static_cast<double>(kvBlockBytes(shape)) * shape.blocks;
   if (bytes > 0x1p46) refuse(QMH_OUT_OF_MEMORY, "a KV pool of %g bytes", bytes);
   return kvBlockBytes(shape) * shape.blocks;
@@ -170,6 +204,16 @@ void checkConfig(const qmh_config& c) {
   within("heads modulo kvHeads", c.heads % c.kv.kv_heads, 0, 0);
   within("heads / kvHeads", c.heads / c.kv.kv_heads, 1, MAX_GROUP);
   within("headDim modulo 2", c.kv.head_dim % 2, 0, 0);
+  if (c.places == nullptr) return;
+  uint32_t sizes[MOST_GROUPS] = {c.kv.block_size};
+  for (uint32_t i = 0; i < c.kv.layers; i++) {
+    const qmh_layer_place& place = c.places[i];
+    within("places.group", place.group, 0, MOST_GROUPS - 1);
+    uint32_t& size = sizes[place.group];
+    within("places.blockSize", place.block_size, size == 0 ? 1 : size, size == 0 ? MOST_GROUP_BLOCK : size);
+    size = place.block_size;
+    within("blocks * places.blockSize", double{1} * c.kv.blocks * place.block_size, 1, 4294967295.0);
+  }
 }
 
 Model::Model(const qmh_config& givenConfig, const char* const* paths, uint32_t fileCount,
@@ -181,6 +225,10 @@ Model::Model(const qmh_config& givenConfig, const char* const* paths, uint32_t f
       pool(MappedMemory::zeroed(poolBytes(givenConfig))),
       rope(givenConfig.rope, givenConfig.kv.head_dim),
       threads(threadCount(givenConfig.threads)) {
+  groups = groupShapes(config);
+  places = layerPlaces(config, groups);
+  kv.pageBytes = groups[0].pageBytes;
+  config.places = nullptr;
   for (uint32_t i = 0; i < fileCount; i++) files.push_back(MappedMemory::file(paths[i]));
   TensorDirectory tensors(files, given, tensorCount);
   embedding = tensors.matrix("model.embed_tokens.weight", config.vocab, config.hidden);

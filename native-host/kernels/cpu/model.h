@@ -26,6 +26,12 @@ struct LayerWeights {
   Weight mlpNorm, gate, up, down;
 };
 
+// Where a layer's K and V lie, as layer `index` of its group's shape, and how many tokens its queries see.
+struct LayerPlace {
+  KvShape kv;
+  uint32_t index, window, group;
+};
+
 // Floats on a 64-byte boundary.
 class FloatBuffer {
  public:
@@ -63,7 +69,9 @@ struct Model {
   qmh_config config;
   qmh_isa isa;
   const Kernels* kernels;
-  KvShape kv;
+  KvShape kv;                      // of group 0; layers and page of the whole model
+  std::vector<KvShape> groups;     // group 0 first
+  std::vector<LayerPlace> places;  // [layers]
 
   std::vector<MappedMemory> files;
   uint64_t weightBytes = 0;

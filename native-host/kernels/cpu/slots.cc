@@ -1,8 +1,9 @@
-// Moves and merges of slots within lanes, as compaction plans and merging policies ask for them.
+// Copies of blocks, and moves and merges of slots within lanes, as plans, compaction and merging policies ask for them.
 #include <string.h>
 
 #include <vector>
 
+#include "forward.h"
 #include "lanes.h"
 #include "refusal.h"
 
@@ -63,18 +64,37 @@ void mergeTyped(uint8_t* pool, const KvShape& s, const uint32_t* merges, size_t 
 
 }  // namespace
 
+void copyBlock(Model* model, uint32_t group, uint32_t source, uint32_t target, uint32_t tokens) {
+  if (source == target) return;
+  const KvShape& s = model->groups[group];
+  uint8_t *from = model->pool.data() + source * kvBlockBytes(s),
+          *to = model->pool.data() + target * kvBlockBytes(s);
+  if (tokens == s.blockSize) {
+    memcpy(to, from, kvBlockBytes(s));
+    return;
+  }
+  const size_t bytes = size_t{tokens} * s.headDim * bytesOf(s.type);
+  for (size_t head = 0; head < size_t{s.layers} * 2 * s.kvHeads; head++)
+    memcpy(to + head * kvHeadBytes(s), from + head * kvHeadBytes(s), bytes);
+}
+
 void moveSlots(uint8_t* pool, const KvShape& s, const uint32_t* moves, size_t words) {
   if (words % MOVE_WORDS != 0) refuse(QMH_INVALID_ARGUMENT, "%zu words are no records of 8", words);
+  const KvShape slices = slicesOf(s);
   for (size_t at = 0; at < words; at += MOVE_WORDS) {
     const uint32_t* m = moves + at;
+    if (m[7] > 1) refuse(QMH_INVALID_ARGUMENT, "move at word %zu: slices %u; allowed: 0 and 1", at, m[7]);
     requireLane("move", at, s, m[0], m[1]);
-    requireSlots("move from", at, s, m[2], m[3], m[6]);
-    requireSlots("move to", at, s, m[4], m[5], m[6]);
+    requireSlots("move from", at, m[7] != 0 ? slices : s, m[2], m[3], m[6]);
+    requireSlots("move to", at, m[7] != 0 ? slices : s, m[4], m[5], m[6]);
   }
   for (size_t at = 0; at < words; at += MOVE_WORDS) {
     const uint32_t* m = moves + at;
+    const KvShape& places = m[7] != 0 ? slices : s;
+    const uint32_t layer = m[7] != 0 ? 0 : m[0];
     for (uint32_t part = 0; part < 2; part++) {
-      memmove(slotAt(pool, s, m[0], part, m[1], m[4], m[5]), slotAt(pool, s, m[0], part, m[1], m[2], m[3]),
+      memmove(slotAt(pool, places, layer, part, m[1], m[4], m[5]),
+              slotAt(pool, places, layer, part, m[1], m[2], m[3]),
               size_t{m[6]} * s.headDim * bytesOf(s.type));
     }
   }
