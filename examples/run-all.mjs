@@ -8,6 +8,7 @@ const deno = `${root}node_modules/.bin/deno`;
 const EXAMPLES = [
   ["node", process.execPath, ["examples/node/embed.mjs"]],
   ["node, shared prefix", process.execPath, ["examples/node/shared-prefix/main.mjs"]],
+  ["node, prefill and decode", process.execPath, ["examples/node/prefill-decode/main.mjs"]],
   ["deno", deno, ["run", "--allow-read", "--no-check", "examples/deno/serve.ts"]],
   ["browser", process.execPath, ["examples/browser/run.mjs"]],
 ];

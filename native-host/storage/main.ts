@@ -8,8 +8,10 @@ export {
   planLoad,
   type StoredRun,
 } from "./load-or-recompute.js";
+export { MemoryTier, type MemoryTierOptions } from "./memory-tier.js";
 export { PrefixStore, type PrefixStoreOptions } from "./prefix-store.js";
 export type { RecoveryReport } from "./recovery.js";
+export { RemoteTier, type RemoteTierOptions, serveTier, type TierChannel } from "./remote-tier.js";
 export {
   type BlockInfo,
   KEY_BYTES,

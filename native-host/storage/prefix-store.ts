@@ -106,7 +106,7 @@ export class PrefixStore {
    */
   async save(tokens: ArrayLike<number>, namespace = 0): Promise<number> {
     const keys = this.keys(tokens, namespace);
-    const from = this.tier.match(keys);
+    const from = await this.tier.match(keys);
     const to = this.#admitted(keys, from);
     if (to === from) return 0;
     const payload = await this.#engine.between(() => this.#read(tokens, namespace, from, to));
@@ -128,7 +128,7 @@ export class PrefixStore {
     const { blockSize, blockBytes } = this.#shape;
     const cached = this.#cache.match(tokens, namespace) / blockSize;
     const keys = this.keys(tokens, namespace).slice(0, Math.floor((tokens.length - 1) / blockSize));
-    const found = this.tier.match(keys) - cached;
+    const found = (await this.tier.match(keys)) - cached;
     if (!(found > 0)) return 0;
     const wanted = this.#worthLoading(tokens.length, cached, found);
     const payloads: Uint8Array[] = [];

@@ -50,6 +50,6 @@ export interface TierBackend {
    * How many of these blocks, one behind the other in a prefix, are there from the first on; lossy ones only if asked for.
    * Reads nothing.
    */
-  match(keys: readonly Uint8Array[], options?: { readonly lossy?: boolean }): number;
-  stat(): TierStat;
+  match(keys: readonly Uint8Array[], options?: { readonly lossy?: boolean }): number | Promise<number>;
+  stat(): TierStat | Promise<TierStat>;
 }

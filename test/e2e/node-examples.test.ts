@@ -18,6 +18,12 @@ test("an engine around an executor of one's own", () => {
   assert.match(stdout, /found in the cache: 32/);
 });
 
+test("prompts are computed in one thread and answered in another", () => {
+  const { status, stdout, stderr } = run("prefill-decode/main.mjs");
+  assert.equal(status, 0, stderr);
+  assert.match(stdout, /of \d+ prompt tokens the answering engine took over 480/);
+});
+
 test("HTTP front ends announce what the engine then finds in its cache", () => {
   const { status, stdout, stderr } = run("shared-prefix/main.mjs");
   assert.equal(status, 0, stderr);
