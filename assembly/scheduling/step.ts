@@ -22,7 +22,9 @@ import { accountAt, accountsOf } from "../paging/accounts";
 import { pinsAdvance } from "../paging/pins";
 import { availableBlocks } from "../paging/pool";
 import { groupsAdded, groupsRoom } from "../paging/group-tables";
-import { NONE, sequenceOf, SLOT_MASK } from "../paging/layout";
+import { groupsPeak } from "../paging/groups";
+import { blocksFor, NONE, sequenceOf, SLOT_MASK } from "../paging/layout";
+import { accountAvailable, mostBlocks } from "../paging/quotas";
 import { close, countLookup, reserveBeside } from "../paging/sequences";
 import {
   COMPACTION_PENDING,
@@ -58,7 +60,6 @@ import { endRequest, validTime } from "./requests";
 import { beginTransfers, isRevived, isSwapped, openSwapped, resume, takePending } from "./swap";
 import { readTokens } from "./tokens";
 import { preemptForUrgent } from "./urgency";
-import { accountAvailable } from "../paging/quotas";
 
 /** Plans one step at time `nowUs`. Returns the step's id (>= 1). */
 export function step(s: Scheduler, nowUs: f64): i32 {
@@ -314,6 +315,9 @@ function lossyGrowth(s: Scheduler): u32 {
 function admit(s: Scheduler, slot: u32, r: Request): Status {
   const kv = s.kv;
   const target = knownTokens(r);
+  // Groups are reserved chunk by chunk: a quota that has been lowered would be met in the middle, again and again.
+  if (kv.groups != 0 && kv.accounts != 0)
+    if (blocksFor(kv, target) + groupsPeak(kv, target) > mostBlocks(kv, r.tenant)) return QUOTA_EXCEEDED;
   readTokens(s, slot, 0, target, kv.input);
   const handle = s.tier == 0 ? openFor(s, r, target) : openSwapped(s, slot, r, target);
   if (handle < 0) return handle;

@@ -173,3 +173,28 @@ test("all of them together under a scheduler: every accepted request ends, ceili
     { numRuns: 40 },
   );
 });
+
+test("a request that a lowered quota cannot hold in all groups ends, instead of being begun again and again", async () => {
+  const core = await Core.create();
+  const groups = [{ kind: "full" }, { kind: "window", window: 6 }] as const;
+  const cache = core.kvCache({
+    ...{ blocks: 64, blockSize: 1, maxSequences: 4, maxSequenceTokens: 64, tenants: 2, groups },
+  });
+  const scheduler = core.scheduler({
+    ...{ cache, vocabSize: 9, maxRequests: 4, maxBatchTokens: 8, maxChunkTokens: 1, tenants: 2 },
+  });
+  scheduler.submit({ tokens: new Array<number>(20).fill(1), maxNewTokens: 4 });
+  // The prompt's 20 blocks of the cache's own tables fit; another 20 and 7 beside them do not.
+  cache.setQuota({ tenant: 0, ceiling: 40 });
+  for (let nowUs = 0; nowUs < 100; nowUs++) {
+    const { stepId } = scheduler.step(nowUs);
+    const [outcome] = scheduler.outcomes();
+    if (outcome) {
+      assert.deepEqual([outcome.kind, outcome.code], ["rejected", "QUOTA_EXCEEDED"]);
+      assert.equal(cache.available, 64);
+      return;
+    }
+    scheduler.commit(stepId, nowUs, { tokens: [] });
+  }
+  assert.fail("it never ends");
+});
