@@ -46,6 +46,9 @@ const ADMISSIONS = ["always", "seen-twice"];
 
 type BlockExecutor = Executor & Required<Pick<Executor, "readBlocks" | "writeBlocks">>;
 
+/** There are no blocks for what would be loaded, or its tenant may not have them. */
+const NO_ROOM: readonly string[] = ["OUT_OF_BLOCKS", "QUOTA_EXCEEDED"];
+
 /** What the tier's link is taken for before a load has finished: a disk. */
 const FIRST_GUESS = { latencyUs: 200, bandwidth: 500 };
 
@@ -126,7 +129,7 @@ export class PrefixStore {
    */
   async load(tokens: ArrayLike<number>, namespace = 0): Promise<number> {
     const { blockSize, blockBytes } = this.#shape;
-    const cached = this.#cache.match(tokens, namespace) / blockSize;
+    const cached = Math.floor(this.#cache.match(tokens, namespace) / blockSize);
     const keys = this.keys(tokens, namespace).slice(0, Math.floor((tokens.length - 1) / blockSize));
     const found = (await this.tier.match(keys)) - cached;
     if (!(found > 0)) return 0;
@@ -186,7 +189,7 @@ export class PrefixStore {
       namespace,
     });
     try {
-      const cached = this.#cache.length(sequence) / blockSize;
+      const cached = Math.floor(this.#cache.length(sequence) / blockSize);
       const blocks = this.#cache.blockTable(sequence).slice(from, Math.min(cached, to));
       return await this.#executor.readBlocks(blocks);
     } finally {
@@ -206,7 +209,10 @@ export class PrefixStore {
     const words = Uint32Array.from({ length: tokens.length }, (_, i) => tokens[i]);
     const sequence = this.#cache.open({ tokens: words, namespace });
     try {
-      const length = this.#cache.length(sequence);
+      const found = this.#cache.length(sequence);
+      const length = found - (found % blockSize);
+      // A part of a block (`partialReuse`) is somebody else's: the block comes whole.
+      if (length < found) this.#cache.truncate(sequence, length);
       // Meanwhile blocks may have been computed, or evicted: then there is nothing to do, or a gap.
       const skip = length / blockSize - cached;
       if (skip < 0 || length >= end) return 0;
@@ -218,7 +224,7 @@ export class PrefixStore {
       this.#cache.append(sequence, words.subarray(length, end));
       return end - length;
     } catch (error) {
-      if (error instanceof QuartermasterError && error.code === "OUT_OF_BLOCKS") return 0;
+      if (error instanceof QuartermasterError && NO_ROOM.includes(error.code)) return 0;
       throw error;
     } finally {
       this.#cache.close(sequence);

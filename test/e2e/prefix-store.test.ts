@@ -32,10 +32,16 @@ interface Process {
 }
 
 /** Everything that a process has, over the same directory as the one before it. */
-async function start(backend: Backend, folder: string, blocks = 256): Promise<Process> {
+async function start(backend: Backend, folder: string, blocks = 256, partialReuse = 0): Promise<Process> {
   const model = await openModel(TINY_RETRIEVAL, { backend, blocks, blockSize: 16 });
   const core = await Core.create();
-  const cache = core.kvCache({ blocks, blockSize: 16, maxSequences: 8, maxSequenceTokens: 1024 });
+  const cache = core.kvCache({
+    blocks,
+    blockSize: 16,
+    maxSequences: 8,
+    maxSequenceTokens: 1024,
+    partialReuse,
+  });
   const scheduler = core.scheduler({
     cache,
     vocabSize: 64,
@@ -138,6 +144,20 @@ test("another namespace, another model and a full pool load nothing", { skip }, 
   small.cache.close(held);
   assert.equal(await small.store.load(prompt), 288);
   await stop(small);
+});
+
+test("what is cached up to the middle of a block is loaded from that block's beginning on", async () => {
+  const first = await start("wasm", "parts");
+  const expected = await generate(first, prompt);
+  await first.store.save(prompt);
+  await stop(first);
+  const second = await start("wasm", "parts", 256, 2);
+  const other = [...prompt.slice(0, 40), ...prompt.slice(0, 60)];
+  await generate(second, other);
+  assert.equal(second.cache.match(prompt), 40, "two blocks and a half");
+  assert.equal(await second.store.load(prompt), 288 - 32);
+  assert.deepEqual(await generate(second, prompt), expected);
+  await stop(second);
 });
 
 test("loading is left alone where computing is quicker", { skip }, async () => {
