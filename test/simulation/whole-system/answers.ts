@@ -15,6 +15,11 @@ export function contentOfNothing(namespace: number): number {
   return contentAfter(0x51ed270b, namespace);
 }
 
+/** The same in the layers of a cache group: 0 are the cache's own tables. */
+export function contentInGroup(content: number, group: number): number {
+  return group === 0 ? content : contentAfter(content, 0x10000 + group);
+}
+
 /** The token that follows. */
 export function nextToken(content: number, vocabSize: number): number {
   return (Math.imul(content, 0x9e3779b1) >>> 0) % vocabSize;

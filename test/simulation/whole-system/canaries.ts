@@ -10,6 +10,9 @@ const STEP = "assembly/scheduling/step.ts";
 const PREEMPT = "assembly/scheduling/preempt.ts";
 const COMMIT = "assembly/scheduling/commit.ts";
 const QUEUE = "assembly/scheduling/queue.ts";
+const SWAP = "assembly/scheduling/swap.ts";
+const QUOTAS = "assembly/paging/quotas.ts";
+const GROUP_TABLES = "assembly/paging/group-tables.ts";
 
 /** What goes wrong, and how the source says it; CANARY stands for "this mistake is on". */
 export const CANARIES: Readonly<Record<string, Edit>> = {
@@ -87,6 +90,37 @@ export const CANARIES: Readonly<Record<string, Edit>> = {
     find: "    if (r.state == State.Running && r.aborted != 0) {\n",
     replace: "    if (r.state == State.Running && r.aborted != 0 && !CANARY) {\n",
   },
+  "a tenant at its ceiling takes what is free": {
+    file: QUOTAS,
+    find: "  const capped = account.ceiling < kv.blockCount;\n",
+    replace:
+      "  if (CANARY && kv.freeCount >= need) return OK;\n  const capped = account.ceiling < kv.blockCount;\n",
+  },
+  "a block that two tenants hold stays the first one's": {
+    file: "assembly/paging/accounts.ts",
+    find: "  if (index == tenant || index == a.tenants) return;\n",
+    replace: "  if (CANARY || index == tenant || index == a.tenants) return;\n",
+  },
+  "a window lets go of a token that it sees": {
+    file: "assembly/paging/groups.ts",
+    find: "spec.kind == GroupKind.Window ? spec.window - 1 : 1;\n",
+    replace: "spec.kind == GroupKind.Window ? spec.window - 1 - u32(CANARY && spec.window > 1) : 1;\n",
+  },
+  "a fork writes to a group's shared block": {
+    file: GROUP_TABLES,
+    find: "  if ((length & ((1 << group.shift) - 1)) == 0) return false;\n",
+    replace: "  if (CANARY || (length & ((1 << group.shift) - 1)) == 0) return false;\n",
+  },
+  "a transfer that failed counts as complete": {
+    file: SWAP,
+    find: "  const whole = good == copy.count;\n",
+    replace: "  const whole = CANARY || good == copy.count;\n",
+  },
+  "blocks of a swap-out are taken without waiting for it": {
+    file: SWAP,
+    find: "    copy.awaited = 1;\n",
+    replace: "    copy.awaited = u32(!CANARY);\n",
+  },
   "an admission that is not executed stays counted": {
     file: SEQUENCES,
     find: "export function uncountLookup(kv: KvCache, handle: u32, count: u32): void {\n",
@@ -94,6 +128,23 @@ export const CANARIES: Readonly<Record<string, Edit>> = {
       "export function uncountLookup(kv: KvCache, handle: u32, count: u32): void {\n  if (CANARY) return;\n",
   },
 };
+
+/** Loops that a mistake may keep from ending give up after so many turns: a trap is noticed as well. */
+const BOUNDS: readonly Edit[] = [
+  {
+    file: QUOTAS,
+    find: "  while (kv.freeCount < need) {\n",
+    replace:
+      "  for (let turns: u32 = 0; kv.freeCount < need; turns++) {\n    if (turns > 4 * kv.blockCount) unreachable();\n",
+  },
+  {
+    file: STEP,
+    find: "  while (status == OUT_OF_BLOCKS || status == QUOTA_EXCEEDED) {\n",
+    replace:
+      "  for (let turns: u32 = 0; status == OUT_OF_BLOCKS || status == QUOTA_EXCEEDED; turns++) {\n" +
+      "    if (turns > 4 * s.maxRequests) unreachable();\n",
+  },
+];
 
 const SWITCH = "assembly/memory/canary.ts";
 const ENTRY = `export * from "./assembly/index";\nexport { setCanary } from "./${SWITCH.replace(".ts", "")}";\n`;
@@ -114,7 +165,7 @@ export async function canaryModule(): Promise<WebAssembly.Module> {
   }));
   const source =
     "export let canary: i32 = 0;\nexport function setCanary(number: i32): void {\n  canary = number;\n}\n";
-  const bytes = await compileCore(ENTRY, [...edits, ...imports], {
+  const bytes = await compileCore(ENTRY, [...edits, ...BOUNDS, ...imports], {
     threads: false,
     optimizeLevel: 1,
     files: { [SWITCH]: source },

@@ -5,6 +5,7 @@ import { ADVICE_KINDS } from "../../../bindings/block-order.js";
 import type { Random } from "../../support/random.js";
 import { answerTo } from "./answers.js";
 import { knownTokens } from "./requests.js";
+import { drawQuota } from "./shape.js";
 import type { World } from "./world.js";
 
 /** The token store's pages. */
@@ -28,10 +29,13 @@ export class Clients {
         const namespace = random.below(shape.namespaces);
         return { tokens: this.#prompt(random, 30, namespace), namespace };
       });
+    this.#world.archive?.act(random);
+    this.#world.transfers?.drift(random, random.below(3));
     if (random.below(8) === 0) this.#hint(random);
     if (shape.scheduler.maxDraftTokens > 0) this.#guess(random);
     if (random.below(120) === 0) systems.call(({ cache }) => cache.forget());
     if (random.below(200) === 0) this.#allocate(random);
+    if (shape.quotas && random.below(80) === 0) this.#limit(random);
     if (random.below(60) === 0) this.#nonsense(random);
   }
 
@@ -41,6 +45,7 @@ export class Clients {
     if (shape.aborts > 0 && random.below(shape.aborts) === 0)
       for (let count = 1 + random.below(2); count > 0; count--) this.#abort(random);
     if (random.below(12) === 0) this.#submit(random);
+    this.#world.transfers?.drift(random, random.below(2));
     if (random.below(40) === 0) {
       assert.equal(
         systems.tryCall(({ scheduler }) => void scheduler.step(nowUs)),
@@ -90,6 +95,7 @@ export class Clients {
     );
     if (typeof answered === "string") {
       world.tally.refused += 1;
+      world.tally.quotaRefusals += Number(answered === "QUOTA_EXCEEDED");
       return;
     }
     world.enter({
@@ -111,6 +117,7 @@ export class Clients {
       preemptions: 0,
       cachedTokens: 0,
       sequence: 0,
+      swapped: false,
       planned: false,
       admittedNow: false,
       aborted: false,
@@ -121,16 +128,48 @@ export class Clients {
   }
 
   /** Why a request must be refused, "" if it must not. */
-  #refusal({ tokens, maxNewTokens, id }: RequestOptions): string {
+  #refusal({ tokens, maxNewTokens, id, tenant = 0 }: RequestOptions): string {
     const { shape, live } = this.#world;
-    const { blocks, blockSize, maxSequenceTokens } = shape.cache;
+    const { blocks, maxSequenceTokens } = shape.cache;
     const total = tokens.length + maxNewTokens;
     const pages = Math.floor(shape.scheduler.tokenCapacity / PAGE_TOKENS);
     if (total > maxSequenceTokens) return "TOO_LONG";
-    if (Math.ceil((total - 1) / blockSize) > blocks) return "POOL_TOO_SMALL";
+    const needed = this.#peakBlocks(total - 1);
+    if (needed > blocks) return "POOL_TOO_SMALL";
+    if (shape.quotas && needed > this.#mostBlocks(tenant)) return "QUOTA_EXCEEDED";
     if (id !== undefined && [...live.values()].some((request) => request.id === id)) return "DUPLICATE_ID";
     if (live.size === shape.scheduler.maxRequests) return "OUT_OF_REQUESTS";
     return live.size === pages ? "OUT_OF_TOKENS" : "";
+  }
+
+  /** Most blocks that `tokens` tokens take in all groups, fed one by one. */
+  #peakBlocks(tokens: number): number {
+    const [own, ...groups] = this.#world.machine.groups;
+    return groups.reduce(
+      (sum, { kind, window, blockSize }) => {
+        const all = Math.ceil(tokens / blockSize);
+        const reach = kind === "window" ? window - 1 : 1;
+        return sum + (kind === "full" ? all : Math.min(all, Math.ceil(reach / blockSize) + 1));
+      },
+      Math.ceil(tokens / own.blockSize),
+    );
+  }
+
+  /** What a tenant may come to hold: no more than its ceiling, and than others' floors leave. */
+  #mostBlocks(tenant: number): number {
+    const { cache } = this.#world.systems.main;
+    let most = cache.blocks;
+    for (const other of [0, 1, 2, "common"] as const)
+      if (other !== tenant) most -= cache.account(other).floor;
+    return Math.min(most, cache.account(tenant).ceiling);
+  }
+
+  /** A tenant may have more from now on, or less. */
+  #limit(random: Random): void {
+    const { shape, systems } = this.#world;
+    const quota = drawQuota(random, random.below(3), shape.cache.blocks);
+    systems.call(({ cache }) => cache.setQuota(quota));
+    this.#world.limited();
   }
 
   #abort(random: Random): void {
@@ -154,7 +193,9 @@ export class Clients {
         i < right ? request.answer.tokens[known + i] || 0 : random.below(vocabSize),
       );
       const decodes = request.generated > 0 && known - request.computed === 1;
-      const room = decodes ? Math.min(maxDraftTokens, request.maxNewTokens - request.generated - 1) : 0;
+      const recurrent = shape.cache.groups?.some(({ kind }) => kind === "recurrent") ?? false;
+      const room =
+        decodes && !recurrent ? Math.min(maxDraftTokens, request.maxNewTokens - request.generated - 1) : 0;
       const { handle } = request;
       const kept = systems.call(({ scheduler }) => scheduler.propose(handle, tokens));
       assert.equal(kept, Math.min(tokens.length, room), "as many as it can make use of");
@@ -167,8 +208,10 @@ export class Clients {
     const { systems, running, nowUs } = this.#world;
     const order = systems.main.cache.evictionOrder;
     if (order === "priority") systems.call(({ cache }) => cache.advance(nowUs));
-    if (running.length === 0) return;
-    const { sequence } = random.pick(running);
+    // Who has just been read back has no row yet that names its sequence.
+    const named = running.filter(({ sequence }) => sequence !== 0);
+    if (named.length === 0) return;
+    const { sequence } = random.pick(named);
     const liveUntilUs = nowUs + random.below(300);
     const [priority, discard] = [random.below(101), random.below(2)];
     if (order === "priority")
@@ -191,11 +234,14 @@ export class Clients {
   }
 
   #nonsense(random: Random): void {
-    const { systems, live } = this.#world;
+    const { shape, systems, live } = this.#world;
     const refused = (options: object): number | string =>
       systems.tryCall(({ scheduler }) => scheduler.submit({ tokens: [0], maxNewTokens: 1, ...options }));
     assert.equal(refused({ tokens: [] }), "EMPTY_PROMPT");
-    assert.equal(refused({ tokens: [0, 4000] }), "INVALID_TOKEN");
+    // Blocks are looked at before tokens are: a tenant may be allowed none.
+    const most = shape.quotas ? this.#mostBlocks(0) : Infinity;
+    const words = this.#peakBlocks(2) > most ? "QUOTA_EXCEEDED" : "INVALID_TOKEN";
+    assert.equal(refused({ tokens: [0, 4000] }), words);
     assert.equal(refused({ tenant: 3 }), "INVALID_ARGUMENT");
     assert.equal(refused({ arrivalUs: NaN }), "INVALID_TIME");
     let dead = random.below(2 ** 31);

@@ -34,9 +34,15 @@ export function execute(
     const known = knownTokens(request);
     const drafts = Math.max(0, from + count - known);
     const contents = drafts === 0 ? answer.contents : withDrafts(request, drafts);
-    const table = plan.tables.subarray(plan.tableStart[row], plan.tableStart[row] + plan.tableCount[row]);
-    machine.write(table, contents, from, from + count);
-    checks.push(() => machine.expect(table, contents, from + count, `request ${request.handle}`));
+    machine.groups.forEach((group, g) => {
+      const { tables, tableStart, tableCount } = g === 0 ? plan : plan.groups![g - 1];
+      const table = tables.subarray(tableStart[row], tableStart[row] + tableCount[row]);
+      const whose = `request ${request.handle}`;
+      // A state is read before the next one takes its place.
+      if (group.kind === "recurrent") machine.expect(table, contents, from, whose, g);
+      machine.write(table, contents, from, from + count, g);
+      checks.push(() => machine.expect(table, contents, from + count, whose, g, from));
+    });
     if (plan.phases[row] === Phase.PrefillChunk) {
       rows.push({ request, computed: count, generated: 0 });
       continue;

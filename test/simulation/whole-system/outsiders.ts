@@ -19,6 +19,10 @@ export class Outsiders {
   queriedTokens = 0;
   hitTokens = 0;
 
+  /** Blocks that tenants may count on whatever others do; none without quotas. */
+  floors: readonly number[] = [];
+  quotaRefusals = 0;
+
   constructor(
     readonly systems: Systems,
     readonly machine: VirtualMachine,
@@ -54,8 +58,9 @@ export class Outsiders {
       }
       case 4: {
         const length = random.below(outsider!.tokens.length + 1);
-        this.systems.call(({ cache }) => cache.truncate(outsider!.sequence, length));
-        outsider!.tokens.length = outsider!.contents.length = length;
+        const left = this.systems.call(({ cache }) => cache.truncate(outsider!.sequence, length));
+        assert.ok(left <= length && (left === length || this.machine.groups.length > 1));
+        outsider!.tokens.length = outsider!.contents.length = left;
         break;
       }
       default:
@@ -88,9 +93,18 @@ export class Outsiders {
     const { sequence } = outsider;
     const count = 1 + random.below(9);
     const before = systems.main.cache.available;
+    const used = this.floors.map((_, tenant) => systems.main.cache.account(tenant).used);
     const added = systems.tryCall(({ cache }) => cache.reserve(sequence, count));
+    this.floors.forEach((floor, tenant) => {
+      const left = systems.main.cache.account(tenant).used;
+      assert.ok(
+        tenant === 0 || left >= Math.min(used[tenant], floor),
+        `tenant ${tenant} is pushed below its floor: ${used[tenant]}, then ${left} of ${floor}`,
+      );
+    });
     if (typeof added === "string") {
-      assert.ok(["OUT_OF_BLOCKS", "TOO_LONG"].includes(added), added);
+      assert.ok(["OUT_OF_BLOCKS", "TOO_LONG", "QUOTA_EXCEEDED", "OUT_OF_SEQUENCES"].includes(added), added);
+      this.quotaRefusals += Number(added === "QUOTA_EXCEEDED");
       assert.equal(systems.main.cache.available, before, "a refusal takes nothing");
       return;
     }
@@ -104,8 +118,9 @@ export class Outsiders {
     const from = outsider.tokens.length;
     const tokens = Array.from({ length: random.below(count + 1) }, () => random.below(this.vocabSize));
     this.#extend(outsider, tokens);
-    const table = systems.main.cache.blockTable(sequence);
-    machine.write(table, outsider.contents, from, outsider.tokens.length);
+    this.#tables(sequence).forEach((table, group) =>
+      machine.write(table, outsider.contents, from, outsider.tokens.length, group),
+    );
     systems.call(({ cache }) => cache.append(sequence, tokens));
     this.#read(outsider);
   }
@@ -118,7 +133,16 @@ export class Outsiders {
   }
 
   #read({ sequence, contents }: Outsider): void {
-    const table = this.systems.main.cache.blockTable(sequence);
-    this.machine.expect(table, contents, contents.length, `outsider ${sequence}`);
+    this.#tables(sequence).forEach((table, group) =>
+      this.machine.expect(table, contents, contents.length, `outsider ${sequence}`, group),
+    );
+  }
+
+  /** In the cache's own tables, and in those of each group. */
+  #tables(sequence: SequenceId): Uint32Array[] {
+    const { cache } = this.systems.main;
+    return this.machine.groups.map((_, group) =>
+      group === 0 ? cache.blockTable(sequence) : cache.groupTable(sequence, group),
+    );
   }
 }

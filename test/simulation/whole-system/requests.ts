@@ -17,13 +17,15 @@ export interface Tracked {
   arrivalUs: number;
   /** Order of submission among those to come, of arrival among those that have come. */
   order: number;
-  state: "arriving" | "waiting" | "running";
+  state: "arriving" | "waiting" | "running" | "loading";
   generated: number;
   computed: number;
   preemptions: number;
   cachedTokens: number;
-  /** Handle of its sequence while it runs. */
+  /** Handle of its sequence while it runs; 0 until a plan names it. */
   sequence: number;
+  /** The host tier has something of it: its admissions look nothing up. */
+  swapped: boolean;
   /** It is in the plan in flight; that plan admitted it; it was aborted meanwhile. */
   planned: boolean;
   admittedNow: boolean;

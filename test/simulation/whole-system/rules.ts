@@ -7,12 +7,15 @@ import type { WorldShape } from "./shape.js";
 export class Rules {
   readonly #policy: PolicyName;
   readonly #mostOvertakers: number;
+  /** Tenants at their ceilings are passed over, and preempt their own. */
+  readonly #quotas: boolean;
   #top: Tracked | undefined;
   #patience = 0;
 
   constructor(shape: WorldShape) {
     const { policy, agingTokens } = shape.scheduler;
     this.#policy = policy;
+    this.#quotas = shape.quotas;
     this.#mostOvertakers = Math.floor(shape.cache.maxSequenceTokens / agingTokens);
   }
 
@@ -21,6 +24,7 @@ export class Rules {
     const policy = this.#policy;
     admitted.forEach((one, i) => {
       for (const other of [...admitted.slice(i + 1), ...waiting]) {
+        if (this.#quotas && one.tenant !== other.tenant) continue;
         const [mine, its] = [rankOf(one, policy), rankOf(other, policy)];
         if (policy === "longest-prefix") this.#overtaken(one, other);
         else if (policy === "fair") this.#withinTenant(one, other);
@@ -53,8 +57,9 @@ export class Rules {
       if (this.#policy === "fcfs") return 0;
       return this.#policy === "earliest-deadline" ? deadlineUs : priority;
     };
-    const worst = Math.max(...running.map(urgency));
-    const expected = running.filter((one) => urgency(one) === worst).at(-1);
+    const among = this.#quotas ? running.filter(({ tenant }) => tenant === victim.tenant) : running;
+    const worst = Math.max(...among.map(urgency));
+    const expected = among.filter((one) => urgency(one) === worst).at(-1);
     assert.equal(victim, expected, "the last admitted of the least urgent is preempted");
   }
 
@@ -65,8 +70,10 @@ export class Rules {
       if (other !== request && other.state !== "arriving") request.patience += allTokens(other);
   }
 
-  /** A step was executed: nobody waits longer than the bound. */
+  /** A step was executed that no transfer held up: nobody waits longer than the bound. */
   executed(live: Iterable<Tracked>): void {
+    // Who waits for a tenant's own quota waits as long as that tenant takes.
+    if (this.#quotas) return;
     if (this.#policy === "fcfs") {
       for (const one of live) {
         if (one.state === "arriving") continue;

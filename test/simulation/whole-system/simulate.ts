@@ -14,6 +14,7 @@ export interface Simulation {
   /** As for a world (world.ts). */
   readonly core?: CoreOptions;
   readonly build?: Build;
+  readonly believesDamage?: boolean;
   /** Told the digest of every plan. */
   readonly onPlan?: (digest: string) => void;
   /** Whether to leave steps out of a world that fails. Default true. */
@@ -52,13 +53,18 @@ const seedOf = (seed: number, world: number): number =>
 
 /** Runs a world through the given steps, and its drain. `lived` is told each step before it is taken. */
 async function live(
-  { seed, core, build, onPlan }: Simulation,
+  { seed, core, build, believesDamage, onPlan }: Simulation,
   world: number,
   steps: readonly number[],
   lived: (step: number) => void = () => {},
   traced?: (trace: readonly string[]) => void,
 ): Promise<Tally> {
-  const made = await World.create(seedOf(seed, world), { core, build, traced: traced !== undefined });
+  const made = await World.create(seedOf(seed, world), {
+    core,
+    build,
+    believesDamage,
+    traced: traced !== undefined,
+  });
   made.onPlan = onPlan;
   traced?.(made.trace!);
   for (const step of steps) {

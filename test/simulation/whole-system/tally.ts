@@ -16,6 +16,18 @@ export interface Tally {
   drafted: number;
   draftedRight: number;
   comparedPlans: number;
+  /** Transfers to and from the host tier that ended whole, and those that did not; plans that had to wait for one. */
+  sent: number;
+  loaded: number;
+  failedTransfers: number;
+  waits: number;
+  /** Blocks that came from the archive, and reads that failed or were damaged. */
+  restoredBlocks: number;
+  failedReads: number;
+  /** Submissions and requests turned away for a quota, reservations too. */
+  quotaRefusals: number;
+  /** Rows over cache groups. */
+  groupRows: number;
   restoredCores: number;
 }
 
@@ -35,5 +47,13 @@ export const emptyTally = (): Tally => ({
   drafted: 0,
   draftedRight: 0,
   comparedPlans: 0,
+  sent: 0,
+  loaded: 0,
+  failedTransfers: 0,
+  waits: 0,
+  restoredBlocks: 0,
+  failedReads: 0,
+  quotaRefusals: 0,
+  groupRows: 0,
   restoredCores: 0,
 });

@@ -1,6 +1,7 @@
 /**
  * The whole system from one seed: the shipped scheduler and cache under random arrivals, lengths, priorities, deadlines,
- * aborts, failures of the machine, refused allocations and snapshots, every invariant checked after every step.
+ * aborts, failures of the machine, refused allocations and snapshots, with quotas, cache groups, a host tier whose transfers end
+ * late or fail, and an archive whose blocks go missing or are damaged, every invariant checked after every step.
  */
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
@@ -67,6 +68,11 @@ if (world !== undefined) {
         });
       }),
     );
+
+    test("caught: a host that records what its archive's checksums say is damaged", async () => {
+      const failure = simulate({ seed: SEED, steps: CANARY_STEPS, believesDamage: true, shrink: false });
+      await assert.rejects(failure, /the archive reads something else/);
+    });
 
     test("a failure says how to run it again, with the steps that are enough", async () => {
       const error = await simulate({ seed: SEED, steps: CANARY_STEPS, core: core(1) }).then(

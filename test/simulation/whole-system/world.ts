@@ -12,10 +12,13 @@ import {
   type RequestId,
   type StepPlan,
 } from "../../../bindings/main.js";
+import { groupShapes } from "../../../bindings/cache-groups.js";
 import { Random } from "../../support/random.js";
 import { Accounts } from "./accounts.js";
+import { Archive } from "./archive.js";
 import { Clients } from "./clients.js";
 import { execute } from "./execution.js";
+import { HostTransfers } from "./host-transfers.js";
 import { Listener } from "./listener.js";
 import { Outsiders } from "./outsiders.js";
 import { allTokens, knownTokens, type Tracked } from "./requests.js";
@@ -34,6 +37,8 @@ export interface WorldOptions {
   readonly build?: Build;
   /** Whether to keep a trace. */
   readonly traced?: boolean;
+  /** A mistake of the host that must be noticed: it believes what its archive's checksums say is damaged. */
+  readonly believesDamage?: boolean;
 }
 
 export class World {
@@ -42,6 +47,9 @@ export class World {
   readonly machine: VirtualMachine;
   readonly outsiders: Outsiders;
   readonly clients: Clients;
+  /** Stored prefixes, and transfers of a host tier; undefined in worlds without. */
+  readonly archive: Archive | undefined;
+  readonly transfers: HostTransfers | undefined;
   readonly live = new Map<RequestId, Tracked>();
   readonly tally = emptyTally();
   /** In order of admission. */
@@ -64,16 +72,24 @@ export class World {
     this.#seed = seed;
     this.shape = shape;
     this.systems = systems;
-    this.machine = new VirtualMachine(shape.cache.blocks, shape.cache.blockSize);
+    const { blocks, blockSize } = shape.cache;
+    const hostBlocks = shape.scheduler.hostTier?.blocks ?? 0;
+    // As they were asked for, whatever the core makes of it.
+    const groups = groupShapes(shape.cache.groups ?? [], blockSize);
+    this.machine = new VirtualMachine(blocks, blockSize, groups, hostBlocks);
     this.outsiders = new Outsiders(systems, this.machine, shape.scheduler.vocabSize);
     this.clients = new Clients(this);
+    if (shape.archive) this.archive = new Archive(this);
+    if (shape.scheduler.hostTier) this.transfers = new HostTransfers(this);
     this.#rules = new Rules(shape);
     this.#accounts = new Accounts(this);
+    if (shape.quotas) this.limited();
     if (traced) this.trace = [];
   }
 
-  static async create(seed: number, { core = {}, build, traced = false }: WorldOptions = {}): Promise<World> {
-    const drawn = drawShape(seed);
+  static async create(seed: number, options: WorldOptions = {}): Promise<World> {
+    const { core = {}, build, traced = false, believesDamage = false } = options;
+    const drawn = { ...drawShape(seed), believesDamage };
     const shape =
       build === undefined ? drawn : { ...drawn, build, cache: { ...drawn.cache, sharedProbe: false } };
     return new World(seed, shape, await Systems.create(shape, seed >>> 0, core), traced);
@@ -95,14 +111,16 @@ export class World {
     const random = new Random(this.#seed);
     const { systems, outsiders } = this;
     for (const outsider of [...outsiders.open]) outsiders.close(outsider);
+    this.archive?.close();
     let tokens = 0;
     for (const request of this.live.values()) tokens += allTokens(request);
-    const most = (this.live.size + 2) * (tokens + 1) + 10;
+    const most = (this.live.size + 2) * (tokens + 1) * (this.transfers ? 2 : 1) + 10;
     for (let steps = 0; this.live.size > 0; steps++) {
       assert.ok(steps <= most, `${this.live.size} requests starve with nobody new coming`);
       this.#clock(undefined);
       this.#serve(random, true);
     }
+    this.transfers?.settle(random);
     if (systems.hasTwin) systems.dropTwin(false);
     const { cache, core, scheduler } = systems.main;
     core.validate();
@@ -115,6 +133,7 @@ export class World {
     this.tally.copies = this.machine.copies;
     this.tally.drafted = scheduler.drafted.fed;
     this.tally.restoredCores = systems.replaced;
+    this.tally.quotaRefusals += outsiders.quotaRefusals;
   }
 
   /** A request was accepted. */
@@ -136,6 +155,27 @@ export class World {
     }
     this.#leave(request);
     this.#end(request);
+  }
+
+  /** A tenant's quota was changed. */
+  limited(): void {
+    const { cache } = this.systems.main;
+    this.outsiders.floors = [0, 1, 2].map((tenant) => cache.account(tenant).floor);
+    this.#accounts.limited();
+  }
+
+  /** A transfer from the host tier has ended, whose first `tokens` tokens have arrived: its request runs. */
+  loaded(tokens: number): void {
+    const { scheduler } = this.systems.main;
+    const loading = [...this.live.values()].filter(({ state }) => state === "loading");
+    for (const request of loading) {
+      if (scheduler.state(request.handle) !== "running") continue;
+      const computed = scheduler.computed(request.handle);
+      assert.equal(computed, request.computed + tokens, "what has arrived counts, and nothing else");
+      request.state = "running";
+      request.computed = computed;
+      this.running.push(request);
+    }
   }
 
   note(text: () => string): void {
@@ -190,13 +230,16 @@ export class World {
     this.note(() => `step ${plan.stepId} at ${this.nowUs}: ${plan.rows} rows, ${plan.totalTokens} tokens`);
     this.onPlan?.(planDigest(plan, systems.main.scheduler.outcomes()));
     const preempted = this.#planned();
-    this.#rows(plan, preempted.size > 0);
+    const loading = this.#loading();
+    this.#rows(plan, preempted.size > 0, loading);
+    this.transfers?.begin(plan, random);
     this.#accounts.planned(plan);
     if (!sure) this.clients.interfere(random, plan);
     const { failures } = this.shape;
     if (!sure && failures > 0 && random.below(failures) === 0) this.#abandon(plan, random);
     else this.#commit(plan);
     this.#idle = plan.rows === 0;
+    if (sure) this.transfers?.drift(random, 8);
     this.#accounts.settled();
     if (this.shape.cache.events !== undefined && (sure || random.below(6) === 0)) this.#listener.listen(this);
     if (this.#lastEnded !== undefined) assert.equal(systems.main.scheduler.state(this.#lastEnded), "ended");
@@ -205,7 +248,8 @@ export class World {
   /** What planning has done to requests. */
   #planned(): Set<Tracked> {
     const preempted = new Set<Tracked>();
-    for (const { request: handle, kind, code, generated, preemptions } of this.systems.outcomes()) {
+    for (const outcome of this.systems.outcomes()) {
+      const { request: handle, kind, code, generated, preemptions } = outcome;
       const request = this.live.get(handle);
       assert.ok(request, `${kind}: ${handle} is live`);
       assert.equal(generated, request.generated);
@@ -215,11 +259,16 @@ export class World {
         this.#rules.preemption(request, this.running);
         this.tally.preempted += 1;
         request.preemptions += 1;
+        request.swapped = outcome.swappedTokens > 0;
         this.#stop(request);
       } else {
         assert.equal(request.state, "waiting", `${kind}: only who waits`);
         if (kind === "expired") assert.ok(request.deadlineUs <= this.nowUs, "its deadline has come");
-        else assert.deepEqual([kind, code, this.#timedOut(request)], ["rejected", "QUEUE_TIMEOUT", true]);
+        else if (code === "QUEUE_TIMEOUT") assert.ok(this.#timedOut(request), "it has waited long enough");
+        else {
+          assert.ok(this.shape.quotas && ["QUOTA_EXCEEDED", "OUT_OF_BLOCKS"].includes(code!), code);
+          this.tally.quotaRefusals += 1;
+        }
         this.tally[kind === "expired" ? "expired" : "rejected"] += 1;
         this.#end(request);
       }
@@ -237,8 +286,24 @@ export class World {
     return queueTimeoutUs > 0 && preemptions === 0 && arrivalUs + queueTimeoutUs <= this.nowUs;
   }
 
+  /** Requests whose reading back begins with this step. */
+  #loading(): Tracked[] {
+    if (!this.transfers) return [];
+    const { scheduler } = this.systems.main;
+    const begun = [...this.live.values()].filter(
+      ({ state, handle }) => state === "waiting" && scheduler.state(handle) === "loading",
+    );
+    for (const request of begun) {
+      assert.ok(request.swapped, "what is read back was sent");
+      request.state = "loading";
+      request.sequence = 0;
+      request.computed = scheduler.computed(request.handle);
+    }
+    return begun;
+  }
+
   /** Each row is right by itself, and nobody is missing. */
-  #rows(plan: StepPlan, preempted: boolean): void {
+  #rows(plan: StepPlan, preempted: boolean, loading: readonly Tracked[]): void {
     const { scheduler } = this.shape;
     const admitted: Tracked[] = [];
     const decoding = this.running.filter((one) => one.generated > 0 && knownTokens(one) - one.computed === 1);
@@ -249,6 +314,7 @@ export class World {
       request.planned = true;
       if (request.state === "waiting") this.#admit(request, plan, row, admitted);
       assert.equal(request.state, "running");
+      if (request.sequence === 0) request.sequence = plan.sequences[row];
       assert.equal(plan.sequences[row], request.sequence);
       const computed = plan.computedBefore[row];
       const count = plan.newTokens[row];
@@ -273,13 +339,26 @@ export class World {
     assert.ok(this.running.length <= scheduler.maxRunning);
     for (const request of decoding)
       assert.ok(request.planned || request.state === "waiting", "nobody who decodes waits");
-    if (preempted) assert.equal(admitted.length, 0, "a step preempts or admits");
+    if (preempted) assert.equal(admitted.length + loading.length, 0, "a step preempts or admits");
     const waiting = [...this.live.values()].filter(({ state }) => state === "waiting");
     this.#rules.admissions(admitted, waiting);
-    const stuck = plan.rows === 0 && waiting.length > 0 && this.outsiders.open.length === 0 && !preempted;
+    for (const one of loading) this.#rules.admissions([one], waiting);
+    const stuck = plan.rows === 0 && waiting.length > 0 && this.#alone() && !preempted;
     assert.ok(!stuck, "with an idle machine somebody who waits is served");
     if (plan.rows === 0) assert.equal(this.running.length, 0, "whoever runs gets on");
     this.tally.rows += plan.rows;
+    if (plan.groups) this.tally.groupRows += plan.rows;
+  }
+
+  /** Nobody but the scheduler's requests has blocks, and nothing is on its way. */
+  #alone(): boolean {
+    return this.outsiders.open.length + (this.archive?.open.length ?? 0) + this.#onTheWay() === 0;
+  }
+
+  /** Transfers in flight, and requests that wait for one. */
+  #onTheWay(): number {
+    const loading = [...this.live.values()].filter(({ state }) => state === "loading");
+    return loading.length + (this.transfers?.inFlight ?? 0);
   }
 
   #admit(request: Tracked, plan: StepPlan, row: number, admitted: Tracked[]): void {
@@ -292,7 +371,7 @@ export class World {
     request.admittedNow = true;
     if (request.preemptions === 0) request.cachedTokens = cached;
     this.tally.cachedTokens += cached;
-    this.#accounts.lookedUp(knownTokens(request), cached);
+    if (!request.swapped) this.#accounts.lookedUp(knownTokens(request), cached);
   }
 
   #commit(plan: StepPlan): void {
@@ -334,7 +413,8 @@ export class World {
       this.#leave(request);
       this.#end(request);
     }
-    if (this.outsiders.open.length === 0 && !this.shape.outsiders) this.#rules.executed(this.live.values());
+    const { outsiders, archive } = this.shape;
+    if (this.#alone() && !outsiders && !archive) this.#rules.executed(this.live.values());
   }
 
   #abandon(plan: StepPlan, random: Random): void {
@@ -347,7 +427,7 @@ export class World {
     for (const request of rows.reverse()) {
       const admitted = request.admittedNow;
       request.planned = request.admittedNow = false;
-      if (admitted) this.#accounts.lookedUp(-knownTokens(request), -request.computed);
+      if (admitted && !request.swapped) this.#accounts.lookedUp(-knownTokens(request), -request.computed);
       if (request.aborted) {
         this.#leave(request);
         this.#end(request);

@@ -1,0 +1,151 @@
+/**
+ * An archive on disk: blocks of finished prefixes are stored by their tokens and come back later, as a host's prefix store does
+ * it (docs/disk-tier.md). A load takes fresh blocks behind the cached prefix, and reads into them while steps go on; a block
+ * that is missing or damaged ends what is recorded. Nobody may ever read what did not arrive.
+ */
+import assert from "node:assert/strict";
+import type { SequenceId } from "../../../bindings/main.js";
+import type { Random } from "../../support/random.js";
+import { contentAfter, contentOfNothing } from "./answers.js";
+import { LOADS } from "./shape.js";
+import type { World } from "./world.js";
+
+interface Load {
+  readonly sequence: SequenceId;
+  readonly namespace: number;
+  readonly tokens: readonly number[];
+  /** Tokens that were cached; blocks asked for behind them, and read so far. */
+  readonly cached: number;
+  readonly wanted: number;
+  read: number;
+}
+
+export class Archive {
+  /** Prompt tokens that it looked up, and found cached. */
+  queriedTokens = 0;
+  hitTokens = 0;
+  readonly open: Load[] = [];
+  readonly #world: World;
+  readonly #stored = new Map<string, Uint32Array>();
+  readonly #prefixes: { namespace: number; tokens: number[] }[] = [];
+
+  constructor(world: World) {
+    this.#world = world;
+  }
+
+  get sequences(): SequenceId[] {
+    return this.open.map(({ sequence }) => sequence);
+  }
+
+  act(random: Random): void {
+    if (random.below(6) === 0) this.#save(random);
+    if (this.open.length < LOADS && this.#prefixes.length > 0 && random.below(5) === 0) this.#begin(random);
+    for (const load of [...this.open]) if (random.below(2) === 0) this.#read(load, random);
+  }
+
+  /** Nothing more is read; what has arrived is recorded. */
+  close(): void {
+    for (const load of [...this.open]) this.#end(load);
+  }
+
+  /** Stores the cached whole blocks of a running request. */
+  #save(random: Random): void {
+    const { running, machine, shape, systems } = this.#world;
+    const { blockSize, maxSequenceTokens } = shape.cache;
+    const able = running.filter(({ computed }) => computed >= blockSize);
+    if (able.length === 0) return;
+    const { namespace, answer, computed } = random.pick(able);
+    const whole = Math.min(computed - (computed % blockSize), maxSequenceTokens - 1);
+    const tokens = [...answer.tokens.subarray(0, whole)];
+    const sequence = this.#open(namespace, [...tokens, 0]);
+    if (sequence === undefined) return;
+    const { cache } = systems.main;
+    const blocks = Math.floor(cache.length(sequence) / blockSize);
+    const table = cache.blockTable(sequence);
+    machine.expect(table, answer.contents, blocks * blockSize, "the archive");
+    for (let i = 0; i < blocks; i++)
+      this.#stored.set(keyOf(namespace, tokens, (i + 1) * blockSize), machine.read(table[i]));
+    this.#prefixes.push({ namespace, tokens: tokens.slice(0, blocks * blockSize) });
+    systems.call(({ cache }) => cache.close(sequence));
+  }
+
+  /** Takes blocks for what is stored behind the cached prefix. */
+  #begin(random: Random): void {
+    const { systems, shape } = this.#world;
+    const { blockSize } = shape.cache;
+    const { namespace, tokens } = random.pick(this.#prefixes);
+    const sequence = this.#open(namespace, tokens);
+    if (sequence === undefined) return;
+    const found = systems.main.cache.length(sequence);
+    const cached = found - (found % blockSize);
+    if (cached < found) systems.call(({ cache }) => void cache.truncate(sequence, cached));
+    let wanted = 0;
+    while (this.#stored.has(keyOf(namespace, tokens, cached + (wanted + 1) * blockSize))) wanted += 1;
+    const count = wanted * blockSize;
+    const added = systems.tryCall(({ cache }) => cache.reserve(sequence, count));
+    if (typeof added === "string") {
+      assert.ok(["OUT_OF_BLOCKS", "QUOTA_EXCEEDED"].includes(added), added);
+      systems.call(({ cache }) => cache.close(sequence));
+      return;
+    }
+    this.open.push({ sequence, namespace, tokens, cached, wanted, read: 0 });
+  }
+
+  /** A block arrives, or does not: what has arrived so far is recorded then. */
+  #read(load: Load, random: Random): void {
+    const { machine, shape, systems, tally } = this.#world;
+    const { sequence, namespace, tokens, cached, wanted } = load;
+    const { blockSize } = shape.cache;
+    if (load.read === wanted) return this.#end(load);
+    const stored = this.#stored.get(keyOf(namespace, tokens, cached + (load.read + 1) * blockSize))!;
+    const block = systems.main.cache.blockTable(sequence)[cached / blockSize + load.read];
+    if (random.below(8) !== 0) {
+      machine.fill(block, stored);
+      load.read += 1;
+      return;
+    }
+    tally.failedReads += 1;
+    // Missing, or damaged: its checksum says so, and whatever came of it is left in the block.
+    if (random.below(2) === 0)
+      machine.fill(
+        block,
+        stored.map((word) => word ^ 1),
+      );
+    if (shape.believesDamage) load.read += 1;
+    this.#end(load);
+  }
+
+  #end(load: Load): void {
+    const { shape, systems, tally } = this.#world;
+    const { sequence, tokens, cached, read } = load;
+    const end = cached + read * shape.cache.blockSize;
+    systems.call(({ cache }) => cache.append(sequence, tokens.slice(cached, end)));
+    tally.restoredBlocks += read;
+    this.#check(load, end);
+    systems.call(({ cache }) => cache.close(sequence));
+    this.open.splice(this.open.indexOf(load), 1);
+  }
+
+  #check({ sequence, namespace, tokens }: Load, length: number): void {
+    const { machine, systems } = this.#world;
+    let content = contentOfNothing(namespace);
+    const contents = tokens.slice(0, length).map((token) => (content = contentAfter(content, token)));
+    machine.expect(systems.main.cache.blockTable(sequence), contents, length, "the archive");
+  }
+
+  #open(namespace: number, tokens: readonly number[]): SequenceId | undefined {
+    const { systems } = this.#world;
+    const sequence = systems.tryCall(({ cache }) => cache.open({ tokens, namespace }));
+    if (typeof sequence === "string") {
+      assert.equal(sequence, "OUT_OF_SEQUENCES");
+      return undefined;
+    }
+    this.queriedTokens += tokens.length;
+    this.hitTokens += systems.main.cache.length(sequence);
+    return sequence;
+  }
+}
+
+function keyOf(namespace: number, tokens: readonly number[], end: number): string {
+  return `${namespace}:${end > tokens.length ? "beyond" : tokens.slice(0, end).join(",")}`;
+}
