@@ -308,7 +308,7 @@ export class Engine {
     for (const outcome of this.scheduler.outcomes()) {
       if (outcome.kind === "preempted") {
         preempted += 1;
-        this.#live.get(outcome.request)?.lanes?.preempted();
+        this.#live.get(outcome.request)?.lanes?.preempted(outcome.swappedTokens > 0);
       }
       if (outcome.kind === "expired") this.#expire(outcome.request);
       if (outcome.kind !== "rejected") continue;
@@ -347,7 +347,7 @@ export class Engine {
     const lazy = request.compaction === "lazy";
     if (lazy && (lanes.folded || keep || sharePrefix || from !== undefined))
       throw invalidArgument("compaction", "lazy", "dense with folded lanes, keep, from and sharePrefix");
-    return new ServedLanes(evict, lanes, this.executor, promptTokens, maxNewTokens, { from, lazy });
+    return new ServedLanes(evict, lanes, this.executor, promptTokens, maxNewTokens, { from, lazy, keep });
   }
 
   /** What the executor is asked beside the plan; undefined when no row's request drops tokens. */
@@ -388,7 +388,7 @@ export class Engine {
       const live = this.#live.get(plan.requests[row]);
       if (live?.lanes === undefined || live.done) continue;
       const { policy } = live.lanes;
-      const phase = plan.phases[row];
+      const phase = live.lanes.phaseOf(plan.phases[row]);
       const asked = phase === Phase.Decode ? policy.needs.decode : policy.needs.prefill;
       const measured = asked === 0 ? undefined : (layer: number) => result.statistics!(row, layer);
       try {

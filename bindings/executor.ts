@@ -66,6 +66,10 @@ export interface ExecutorDescription {
   readonly groups?: readonly CacheGroup[];
   /** Blocks that `transfer` can keep in host memory. Default 0. */
   readonly hostBlocks?: number;
+  /** Whether slots can weigh more than one token (LaneRow.bias). Default false. */
+  readonly slotBias?: boolean;
+  /** Whether keys can be rotated by their slot (LaneRow.position, and moves that turn them). Default false. */
+  readonly rotates?: boolean;
   /** Whether `run` verifies drafts. Default false. */
   readonly drafts?: boolean;
 }

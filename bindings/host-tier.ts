@@ -10,7 +10,8 @@ export interface HostTierOptions {
   /** Blocks that it holds, 1 to 2^24. About 100 bytes each in the core. */
   blocks: number;
   /**
-   * "swap" (default): preempted requests are sent there as far as there is room, the rest of them is computed again.
+   * "swap" (default): preempted requests are sent there as far as there is room, the rest of them is computed again. Those
+   * that drop tokens are sent whole or not at all.
    * "auto": only when sending and reading back costs less than computing, by `prefillUs` and the averages below.
    */
   preemption?: "swap" | "auto";
@@ -29,6 +30,8 @@ export interface HostTierOptions {
 
 export interface HostTierStats {
   readonly blocks: number;
+  /** Blocks that hold nothing. */
+  readonly free: number;
   /** Transfers in flight. */
   readonly inFlight: number;
   /** Device blocks that are free once the swap-outs in flight are complete. */
@@ -52,6 +55,7 @@ export interface HostTierStats {
 /** Words of the header (docs/abi.md). */
 const Header = {
   blocks: 1,
+  extents: 4,
   inFlight: 11,
   pendingBlocks: 13,
   outUs: 18,
@@ -65,6 +69,8 @@ const Header = {
   conflicts: 36,
 } as const;
 const HEADER_WORDS = 40;
+/** Word of the free extents. */
+const FREE_BLOCKS = 1;
 const PREEMPTION = ["recompute", "swap", "auto"] as const;
 
 export type HostTierShape = ReturnType<typeof hostTierShape>;
@@ -106,6 +112,7 @@ export function hostTierStats(core: Core, pointer: number): HostTierStats | unde
   const wide = (word: number): number => words[word] + words[word + 1] * 2 ** 32;
   return {
     blocks: words[Header.blocks],
+    free: new Uint32Array(core.memory.buffer, words[Header.extents], 2)[FREE_BLOCKS],
     inFlight: words[Header.inFlight],
     pendingBlocks: words[Header.pendingBlocks],
     swapOuts: wide(Header.swapOuts),

@@ -45,6 +45,7 @@ export { apportion, type ApportionOptions, type ApportionStrategy } from "./evic
 export { evict, type Evicted } from "./eviction/evict.js";
 export { LazyLanes } from "./eviction/lazy-lanes.js";
 export { KeptCache } from "./eviction/kept-cache.js";
+export type { SavedLanes } from "./eviction/saved-lanes.js";
 export { CompactionPlan, CoreLanes, LaneArena, type LaneArenaOptions } from "./eviction/lanes.js";
 export {
   createPolicy,

@@ -95,7 +95,8 @@ export const APPEND_SLOT = 0xffffffff;
 /**
  * The lanes of a row whose layers and heads hold different tokens. Slot s of a lane lies in the row's block
  * `table[floor(s / blockSize)]`, offset `s % blockSize`, of the lane's layer and head. New tokens take the slots from
- * `lengths` on; the plan's `slots` are not used. Queries keep their original positions.
+ * `lengths` on; the plan's `slots` are not used. Queries keep their original positions
+ * unless `position` says otherwise.
  */
 export interface LaneRow {
   /** [layers * kvHeads] slots held before this step. */
@@ -110,6 +111,16 @@ export interface LaneRow {
    * tokens. Default: all.
    */
   readonly live?: Uint32Array;
+  /**
+   * [layers * kvHeads] by slot held before this step, added to its logits: ln(c) for a slot that stands for c tokens. Default 0.
+   * Executors with `slotBias` only.
+   */
+  readonly bias?: readonly Float32Array[];
+  /**
+   * Position that the first new token is rotated by, at most the tokens before. Default: as many. For keys that are rotated by
+   * their slot instead of their token's position; executors with `rotates` only.
+   */
+  readonly position?: number;
   /**
    * A table a layer instead of the row's: slot s of a layer's lanes lies in slice `tables(layer)[floor(s / blockSize)]`, offset
    * `s % blockSize`. Slice b * layers + l of the pool is what layer l of block b is otherwise. Asked for as the layer is
@@ -136,7 +147,8 @@ export interface RunOptions {
 }
 
 /**
- * u32 words of one move record: layer, kvHead, source block, source offset, target block, target offset, slots, slices. With
- * slices 1 (executors with `layered` only) source and target are slices of LaneRow.tables, whatever the layer.
+ * u32 words of one move record: layer, kvHead, source block, source offset, target block, target offset, slots, how. Bit 0 of
+ * `how` (executors with `layered` only): source and target are slices of LaneRow.tables, whatever the layer. The bits above it
+ * (executors with `rotates` only): positions that the keys are turned back by on the way; source and target may then be one.
  */
 export const MOVE_WORDS = 8;

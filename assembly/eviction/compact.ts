@@ -152,6 +152,8 @@ export function lanesPlan(arena: LaneArena, handle: u32, privateFrom: u32): Stat
     const victim = wordAt(arena.victims, lane);
     const length = count == ALL ? head.length : count;
     const successor = wordAt(arena.successors, lane);
+    // A new token in an old one's slot would have the position of that slot.
+    if (slab.bySlot != 0 && victim != NONE) return INVALID_ARGUMENT;
     const left = successor == NONE ? victim : successor;
     const hole = head.hole == NONE ? left : count == ALL ? head.hole : NONE;
     head.planned = length;
@@ -172,7 +174,7 @@ export function lanesPlan(arena: LaneArena, handle: u32, privateFrom: u32): Stat
     return staged;
   }
   const before = blocksFor(kv, slotsOf(sequence));
-  let held = wholeBlocks(arena, slab, before);
+  let held: u32 = slab.bySlot != 0 ? NONE : wholeBlocks(arena, slab, before);
   let from = min(writeFrom, privateFrom) >> kv.blockShift;
   if (held == NONE) {
     held = blocksFor(kv, longest);
@@ -203,6 +205,7 @@ function writeMove(
   targetBlock: u32,
   targetOffset: u32,
   slots: u32,
+  how: u32,
 ): void {
   const at = <usize>arena.records + <usize>record * MOVE_BYTES;
   store<u32>(at, lane / arena.kvHeads);
@@ -212,7 +215,7 @@ function writeMove(
   store<u32>(at, targetBlock, 16);
   store<u32>(at, targetOffset, 20);
   store<u32>(at, slots, 24);
-  store<u32>(at, 0, 28);
+  store<u32>(at, how, 28);
   arena.moved += slots;
 }
 
@@ -251,7 +254,8 @@ export function lanesMoves(arena: LaneArena): i32 {
       const target = stagedBlock(kv, i >> shift);
       if (source != target || (s & mask) != (i & mask)) {
         if (written == arena.moveCapacity) return <i32>written;
-        writeMove(arena, written++, lane, source, s & mask, target, i & mask, run);
+        const how = slab.bySlot != 0 ? (s - i) << 1 : 0;
+        writeMove(arena, written++, lane, source, s & mask, target, i & mask, run, how);
       }
       arena.cursorSlot = i + run;
     }
@@ -268,6 +272,7 @@ export function lanesMoves(arena: LaneArena): i32 {
         stagedBlock(kv, victim >> shift),
         victim & mask,
         1,
+        0,
       );
     }
     arena.cursorLane = lane + 1;

@@ -58,6 +58,7 @@ export function lanesOpen(arena: LaneArena, sequence: u32): i32 {
   arena.openSlabs += 1;
   slab.generation = slab.generation == MAX_GENERATION ? 1 : slab.generation + 1;
   slab.open = 1;
+  slab.bySlot = 0;
   slab.sequence = sequence;
   empty(arena, slab);
   return <i32>((slab.generation << SLOT_BITS) | index);
@@ -145,6 +146,7 @@ export function lanesFork(arena: LaneArena, handle: u32, sequence: u32): i32 {
   const from = slabOf(arena, handle);
   const to = slabOf(arena, twin);
   to.seen = from.seen;
+  to.bySlot = from.bySlot;
   if (arena.folded != 0)
     memory.copy(slicesOf(arena, to), slicesOf(arena, from), (<usize>arena.layers * <usize>arena.stride) << 2);
   const planes = planeCount(arena);

@@ -30,7 +30,7 @@ import { KvCache, NONE, SLOT_MASK } from "../paging/layout";
 @inline export const MAX_SLABS: u32 = 1 << 16;
 // @ts-ignore: decorator
 @inline export const MAX_MOVES: u32 = 1 << 20;
-/** Words of a move record: layer, KV head, source block, offset, target block, offset, slots, 0. */
+/** Words of a move record: layer, KV head, source block, offset, target block, offset, slots, slots back << 1 where keys turn. */
 // @ts-ignore: decorator
 @inline export const MOVE_BYTES: usize = 32;
 /** Planes besides the positions: score, lastImp, mri, aux. */
@@ -94,7 +94,9 @@ export class Slab {
   nextFree: u32;
   /** Tokens of a prompt that is computed layer by layer, while it is. */
   filling: u32;
-  reserved1: u64;
+  /** 1: keys are rotated by their slot, not by their token's position: moves turn them. An input. */
+  bySlot: u32;
+  reserved1: u32;
 }
 
 

@@ -10,7 +10,7 @@
  * multithreading swap manager): a batch waits for a swap-out only when it takes its blocks, and then for exactly that one,
  * and for a swap-in only when there is nothing else to run, because the plan is empty then.
  *
- * Requests that drop tokens are always computed again: their slots are not those of their tokens.
+ * Requests that drop tokens go whole or not at all (lossy-swap.ts).
  */
 import { INVALID_ARGUMENT, NOT_FOUND, OK, Status } from "../memory/status";
 import { blocksFor, NONE, sequenceOf } from "../paging/layout";
@@ -35,7 +35,9 @@ import {
 } from "../paging/tiers/transfers";
 import { Request, request, Scheduler, setRunning, State } from "./layout";
 import { openFor } from "./lossy";
+import { loadLossy, noteSlots, openLossy, sendsAll, slotTokens } from "./lossy-swap";
 import { StepPlan } from "./plan-layout";
+import { requeue } from "./queue";
 import { readTokens } from "./tokens";
 
 // @ts-ignore: decorator
@@ -58,23 +60,30 @@ export function swapOut(s: Scheduler, slot: u32, r: Request): void {
   const sequence = sequenceOf(kv, r.sequence);
   let copy = copyOf(t, slot);
   // Swapped out a moment ago and still on its way: what it has computed since is computed again.
-  if (r.peakSlots != 0 || (copy !== null && copy.op != TransferOp.None)) return;
+  if (copy !== null && copy.op != TransferOp.None) return;
+  const lossy = r.peakSlots != 0;
   // A partly filled block whose content is still to be copied there is left out.
-  const tokens = kv.copyCount == 0 ? sequence.length : sequence.length & ~(kv.blockSize - 1);
+  const tokens = lossy
+    ? slotTokens(kv, sequence)
+    : kv.copyCount == 0
+      ? sequence.length
+      : sequence.length & ~(kv.blockSize - 1);
   if (tokens == 0) return;
   const held = blocksFor(kv, tokens);
   const there = copy === null ? 0 : min(copy.blocks, held);
   const cost = <f64>(held - there) * t.outUs + <f64>held * t.inUs;
-  if (t.preemption == Preemption.Auto && cost >= <f64>tokens * t.prefillUs) {
+  if (t.preemption == Preemption.Auto && cost >= <f64>(lossy ? sequence.length : tokens) * t.prefillUs) {
     if (copy !== null) freeCopy(t, copy);
     return;
   }
+  if (lossy && !sendsAll(t, sequence, held)) return;
   if (copy === null) copy = takeCopy(t, slot);
   if (copy === null) return;
   if (t.reuse == 0) truncateRow(t, copy, 0);
   copy.resident = 0;
   copy.priority = r.priority;
   beginSwapOut(t, copy, r.sequence, tokens, s.stepId);
+  if (lossy) noteSlots(r, copy, sequence);
   if (copy.blocks == 0) freeCopy(t, copy);
   t.swapOuts += u64(copy.op != TransferOp.None);
 }
@@ -142,6 +151,12 @@ export function openSwapped(s: Scheduler, slot: u32, r: Request, target: u32): i
   if (copy === null) return openFor(s, r, target);
   if (copy.op != TransferOp.None)
     return copy.op == TransferOp.SwapOut && copy.sequence != NONE ? <i32>copy.sequence : -1;
+  if (copy.seen != 0) {
+    const lossy = openLossy(s, r, tierOf(s), copy);
+    if (lossy != 0) return lossy;
+    freeCopy(tierOf(s), copy);
+    return openFor(s, r, target);
+  }
   const handle = openFor(s, r, target);
   // What is loaded begins with a block.
   if (handle >= 0) truncate(s.kv, handle, sequenceOf(s.kv, handle).length & ~(s.kv.blockSize - 1));
@@ -156,7 +171,7 @@ export function isSwapped(s: Scheduler, slot: u32): bool {
 /** Tokens of a request that has been preempted that the tier has, or is being sent. */
 export function swappedTokens(s: Scheduler, slot: u32): u32 {
   const copy = copyOf(tierOf(s), slot);
-  return copy === null ? 0 : copy.tokens;
+  return copy === null ? 0 : copy.seen != 0 ? copy.seen : copy.tokens;
 }
 
 /** Whether `openSwapped` has found the sequence still there. */
@@ -172,15 +187,25 @@ export function resume(s: Scheduler, slot: u32, r: Request): void {
   if (copy === null) return;
   copy.resident = 1;
   copy.priority = r.priority;
+  const lossy = copy.seen != 0;
   if (copy.op != TransferOp.None) {
     passSequence(t, copy);
+    if (lossy) disown(t, copy);
     return;
+  }
+  if (lossy) {
+    loadLossy(s, t, copy, r.sequence);
+    return beginLoading(s, t, r);
   }
   const from = sequenceOf(s.kv, r.sequence).length >> s.kv.blockShift;
   const to = readableBlocks(t, copy);
   if (to <= from) return;
   if (t.preemption == Preemption.Auto && t.inUs >= t.prefillUs * <f64>s.kv.blockSize) return;
   beginSwapIn(t, copy, r.sequence, from, to, s.stepId);
+  beginLoading(s, t, r);
+}
+
+function beginLoading(s: Scheduler, t: HostTier, r: Request): void {
   t.swapIns += 1;
   r.state = State.Loading;
   r.admittedNow = 0;
@@ -220,8 +245,21 @@ export function transferred(s: Scheduler, id: u32, good: u32, us: f64): Status {
     freeCopy(t, copy);
     return OK;
   }
-  if (!swappedOut) endLoading(s, slot, whole ? copy.tokens : (copy.from + good) << s.kv.blockShift);
+  if (swappedOut) return OK;
+  const lossy = copy.seen != 0;
+  if (lossy) freeCopy(t, copy);
+  if (lossy && !whole) loseSlots(s, slot);
+  else endLoading(s, slot, lossy ? 0 : whole ? copy.tokens : (copy.from + good) << s.kv.blockShift);
   return OK;
+}
+
+/** Not all slots of a request have arrived: it waits again, to be computed anew. */
+function loseSlots(s: Scheduler, slot: u32): void {
+  const r = request(s, slot);
+  close(s.kv, r.sequence);
+  r.sequence = NONE;
+  s.loadingCount -= 1;
+  requeue(s, slot);
 }
 
 /** A loading request goes on with what has arrived; the rest of its blocks are its own, and computed again. */

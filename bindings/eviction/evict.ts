@@ -24,7 +24,8 @@ export async function evict(
   const merges = answer.merge ?? [];
   let copied = 0;
   if (merges.length > 0) {
-    if (executor.merge === undefined || lanes.arena.folded) throw unsupported("merge");
+    // A slot that stands for several tokens has no one position to be turned from.
+    if (executor.merge === undefined || lanes.arena.folded || lanes.bySlot) throw unsupported("merge");
     // A merge writes to its target: that block has to be the sequence's own.
     const first = merges.reduce((least, { target }) => Math.min(least, target), Infinity);
     copied += await carryOut(lanes.unshare(first), executor);

@@ -2,12 +2,12 @@
  * What the lanes of requests that drop tokens do to a cache, as lines of a record (record.ts):
  *
  *   {"arena": {layers, kvHeads, capacity, planes, folded, sequences, moveCapacity}}     once, behind the first line
- *   {"lane": "open", "sequence", "handle"}     {"lane": "append", "handle", "count"}     {"lane": "reset", "handle", "sequence"}
+ *   {"lane": "open", "sequence", "handle", "bySlot"?}     {"lane": "append", "handle", "count"}     {"lane": "reset", "handle", "sequence"}
  *   {"lane": "plan", "handle", "privateFrom"?, "keep": [runs or null], "victim"?, "successor"?}
  *   {"lane": "tables", "handle", "count", "low", "high"}     {"lane": "layer", "handle", "layer", "count"}     folded lanes
  *   {"lane": "commit"}     {"lane": "rollback"}     {"lane": "close", "handle"}
  *   {"lane": "fork", "handle", "sequence", "twin"}     {"lane": "forkSequence", "sequence", "twin"}
- *   {"lane": "closeSequence", "sequence"}
+ *   {"lane": "closeSequence", "sequence"}     {"lane": "suspend", "handle"}     {"lane": "resume", "from", "sequence", "handle"}
  *
  * A keep list is written as runs: first slot, slots, first slot, slots, ... What policies write to planes, and what
  * executors move, is not an input of the core's decisions.
@@ -15,9 +15,10 @@
 import { invalidArgument } from "../errors.js";
 import type { CoreLanes, LaneArena, LaneArenaOptions } from "./lanes.js";
 import type { KeepPlan } from "./policy.js";
+import type { SavedLanes } from "./saved-lanes.js";
 
 export type LaneCall =
-  | { lane: "open"; sequence: number; handle: number }
+  | { lane: "open"; sequence: number; handle: number; bySlot?: true }
   | { lane: "append"; handle: number; count: number }
   | { lane: "reset"; handle: number; sequence: number }
   | {
@@ -35,7 +36,9 @@ export type LaneCall =
   | { lane: "close"; handle: number }
   | { lane: "fork"; handle: number; sequence: number; twin: number }
   | { lane: "forkSequence"; sequence: number; twin: number }
-  | { lane: "closeSequence"; sequence: number };
+  | { lane: "closeSequence"; sequence: number }
+  | { lane: "suspend"; handle: number }
+  | { lane: "resume"; from: number; sequence: number; handle: number };
 
 /** Shape of a recorded arena. */
 export type ArenaShape = Required<Omit<LaneArenaOptions, "cache">>;
@@ -77,6 +80,7 @@ export function slotsOf(runs: readonly number[]): Uint32Array {
 export class LanePlayer {
   readonly #arena: LaneArena;
   readonly #lanes = new Map<number, CoreLanes>();
+  readonly #saved = new Map<number, SavedLanes>();
   #plan: ReturnType<CoreLanes["plan"]> | undefined;
 
   constructor(arena: LaneArena) {
@@ -88,7 +92,7 @@ export class LanePlayer {
     const { cache } = this.#arena;
     switch (call.lane) {
       case "open":
-        return [call.handle, this.#add(this.#arena.open(call.sequence))];
+        return [call.handle, this.#add(this.#arena.open(call.sequence, call.bySlot))];
       case "append":
         this.#of(call.handle).append(call.count);
         break;
@@ -127,6 +131,16 @@ export class LanePlayer {
       case "closeSequence":
         cache.close(call.sequence);
         break;
+      case "suspend":
+        this.#saved.set(call.handle, this.#of(call.handle).suspend());
+        this.#lanes.delete(call.handle);
+        break;
+      case "resume": {
+        const saved = this.#saved.get(call.from);
+        if (saved === undefined) throw invalidArgument("from", call.from, "lanes that were suspended before");
+        this.#saved.delete(call.from);
+        return [call.handle, this.#add(this.#arena.resume(saved, call.sequence))];
+      }
       default:
         throw invalidArgument("lane", (call as { lane: unknown }).lane, "a call on lanes");
     }

@@ -19,7 +19,9 @@ import type { SequenceId } from "../kv-cache-options.js";
 import { APPEND_SLOT, MOVE_WORDS } from "../statistics.js";
 import { type Fold, foldedSlots, foldMoves, foldTables, longestByLayer, planFold } from "./folded.js";
 import { type ArenaShape, type LaneCall, planCall } from "./lane-record.js";
-import { type KeepPlan, type LaneView, PlaneMask, type SequenceLanes } from "./policy.js";
+import type { KeepPlan, LaneView, SequenceLanes } from "./policy.js";
+import { SavedLanes } from "./saved-lanes.js";
+import { Head, HEAD_WORDS, lineUp, PLANES, Slab, SLAB_WORDS } from "./slab-layout.js";
 
 export interface LaneArenaOptions {
   /** Cache whose sequences have lanes here. */
@@ -71,22 +73,11 @@ const HEADER_WORDS = 33;
 /** Added to the planes of a folded arena. */
 export const FOLDED = 16;
 
-/** Words of a slab and of a lane's head. */
-const SLAB_WORDS = 16;
-const HEAD_WORDS = 8;
-const Slab = { sequence: 2, seen: 3, filling: 5 } as const;
-const Head = { length: 0, hole: 1, evicted: 2 } as const;
 const SLOT_MASK = 2 ** 20 - 1;
 /** In the counts section: every slot stays. */
 const ALL = 0xffffffff;
 const NOT_FOUND = -19;
 const COMPACTION_PENDING = -28;
-const PLANES = [
-  ["score", PlaneMask.SCORE, Float32Array],
-  ["lastImp", PlaneMask.LAST_IMP, Uint32Array],
-  ["mri", PlaneMask.MRI, Uint32Array],
-  ["aux", PlaneMask.AUX, Float32Array],
-] as const;
 const ALL_PLANES = 15;
 
 export class LaneArena {
@@ -140,12 +131,27 @@ export class LaneArena {
     };
   }
 
-  /** Empty lanes for a sequence of the cache. Throws OUT_OF_SEQUENCES, UNKNOWN_SEQUENCE. */
-  open(sequence: SequenceId): CoreLanes {
+  /**
+   * Empty lanes for a sequence of the cache. Throws OUT_OF_SEQUENCES, UNKNOWN_SEQUENCE.
+   * @param bySlot keys are rotated by their slot: moves say how far they turn, no slot is reused in place. Not in folded arenas
+   */
+  open(sequence: SequenceId, bySlot = false): CoreLanes {
     const { core, pointer } = this;
+    if (bySlot && this.folded) throw invalidArgument("bySlot", bySlot, "false in folded arenas");
     const handle = core.call(() => core.exports.lanesOpen(pointer, sequence), "lanes");
-    this.onCall?.({ lane: "open", sequence, handle });
+    if (bySlot) this.words(this.slabOf(handle), SLAB_WORDS)[Slab.bySlot] = 1;
+    this.onCall?.({ lane: "open", sequence, handle, ...(bySlot && { bySlot: true }) });
     return new CoreLanes(this, handle);
+  }
+
+  /** Gives a sequence lanes that another has left: as many tokens as it has, in slots of its own. Throws OUT_OF_SEQUENCES. */
+  resume(saved: SavedLanes, sequence: SequenceId): CoreLanes {
+    const { core, pointer } = this;
+    const handle = core.call(() => core.exports.lanesOpen(pointer, sequence), "lanes: resume");
+    const lanes = new CoreLanes(this, handle);
+    saved.writeTo(lanes);
+    this.onCall?.({ lane: "resume", from: saved.handle, sequence, handle });
+    return lanes;
   }
 
   /** As `cache.fork`, for a sequence with lanes here. */
@@ -261,10 +267,6 @@ class CoreLane implements LaneView {
   }
 }
 
-function lineUp(bytes: number): number {
-  return Math.ceil(bytes / 64) * 64;
-}
-
 /** The lanes of one sequence. */
 export class CoreLanes implements SequenceLanes {
   readonly arena: LaneArena;
@@ -288,6 +290,15 @@ export class CoreLanes implements SequenceLanes {
 
   get seen(): number {
     return this.arena.words(this.#slab, SLAB_WORDS)[Slab.seen];
+  }
+
+  /** Whether keys are rotated by their slot instead of their token's position. */
+  get bySlot(): boolean {
+    return this.arena.words(this.#slab, SLAB_WORDS)[Slab.bySlot] !== 0;
+  }
+
+  get blockSize(): number {
+    return this.arena.cache.blockSize;
   }
 
   get sequence(): SequenceId {
@@ -369,6 +380,14 @@ export class CoreLanes implements SequenceLanes {
     const twin = this.#call("fork", (exports, pointer) => exports.lanesFork(pointer, this.handle, sequence));
     this.arena.onCall?.({ lane: "fork", handle: this.handle, sequence, twin });
     return new CoreLanes(this.arena, twin);
+  }
+
+  /** Copies everything out of the core and closes the lanes: their sequence's slots go elsewhere, and come back. */
+  suspend(): SavedLanes {
+    const saved = new SavedLanes(this);
+    this.#call("suspend", (exports, pointer) => exports.lanesClose(pointer, this.handle));
+    this.arena.onCall?.({ lane: "suspend", handle: this.handle });
+    return saved;
   }
 
   /** Gives the slab back; the lanes are dead from here on. */

@@ -29,35 +29,56 @@ interface DenseLane extends LaneView {
 const PACK_FROM = 0.5;
 
 export class LazyLanes implements SequenceLanes {
-  readonly core: CoreLanes;
+  #core: CoreLanes;
   readonly layers: number;
   readonly kvHeads: number;
   readonly capacity: number;
   readonly #lanes: DenseLane[];
-  /** How often lanes were packed, and whole blocks left without a move. */
+  /** How often lanes were packed, whole blocks left without a move, and there was no block to do either. */
   packed = 0;
   spliced = 0;
+  putOff = 0;
 
-  /** @param core lanes whose tokens all have places: slot = token */
+  /** @param core lanes without holes: slot = token, with the positions and planes that they have */
   constructor(core: CoreLanes, planes: number) {
-    this.core = core;
+    this.#core = core;
     ({ layers: this.layers, kvHeads: this.kvHeads, capacity: this.capacity } = core);
     const has = (bit: number): boolean => (planes & bit) !== 0;
     const lengths = core.lengths();
-    this.#lanes = Array.from(lengths, (length) => ({
-      length,
-      hole: APPEND_SLOT,
-      pos: counted(this.capacity),
-      places: counted(this.capacity),
-      ...(has(PlaneMask.SCORE) && { score: new Float32Array(this.capacity) }),
-      ...(has(PlaneMask.LAST_IMP) && { lastImp: new Uint32Array(this.capacity) }),
-      ...(has(PlaneMask.MRI) && { mri: new Uint32Array(this.capacity) }),
-      ...(has(PlaneMask.AUX) && { aux: new Float32Array(this.capacity) }),
-    }));
+    this.#lanes = Array.from(lengths, (length, i) => {
+      const own = this.#coreLane(i);
+      const floats = (plane: Float32Array | undefined): Float32Array =>
+        filled(new Float32Array(this.capacity), plane, length);
+      const words = (plane: Uint32Array | undefined): Uint32Array =>
+        filled(new Uint32Array(this.capacity), plane, length);
+      return {
+        length,
+        hole: APPEND_SLOT,
+        pos: words(own.pos),
+        places: counted(this.capacity),
+        ...(has(PlaneMask.SCORE) && { score: floats(own.score) }),
+        ...(has(PlaneMask.LAST_IMP) && { lastImp: words(own.lastImp) }),
+        ...(has(PlaneMask.MRI) && { mri: words(own.mri) }),
+        ...(has(PlaneMask.AUX) && { aux: floats(own.aux) }),
+      };
+    });
+  }
+
+  get core(): CoreLanes {
+    return this.#core;
+  }
+
+  /** Their sequence has been elsewhere: goes on with its lanes as they are now, which have the same slots. */
+  moveTo(core: CoreLanes): void {
+    this.#core = core;
   }
 
   get seen(): number {
     return this.core.seen;
+  }
+
+  get blockSize(): number {
+    return this.core.blockSize;
   }
 
   lane(layer: number, kvHead: number): LaneView {
@@ -154,21 +175,17 @@ export class LazyLanes implements SequenceLanes {
     const slots = lengths.reduce((sum, length) => sum + length, 0);
     const live = places.reduce((sum, list) => sum + list.length, 0);
     if (slots - live >= PACK_FROM * slots && live < slots) {
-      await this.#keep(places, executor);
-      this.packed += 1;
+      if (await this.#keep(places, executor)) this.packed += 1;
     } else {
       const gone = this.#emptyBlocks(lengths, places);
       if (gone.size > 0) {
         const { blockSize } = this.core.arena.cache;
         const isGone = (slot: number): boolean => gone.has(Math.floor(slot / blockSize));
         const hole = (lane: number): number => this.#coreLane(lane).hole;
-        await this.#keep(
-          Array.from(lengths, (length, lane) =>
-            counted(length).filter((slot) => !isGone(slot) && slot !== hole(lane)),
-          ),
-          executor,
+        const stays = Array.from(lengths, (length, lane) =>
+          counted(length).filter((slot) => !isGone(slot) && slot !== hole(lane)),
         );
-        this.spliced += gone.size;
+        if (await this.#keep(stays, executor)) this.spliced += gone.size;
       }
     }
     await this.#offerHoles(executor);
@@ -183,14 +200,30 @@ export class LazyLanes implements SequenceLanes {
     return this.#lanes.some((_, lane) => this.#coreLane(lane).hole !== APPEND_SLOT) ? new Set() : gone;
   }
 
-  /** Keeps slots of the pool, ascending: a place becomes its rank among them. */
-  async #keep(keep: readonly Uint32Array[], executor: Pick<Executor, "move">): Promise<void> {
-    await evict(this.core, { keep }, executor);
+  /** Keeps slots of the pool, ascending: a place becomes its rank among them. False: not now, there is no block for it. */
+  async #keep(keep: readonly Uint32Array[], executor: Pick<Executor, "move">): Promise<boolean> {
+    if (!(await this.#carryOut({ keep }, executor))) return false;
     this.#lanes.forEach((lane, i) => {
       const rank = new Map(Array.from(keep[i], (slot, at) => [slot, at]));
       for (let token = 0; token < lane.length; token++)
         if (token !== lane.hole) lane.places[token] = rank.get(lane.places[token])!;
     });
+    return true;
+  }
+
+  /**
+   * What is read by others is not written: blocks in their place may be lacking. Then the lanes stay as they are, the next token
+   * is appended, and the next step tries again.
+   */
+  async #carryOut(answer: KeepPlan, executor: Pick<Executor, "move">): Promise<boolean> {
+    try {
+      await evict(this.core, answer, executor);
+      return true;
+    } catch (error) {
+      if (!isOutOfRoom(error)) throw error;
+      this.putOff += 1;
+      return false;
+    }
   }
 
   /** The lowest hole of each lane is the next token's. */
@@ -205,7 +238,7 @@ export class LazyLanes implements SequenceLanes {
       return free < 0 ? APPEND_SLOT : free;
     });
     if (victim.every((slot) => slot === APPEND_SLOT)) return;
-    await evict(this.core, { keep: this.#lanes.map(() => null), inPlace: { victim } }, executor);
+    await this.#carryOut({ keep: this.#lanes.map(() => null), inPlace: { victim } }, executor);
   }
 
   #coreLane(lane: number): LaneView {
@@ -227,6 +260,19 @@ export class LazyLanes implements SequenceLanes {
     });
     return { data: out, headStride: stride * slotStride, slotStride };
   }
+}
+
+/** An array that begins with a plane's values. */
+function filled<T extends Float32Array | Uint32Array>(array: T, plane: T | undefined, length: number): T {
+  if (plane !== undefined) array.set(plane.subarray(0, length));
+  return array;
+}
+
+/** Whether there was no block for a plan: of the pool, or within its tenant's quota. */
+export function isOutOfRoom(error: unknown): boolean {
+  return (
+    error instanceof QuartermasterError && (error.code === "OUT_OF_BLOCKS" || error.code === "QUOTA_EXCEEDED")
+  );
 }
 
 function counted(length: number): Uint32Array {

@@ -5,12 +5,11 @@
  * Rules for all of them: the first `sinks` and the last `recent` positions stay; of equal scores the larger position
  * stays; NaN counts as -inf; no lane gets empty.
  */
-import { invalidArgument, QuartermasterError } from "../errors.js";
+import { QuartermasterError } from "../errors.js";
 import { APPEND_SLOT, type StatView } from "../statistics.js";
 import type { OptionReader } from "./options.js";
 import type {
   BudgetPlan,
-  BudgetScope,
   EvictionPolicy,
   KeepPlan,
   LaneShape,
@@ -19,45 +18,8 @@ import type {
   StatisticsNeeds,
 } from "./policy.js";
 import type { Scores, Selection } from "./select.js";
+import { addedUp, type Competition, keepBlocks, type ScopeName } from "./scopes.js";
 import { packState, type StateArray, unpackState } from "./state.js";
-
-const MOST = 2 ** 31 - 1;
-
-/**
- * How many slots a lane may keep: `budget` in absolute numbers, or `ratio` of the prompt's tokens (rounded down, at least
- * 1). Exactly one of them is given.
- */
-export class BudgetRule {
-  readonly #budget: number | undefined;
-  readonly #ratio: number | undefined;
-
-  constructor(read: OptionReader) {
-    this.#budget = read.has("budget") ? read.integer("budget", 0, 1, MOST) : undefined;
-    this.#ratio = read.has("ratio") ? read.number("ratio", 0, 2 ** -20, 1) : undefined;
-    if ((this.#budget === undefined) === (this.#ratio === undefined))
-      throw invalidArgument(
-        "options.budget",
-        this.#budget,
-        "budget (slots a lane) or ratio (of the prompt), one of them",
-      );
-  }
-
-  /** Slots of a lane on average. */
-  slots(promptTokens: number): number {
-    return this.#budget ?? Math.max(1, Math.floor(this.#ratio! * promptTokens));
-  }
-}
-
-/** The same cap in every lane. Throws INVALID_ARGUMENT when the protected slots alone are more. */
-export function uniformBudget(
-  { layers, kvHeads }: Pick<LaneShape, "layers" | "kvHeads">,
-  slots: number,
-  { sinks = 0, recent = 0, scope = "lane" }: { sinks?: number; recent?: number; scope?: BudgetScope } = {},
-): BudgetPlan {
-  if (sinks + recent > slots)
-    throw invalidArgument("options.budget", slots, `at least the ${sinks} sinks and ${recent} recent slots`);
-  return { cap: new Int32Array(layers * kvHeads).fill(slots), sinks, recent, scope };
-}
 
 /** Scores of one lane's slots, [length]. */
 export type LaneScores = (lane: LaneView, index: number) => Scores;
@@ -83,13 +45,16 @@ export abstract class PolicyBase implements EvictionPolicy {
 
   abstract budgetFor(shape: LaneShape, promptTokens: number): BudgetPlan;
 
-  peakSlots({ cap }: BudgetPlan): number {
-    return cap.reduce((most, slots) => Math.max(most, slots), 0) + this.every;
+  peakSlots({ cap, block }: BudgetPlan): number {
+    const most = cap.reduce((slots, next) => Math.max(slots, next), 0);
+    // A block goes before the next token needs one.
+    return block === undefined ? most + this.every : most;
   }
 
   beginSequence(lanes: SequenceLanes, promptTokens: number): void {
-    const { layers, kvHeads } = lanes;
-    this.budget = this.budgetFor({ layers, kvHeads, heads: kvHeads }, promptTokens);
+    const { layers, kvHeads, blockSize } = lanes;
+    const shape = { layers, kvHeads, heads: kvHeads, ...(blockSize !== undefined && { blockSize }) };
+    this.budget = this.budgetFor(shape, promptTokens);
     this.lanes = lanes;
     this.promptTokens = promptTokens;
     this.steps = 0;
@@ -172,6 +137,82 @@ export abstract class PolicyBase implements EvictionPolicy {
     );
   }
 
+  /**
+   * What stays after a prompt, by scope and unit.
+   * @param share scope pool: of a cap, every head's own beside what is protected
+   */
+  protected keepByScope(scores: LaneScores, { scope, block }: Competition, share = 0): KeepPlan | null {
+    if (block !== undefined) return this.#dropBlocks(scores);
+    const shared = this.shared(scores, scope);
+    return scope === "pool" ? this.#pooled(shared, share) : this.keepBest(shared);
+  }
+
+  /** As `dropSmallest`, by scope and unit. @param packs slots are packed at each dropping, none is reused */
+  protected dropByScope(scores: LaneScores, { scope, block }: Competition, packs = false): KeepPlan | null {
+    if (block === undefined) return this.dropSmallest(this.shared(scores, scope), undefined, packs);
+    this.steps += 1;
+    return this.#dropBlocks(scores);
+  }
+
+  /** Scores of lanes as their scope shares them: one list a layer, or one for all. Lanes that share are alike. */
+  protected shared(scores: LaneScores, scope: ScopeName): LaneScores {
+    if (scope !== "layer" && scope !== "global") return scores;
+    const { layers, kvHeads } = this.lanes;
+    const own = this.eachLane((lane, i) => scores(lane, i));
+    const { length } = this.lanes.lane(0, 0);
+    const all = scope === "global" ? addedUp(own, length) : undefined;
+    const byLayer = Array.from(
+      { length: layers },
+      (_, layer) =>
+        all ?? addedUp(own.slice(layer * kvHeads, (layer + 1) * kvHeads), this.lanes.lane(layer, 0).length),
+    );
+    return (_, i) => byLayer[Math.floor(i / kvHeads)];
+  }
+
+  /** Whole blocks go from all lanes alike. */
+  #dropBlocks(scores: LaneScores): KeepPlan | null {
+    const lane = this.lanes.lane(0, 0);
+    if (lane.length < this.budget.cap[0]) return null;
+    const kept = keepBlocks(this.shared(scores, "global")(lane, 0), lane, this.budget, this.recentFrom);
+    return kept && keepPlan(this.eachLane(() => kept));
+  }
+
+  /** The heads of each layer compete for the sum of their caps. */
+  #pooled(scores: LaneScores, share: number): KeepPlan | null {
+    return keepPlan(
+      Array.from({ length: this.lanes.layers }, (_, layer) => this.#pool(layer, scores, share)).flat(),
+    );
+  }
+
+  #pool(layer: number, scores: LaneScores, share: number): (Uint32Array | null)[] {
+    const { kvHeads } = this.lanes;
+    const heads = Array.from({ length: kvHeads }, (_, kvHead) => kvHead);
+    const lanes = heads.map((kvHead) => this.lanes.lane(layer, kvHead));
+    const lengths = lanes.map(({ length }) => length);
+    const caps = heads.map((kvHead) => this.budget.cap[layer * kvHeads + kvHead]);
+    const total = caps.reduce((sum, cap) => sum + cap, 0);
+    if (lengths.reduce((sum, length) => sum + length, 0) <= total) return heads.map(() => null);
+    const stride = Math.max(...lengths);
+    const all = new Float32Array(kvHeads * stride);
+    const positions = new Uint32Array(kvHeads * stride);
+    for (const kvHead of heads) {
+      const own = scores(lanes[kvHead], layer * kvHeads + kvHead);
+      all.set(own.subarray(0, lengths[kvHead]), kvHead * stride);
+      positions.set(lanes[kvHead].pos.subarray(0, lengths[kvHead]), kvHead * stride);
+    }
+    const { recent, sinks } = this.budget;
+    const own = Math.floor(share * (Math.min(...caps) - recent));
+    const kept = this.selection.topkPooled(all, total, {
+      lengths,
+      stride,
+      positions,
+      sinks,
+      recentFrom: this.recentFrom,
+      minimum: Math.min(Math.min(...caps), Math.max(1, own) + recent + sinks),
+    });
+    return kept.map((slots) => slots.slice());
+  }
+
   /** The slot that goes from a lane that is over its cap. */
   protected victim(lane: LaneView, scores: Scores, cap: number): number | undefined {
     const { length } = lane;
@@ -196,9 +237,13 @@ export abstract class PolicyBase implements EvictionPolicy {
    * After a decode step: one token a step leaves its slot to the next one, or, where `every` is more than 1, lanes are
    * packed every so many steps.
    */
-  protected dropSmallest(scores: LaneScores, ties?: (lane: LaneView) => Uint32Array): KeepPlan | null {
+  protected dropSmallest(
+    scores: LaneScores,
+    ties?: (lane: LaneView) => Uint32Array,
+    packs = false,
+  ): KeepPlan | null {
     this.steps += 1;
-    if (this.every === 1) return this.reuseSmallest(scores);
+    if (this.every === 1 && !packs) return this.reuseSmallest(scores);
     return this.steps % this.every === 0 ? this.keepBest(scores, ties) : null;
   }
 }

@@ -47,6 +47,8 @@ export interface SequenceLanes {
   readonly capacity: number;
   /** Positions the sequence has seen: tokens computed, kept or not. */
   readonly seen: number;
+  /** Slots of a block of its table; undefined where there is none. */
+  readonly blockSize?: number;
   lane(layer: number, kvHead: number): LaneView;
 }
 
@@ -66,6 +68,8 @@ export interface BudgetPlan {
   /** Last positions that always stay. */
   readonly recent: number;
   readonly scope: BudgetScope;
+  /** Whole blocks of so many slots are dropped; `cap` is a multiple of it. undefined: slots. */
+  readonly block?: number;
 }
 
 /** Slots of one lane that become one: K and V of `target` become the mean over `target` and `members`. */
@@ -120,6 +124,8 @@ export interface LaneShape {
   readonly layers: number;
   readonly heads: number;
   readonly kvHeads: number;
+  /** Slots of a block of the sequence's table, where it has one. */
+  readonly blockSize?: number;
 }
 
 /** Decides which tokens of one sequence stay. Deterministic: same calls, same plans. */
@@ -128,6 +134,13 @@ export interface EvictionPolicy {
   readonly needs: StatisticsNeeds;
   /** PlaneMask bits. */
   readonly planes: number;
+  /**
+   * By what keys are rotated: the original positions of their tokens (default), or their place in the cache, which needs one
+   * length of all lanes, slots in order of position, and an executor with `rotates`.
+   */
+  readonly positions?: "original" | "cache";
+  /** Plane `aux` is added to the logits of its slots: an executor with `slotBias`. Default false. */
+  readonly isBiased?: boolean;
   /** The budget it holds a sequence with a prompt of this many tokens to. */
   budgetFor(shape: LaneShape, promptTokens: number): BudgetPlan;
   /**

@@ -4,9 +4,11 @@
  */
 import { invalidArgument } from "../errors.js";
 import type { StatView } from "../statistics.js";
+import { BudgetRule, SharedBudget, uniformBudget } from "./budget.js";
 import type { OptionReader } from "./options.js";
 import type { BudgetPlan, BudgetScope, KeepPlan, LaneShape, SequenceLanes } from "./policy.js";
-import { BudgetRule, keepPlan, PolicyBase, uniformBudget } from "./policy-base.js";
+import { type LaneScores, PolicyBase } from "./policy-base.js";
+import { type Competition, planIn, readCompetition, SCOPES } from "./scopes.js";
 import type { Selection } from "./select.js";
 import type { StateArray } from "./state.js";
 
@@ -59,6 +61,7 @@ export abstract class LaneScorer implements PromptScorer {
 
 export interface PromptPolicyOptions {
   readonly scorer: PromptScorer;
+  /** Where the method has one of its own. Default: `scope`, `unit`, `total` and `weights` are options (scopes.ts, budget.ts). */
   readonly scope?: BudgetScope;
   /** First positions that stay. Default 0. */
   readonly sinks?: number;
@@ -73,9 +76,10 @@ export interface PromptPolicyOptions {
 export class PromptPolicy extends PolicyBase {
   readonly needs;
   readonly planes = 0;
-  readonly #rule: BudgetRule;
+  readonly #rule: BudgetRule | SharedBudget;
   readonly #scorer: PromptScorer;
   readonly #scope: BudgetScope;
+  readonly #competition: Competition;
   readonly #layerSlots: PromptPolicyOptions["layerSlots"];
   readonly #minimumShare: number;
   readonly #recent: number;
@@ -83,11 +87,15 @@ export class PromptPolicy extends PolicyBase {
 
   constructor(read: OptionReader, selection: Selection, options: PromptPolicyOptions) {
     super(read, selection);
-    const { scorer, scope = "lane", minimumShare = 0, sinks = 0, recent = 1 } = options;
+    const { scorer, scope, minimumShare = 0, sinks = 0, recent = 1 } = options;
     this.#sinks = sinks;
-    this.#rule = new BudgetRule(read);
+    const isOpen = scope === undefined && options.layerSlots === undefined;
+    this.#rule = isOpen ? new SharedBudget(read) : new BudgetRule(read);
+    this.#competition = isOpen
+      ? readCompetition(read, ["lane", "layer", "pool", "global"])
+      : { scope: scope === "layer-pool" ? "pool" : "lane", block: undefined };
     this.#scorer = scorer;
-    this.#scope = scope;
+    this.#scope = scope ?? SCOPES[this.#competition.scope];
     this.#layerSlots = options.layerSlots;
     this.#minimumShare = minimumShare;
     this.#recent = scorer.window > 0 ? scorer.window : read.integer("recent", recent, 0, 2 ** 20);
@@ -101,10 +109,13 @@ export class PromptPolicy extends PolicyBase {
   }
 
   budgetFor(shape: LaneShape, promptTokens: number): BudgetPlan {
-    const slots = this.#rule.slots(promptTokens);
+    const slots = this.#rule.slots(promptTokens, shape);
     // A budget within the window keeps the last positions only.
     const recent = Math.min(this.#recent, slots);
-    const uniform = uniformBudget(shape, slots, { sinks: this.#sinks, recent, scope: this.#scope });
+    const how = { sinks: this.#sinks, recent };
+    if (this.#rule instanceof SharedBudget)
+      return planIn(this.#competition, this.#rule, this.selection.core, shape, promptTokens, how);
+    const uniform = uniformBudget(shape, slots, { ...how, scope: this.#scope });
     const byLayer = this.#layerSlots?.(slots, shape.layers, promptTokens);
     if (byLayer === undefined) return uniform;
     const least = Math.min(...Array.from(byLayer));
@@ -132,43 +143,11 @@ export class PromptPolicy extends PolicyBase {
   }
 
   override endPrefill(): KeepPlan | null {
-    const { kvHeads, layers } = this.lanes;
-    const scores = (i: number): Float32Array => this.#scorer.scores(Math.floor(i / kvHeads), i % kvHeads);
-    const plan =
-      this.#scope === "layer-pool"
-        ? keepPlan(Array.from({ length: layers }, (_, layer) => this.#pool(layer)).flat())
-        : this.keepBest((_, i) => scores(i));
+    const { kvHeads } = this.lanes;
+    const scores: LaneScores = (_, i) => this.#scorer.scores(Math.floor(i / kvHeads), i % kvHeads);
+    const plan = this.keepByScope(scores, this.#competition, this.#minimumShare);
     this.#scorer.begin(this.lanes);
     return plan;
-  }
-
-  /** The heads of a layer compete for the sum of their caps. */
-  #pool(layer: number): (Uint32Array | null)[] {
-    const { kvHeads } = this.lanes;
-    const heads = Array.from({ length: kvHeads }, (_, kvHead) => kvHead);
-    const lanes = heads.map((kvHead) => this.lanes.lane(layer, kvHead));
-    const lengths = lanes.map(({ length }) => length);
-    const caps = heads.map((kvHead) => this.budget.cap[layer * kvHeads + kvHead]);
-    const total = caps.reduce((sum, cap) => sum + cap, 0);
-    if (lengths.reduce((sum, length) => sum + length, 0) <= total) return heads.map(() => null);
-    const stride = Math.max(...lengths);
-    const scores = new Float32Array(kvHeads * stride);
-    const positions = new Uint32Array(kvHeads * stride);
-    for (const kvHead of heads) {
-      scores.set(this.#scorer.scores(layer, kvHead).subarray(0, lengths[kvHead]), kvHead * stride);
-      positions.set(lanes[kvHead].pos.subarray(0, lengths[kvHead]), kvHead * stride);
-    }
-    const { recent, sinks } = this.budget;
-    const own = Math.floor(this.#minimumShare * (Math.min(...caps) - recent));
-    const kept = this.selection.topkPooled(scores, total, {
-      lengths,
-      stride,
-      positions,
-      sinks,
-      recentFrom: this.recentFrom,
-      minimum: Math.min(Math.min(...caps), Math.max(1, own) + recent + sinks),
-    });
-    return kept.map((slots) => slots.slice());
   }
 
   protected override state(): StateArray[] {

@@ -4,7 +4,8 @@
  *   before a step   `row` says what the executor is asked: the lanes once they have lost tokens, the statistics
  *   after a commit  `follow` enters the step's tokens, lets the policy see its statistics and carries out its answers
  *
- * A request that is preempted loses its lanes and begins anew with its next step.
+ * A request that is preempted loses its lanes and begins anew with its next step, unless its slots go to the host tier: then lanes
+ * and policy go on once they are back.
  */
 import { QuartermasterError } from "../errors.js";
 import type { Executor } from "../executor.js";
@@ -13,11 +14,50 @@ import type { LaneRow, StatisticsRequest, StatView } from "../statistics.js";
 import { evict } from "./evict.js";
 import { closeHoles, type KeptCache } from "./kept-cache.js";
 import type { CoreLanes, LaneArena } from "./lanes.js";
-import { LazyLanes } from "./lazy-lanes.js";
-import type { EvictionPolicy, KeepPlan, LaneShape, SequenceLanes } from "./policy.js";
+import { isOutOfRoom, LazyLanes } from "./lazy-lanes.js";
+import type { EvictionPolicy, KeepPlan, LaneShape, LaneView, SequenceLanes } from "./policy.js";
+import type { SavedLanes } from "./saved-lanes.js";
+
+/** What a policy knows as its lanes, wherever they are at the moment. */
+class CurrentLanes implements SequenceLanes {
+  constructor(public now: SequenceLanes) {}
+
+  get layers(): number {
+    return this.now.layers;
+  }
+
+  get kvHeads(): number {
+    return this.now.kvHeads;
+  }
+
+  get capacity(): number {
+    return this.now.capacity;
+  }
+
+  get seen(): number {
+    return this.now.seen;
+  }
+
+  get blockSize(): number | undefined {
+    return this.now.blockSize;
+  }
+
+  lane(layer: number, kvHead: number): LaneView {
+    return this.now.lane(layer, kvHead);
+  }
+}
 
 /** Statistics of one row by layer. */
 type RowStatistics = (layer: number) => StatView;
+
+export interface ServedOptions {
+  /** The request goes on from it. */
+  readonly from?: KeptCache | undefined;
+  /** Dropped tokens leave holes. */
+  readonly lazy?: boolean;
+  /** Its cache outlives it. */
+  readonly keep?: boolean;
+}
 
 export class ServedLanes {
   readonly policy: EvictionPolicy;
@@ -27,17 +67,27 @@ export class ServedLanes {
   readonly #promptTokens: number;
   /** Prompt tokens that the budget was set for. */
   readonly budgetTokens: number;
+  /** As many as the policy was told of last. */
+  #begunWith: number;
   readonly #most: number;
   readonly #isLazy: boolean;
+  readonly #keeps: boolean;
+  /** Keys are rotated by their place in the cache. */
+  readonly #bySlot: boolean;
   #lanes: CoreLanes | undefined;
-  /** Lanes with holes, where tokens are dropped without moving others. */
+  /** Lanes with holes, where tokens are dropped without moving others: asked for, or for want of blocks to pack into. */
   #lazy: LazyLanes | undefined;
+  #seen: CurrentLanes | undefined;
   #closed = false;
   /** The step in flight, or the last one, computes a prompt layer by layer; and is at it. */
   #isLayered = false;
   #isRunning = false;
   /** Dropping between layers has failed. */
   #isBroken = false;
+  /** The prompt is complete: tokens come one by one. */
+  #isDecoding = false;
+  /** What waits for the slots of a request that has been swapped out. */
+  #away: { readonly lanes: SavedLanes; readonly state: Uint8Array } | undefined;
 
   /** Throws UNSUPPORTED for an executor that cannot measure or move what the policy needs, or lanes without its planes. */
   constructor(
@@ -46,9 +96,10 @@ export class ServedLanes {
     executor: Executor,
     promptTokens: number,
     maxNewTokens: number,
-    { from, lazy = false }: { readonly from?: KeptCache | undefined; readonly lazy?: boolean } = {},
+    { from, lazy = false, keep = false }: ServedOptions = {},
   ) {
-    const { layers, kvHeads, heads = kvHeads, statMask = 0, layered = false } = executor.describe();
+    const description = executor.describe();
+    const { layers, kvHeads, heads = kvHeads, statMask = 0, layered = false } = description;
     const { needs } = policy;
     if (executor.move === undefined) throw unsupported(`${policy.name}: the executor has no lanes`);
     if (((needs.prefill | needs.decode) & ~statMask) !== 0)
@@ -57,14 +108,30 @@ export class ServedLanes {
       throw unsupported(`${policy.name}: the engine's lanes lack planes that it needs`);
     if (arena.folded && !layered)
       throw unsupported(`${policy.name}: the executor has no tables by layer, which the engine's lanes need`);
+    if (policy.isBiased && (!description.slotBias || lazy))
+      throw unsupported(
+        `${policy.name}: slots that weigh more than one need packed lanes, and an executor that weighs them`,
+      );
     this.policy = policy;
     this.#arena = arena;
     this.#executor = executor;
-    this.#shape = { layers, heads, kvHeads };
+    this.#shape = { layers, heads, kvHeads, blockSize: arena.cache.blockSize };
     this.#promptTokens = promptTokens;
     this.budgetTokens = from?.promptTokens ?? promptTokens;
+    this.#begunWith = this.budgetTokens;
     this.#most = promptTokens + maxNewTokens;
     this.#isLazy = lazy;
+    this.#keeps = keep;
+    this.#bySlot = policy.positions === "cache";
+    if (this.#bySlot) {
+      if (!description.rotates || lazy || arena.folded)
+        throw unsupported(
+          `${policy.name}: positions by place in the cache need packed lanes, and keys that turn`,
+        );
+      const { cap, scope } = policy.budgetFor(this.#shape, this.budgetTokens);
+      if (scope === "layer-pool" || cap.some((slots) => slots !== cap[0]))
+        throw unsupported(`${policy.name}: positions by place in the cache need lanes of one length`);
+    }
   }
 
   /** What the scheduler must leave room for: at least 1, at most every token. */
@@ -129,13 +196,13 @@ export class ServedLanes {
     const lengths = lanes.lengths();
     const writeSlots = lanes.holes();
     const { prefill, decode, window, heads, probe } = this.policy.needs;
-    const mask = plan.phases[row] === Phase.Decode ? decode : prefill;
+    const mask = this.phaseOf(plan.phases[row]) === Phase.Decode ? decode : prefill;
     const { folded, cache } = this.#arena;
     const newTokens = plan.newTokens[row];
     this.#isLayered = folded && newTokens > plan.tableCount[row] * cache.blockSize;
     const whole =
       !folded &&
-      !this.#isLazy &&
+      this.#lazy === undefined &&
       writeSlots === undefined &&
       lengths.every((length) => length === lanes.seen);
     const tables = folded ? this.#tables(lanes, newTokens) : undefined;
@@ -147,6 +214,8 @@ export class ServedLanes {
           ...(writeSlots && { writeSlots }),
           ...(tables && { tables }),
           ...(live && { live }),
+          ...(this.#bySlot && { position: lengths[0] }),
+          ...(this.policy.isBiased && { bias: biases(lanes) }),
         },
       }),
       ...(mask !== 0 && {
@@ -158,6 +227,11 @@ export class ServedLanes {
         },
       }),
     };
+  }
+
+  /** A row's phase for the policy. A request that is back from the host tier is admitted again, and decodes all the same. */
+  phaseOf(phase: number): number {
+    return this.#isDecoding ? Phase.Decode : phase;
   }
 
   /** Whether the step in flight computes the prompt layer by layer. */
@@ -198,6 +272,7 @@ export class ServedLanes {
     if (lanes === undefined || this.#closed) return;
     if (this.#isLayered) {
       this.#isLayered = false;
+      this.#isDecoding = true;
       await this.#carryOut(lanes, policy.endPrefill());
       // Slices gather in as many blocks as they need, and the others are free.
       return this.#carryOut(lanes, { keep: new Array<null>(this.#arena.lanes).fill(null) });
@@ -211,6 +286,7 @@ export class ServedLanes {
       for (let layer = 0; layer < layers; layer++) policy.observeDecode(layer, view(layer));
       return this.#carryOut(lanes, policy.endStep());
     }
+    this.#isDecoding = phase === Phase.LastChunk;
     for (let layer = 0; layer < layers && !this.#closed; layer++) {
       policy.observePrefill(layer, view(layer), newTokens);
       if (phase === Phase.LastChunk) await this.#carryOut(lanes, policy.endLayerPrefill?.(layer) ?? null);
@@ -218,12 +294,17 @@ export class ServedLanes {
     if (phase === Phase.LastChunk && !this.#closed) await this.#carryOut(lanes, policy.endPrefill());
   }
 
-  /** The request's sequence is gone, the request is not. */
-  preempted(): void {
+  /** The request's sequence is gone, the request is not. `sent`: its slots are in the host tier, or on their way there. */
+  preempted(sent = false): void {
     if (this.#isRunning) return; // the executor still reads its tables
-    this.#lanes?.close();
+    if (!sent) {
+      this.#lanes?.close();
+      this.#lazy = undefined;
+      this.#away = undefined;
+      // Sent again before its first step: what waits is what it was.
+    } else if (this.#lanes !== undefined)
+      this.#away = { state: this.policy.serialize(), lanes: this.#lanes.suspend() };
     this.#lanes = undefined;
-    this.#lazy = undefined;
   }
 
   /** The request has ended. Idempotent. */
@@ -252,12 +333,32 @@ export class ServedLanes {
 
   #begun(plan: StepPlan, row: number): CoreLanes {
     if (this.#lanes !== undefined) return this.#lanes;
-    const lanes = this.#arena.open(plan.sequences[row]);
-    lanes.append(plan.computedBefore[row]);
+    const sequence = plan.sequences[row];
+    const computed = plan.computedBefore[row];
+    const away = this.#away;
+    this.#away = undefined;
+    // What the tier has lost is computed from the first token on.
+    if (away !== undefined && computed === away.lanes.seen) {
+      const lanes = this.#arena.resume(away.lanes, sequence);
+      this.#lanes = lanes;
+      this.#lazy?.moveTo(lanes);
+      this.#begin(this.#lazy ?? lanes, this.#begunWith);
+      this.policy.restore(away.state);
+      return lanes;
+    }
+    const lanes = this.#arena.open(sequence, this.#bySlot);
+    lanes.append(computed);
     this.#lanes = lanes;
-    if (this.#isLazy) this.#lazy = new LazyLanes(lanes, this.policy.planes);
-    this.policy.beginSequence(this.#lazy ?? lanes, this.#promptTokens);
+    this.#isDecoding = false;
+    this.#lazy = this.#isLazy ? new LazyLanes(lanes, this.policy.planes) : undefined;
+    this.#begin(this.#lazy ?? lanes, this.#promptTokens);
     return lanes;
+  }
+
+  #begin(lanes: SequenceLanes, promptTokens: number): void {
+    this.#begunWith = promptTokens;
+    this.#seen = new CurrentLanes(lanes);
+    this.policy.beginSequence(this.#seen, promptTokens);
   }
 
   async #carryOut(lanes: CoreLanes, answer: KeepPlan | null): Promise<void> {
@@ -267,8 +368,25 @@ export class ServedLanes {
       else await evict(lanes, answer!, this.#executor);
     } catch (error) {
       // An abort while K and V were moved has closed the sequence, and with it the plan.
-      if (!this.#closed) throw error;
+      if (this.#closed) return;
+      if (!isOutOfRoom(error) || !this.#mayLeaveHoles(answer!)) throw error;
+      await this.#leaveHoles(lanes, answer!);
     }
+  }
+
+  /** What outlives the request has no holes, nor have lanes whose slots mean more than a place. */
+  #mayLeaveHoles({ merge = [] }: KeepPlan): boolean {
+    const packs = this.#keeps || this.#arena.folded || this.#bySlot || this.policy.isBiased;
+    return !packs && merge.length === 0 && this.#seen !== undefined;
+  }
+
+  /** Blocks that others read cannot be packed into, and there are none to copy to: what is dropped leaves holes from now on. */
+  async #leaveHoles(lanes: CoreLanes, answer: KeepPlan): Promise<void> {
+    // Lossy from here on: what is computed next has not seen what is dropped.
+    await evict(lanes, { keep: new Array<null>(this.#arena.lanes).fill(null) }, this.#executor);
+    this.#lazy = new LazyLanes(lanes, this.policy.planes);
+    this.#seen!.now = this.#lazy;
+    await this.#lazy.drop(answer, this.#executor);
   }
 
   /** What there is to see when nothing was measured. */
@@ -277,6 +395,14 @@ export class ServedLanes {
     const lengths = Uint32Array.from({ length: kvHeads }, (_, kvHead) => lanes.lane(layer, kvHead).length);
     return { layer, heads, kvHeads, newTokens, lengths, stride: this.#arena.stride };
   }
+}
+
+/** What the slots of each lane weigh, as logits. Copies. */
+function biases(lanes: SequenceLanes): Float32Array[] {
+  return Array.from({ length: lanes.layers * lanes.kvHeads }, (_, i) => {
+    const { aux, length } = lanes.lane(Math.floor(i / lanes.kvHeads), i % lanes.kvHeads);
+    return aux!.slice(0, length);
+  });
 }
 
 function unsupported(message: string): QuartermasterError {

@@ -24,6 +24,11 @@ export interface SpecialRow extends MeasuredRow {
   /** Slices of a layer's slots, in place of the row's block table. */
   readonly tables?: ((layer: number) => Uint32Array) | undefined;
   readonly measured: Measurement | undefined;
+  /** [layers * kvHeads][biasStride] added to the logits of every slot, 0 for those of new tokens. */
+  readonly bias?: Float32Array | undefined;
+  readonly biasStride?: number;
+  /** Position that the first new token is rotated by. Default: the tokens before. */
+  readonly position?: number;
 }
 
 export interface SpecialRows {
@@ -126,7 +131,57 @@ function readLanes(
     requireLength("lanes.live", live, count * bitmapWords);
     addNewTokens(live, bitmapWords, lengths, lengthsAfter, writeSlots);
   }
-  return { row, newTokens, lengths, lengthsAfter, writeSlots, live, bitmapWords, tables: lanes.tables };
+  const { tables, position } = lanes;
+  if (position !== undefined) requireInteger("lanes.position", position, 0, before);
+  const bias = readBias(lanes, lengths, lengthsAfter, writeSlots);
+  return {
+    row,
+    newTokens,
+    lengths,
+    lengthsAfter,
+    writeSlots,
+    live,
+    bitmapWords,
+    tables,
+    ...(position !== undefined && { position }),
+    ...bias,
+  };
+}
+
+/** A bias for every slot that queries see. */
+function readBias(
+  { bias }: LaneRow,
+  lengths: Uint32Array,
+  lengthsAfter: Uint32Array,
+  writeSlots: Uint32Array | undefined,
+): Pick<SpecialRow, "bias" | "biasStride"> {
+  if (bias === undefined) return {};
+  requireLength("lanes.bias", bias, lengths.length);
+  const biasStride = lengthsAfter.reduce((longest, length) => Math.max(longest, length), 0);
+  const all = new Float32Array(lengths.length * biasStride);
+  lengths.forEach((length, lane) => {
+    if (bias[lane].length < length)
+      throw invalidArgument(`lanes.bias[${lane}]`, bias[lane].length, `the lane's ${length} slots`);
+    for (let slot = 0; slot < length; slot++) {
+      const value = bias[lane][slot];
+      if (!(Math.abs(value) < Infinity))
+        throw invalidArgument(`lanes.bias[${lane}][${slot}]`, value, "a finite number");
+      all[lane * biasStride + slot] = value;
+    }
+    const place = writeSlots?.[lane] ?? APPEND_SLOT;
+    if (place !== APPEND_SLOT) all[lane * biasStride + place] = 0;
+  });
+  return { bias: all, biasStride };
+}
+
+/** For executors that attend by original positions and keys alone. Throws UNSUPPORTED. */
+export function refuseBias(plan: StepPlan, rows: readonly SpecialRow[]): void {
+  const isPlain = ({ bias, position, row }: SpecialRow): boolean =>
+    bias === undefined && (position ?? plan.computedBefore[row]) === plan.computedBefore[row];
+  if (rows.every(isPlain)) return;
+  throw new QuartermasterError("UNSUPPORTED", "this executor weighs no slots and renumbers no positions", {
+    argument: "options.lanes",
+  });
 }
 
 /** Throws UNSUPPORTED where layers keep their tokens in different ways: lanes, statistics and stops are for those alike. */

@@ -3,18 +3,20 @@ import { invalidArgument, requireInteger } from "../../bindings/errors.js";
 import type { ExecutorDescription } from "../../bindings/executor.js";
 import { MOVE_WORDS } from "../../bindings/statistics.js";
 
-type Pool = Pick<ExecutorDescription, "layers" | "kvHeads" | "blocks" | "blockSize" | "layered">;
+type Pool = Pick<ExecutorDescription, "layers" | "kvHeads" | "blocks" | "blockSize" | "layered" | "rotates">;
 
 /** Throws INVALID_ARGUMENT naming the first record that leaves the pool. */
 export function checkMoves(moves: Uint32Array, pool: Pool): void {
   if (moves.length % MOVE_WORDS !== 0)
     throw invalidArgument("moves", moves, `a multiple of ${MOVE_WORDS} words`);
   for (let at = 0; at < moves.length; at += MOVE_WORDS) {
-    const [layer, kvHead, source, sourceOffset, target, targetOffset, slots, slices] = moves.subarray(
+    const [layer, kvHead, source, sourceOffset, target, targetOffset, slots, how] = moves.subarray(
       at,
       at + MOVE_WORDS,
     );
     const name = `moves[${at / MOVE_WORDS}]`;
+    const [slices, turns] = [how & 1, how >>> 1];
+    if (turns !== 0 && pool.rotates !== true) throw invalidArgument(`${name} turns`, turns, "0");
     if (slices > (pool.layered === true ? 1 : 0))
       throw invalidArgument(`${name} slices`, slices, pool.layered === true ? "0 or 1" : "0");
     const places = slices === 0 ? pool : { ...pool, blocks: pool.blocks * pool.layers };

@@ -9,7 +9,7 @@ import type { RunOptions } from "../../bindings/statistics.js";
 import { type Addon, type NativeModel, type NativeTensor, SAMPLING_WORDS } from "./addon.js";
 import { DraftRows } from "./draft-rows.js";
 import { HostCopies } from "./host-copies.js";
-import { ALL_STATISTICS, readSpecialRows, refuseInGroups } from "./lane-rows.js";
+import { ALL_STATISTICS, readSpecialRows, refuseBias, refuseInGroups } from "./lane-rows.js";
 import { type GroupLayout, layOutGroups } from "./layer-groups.js";
 import type { ModelConfig } from "./model-config.js";
 import { modelFileError, type ModelSource } from "./model-source.js";
@@ -147,6 +147,7 @@ export class NativeExecutor implements Executor {
     options?: RunOptions,
   ): Promise<StepResult> {
     const special = readSpecialRows(plan, options, this.#config, this.#shape.blockSize);
+    refuseBias(plan, special.rows);
     const groups = plan.groups ?? [];
     if (this.#layout.groups.length > 0 || this.#config.layerWindows !== undefined)
       refuseInGroups(special.rows, options);

@@ -99,6 +99,8 @@ export class WasmExecutor implements Executor {
       drafts: true,
       hostBlocks: this.#host.length / blockBytes,
       layered: true,
+      slotBias: true,
+      rotates: true,
       groups: this.#model.layout.groups,
     };
   }
@@ -190,7 +192,7 @@ export class WasmExecutor implements Executor {
       sampling = [];
       for (let from = 0; from < plan.totalTokens; from += MAX_TOKENS) {
         const end = Math.min(from + MAX_TOKENS, plan.totalTokens);
-        const part = placeTokens(plan, from, end);
+        const part = placeTokens(plan, from, end, special);
         sampling.push(...part.sampling);
         const tokens = plan.tokens.subarray(from, end);
         const parts = partsOf(plan, from, end, special);
@@ -203,7 +205,7 @@ export class WasmExecutor implements Executor {
 
   /** Computes tokens `from` to `end` of the plan; returns the rows that sample after one of them. */
   #compute(plan: StepPlan, from: number, end: number, special: readonly SpecialRow[]): number[] {
-    const { positions, places, sampling } = placeTokens(plan, from, end);
+    const { positions, places, sampling } = placeTokens(plan, from, end, special);
     this.#model.computeTokens(
       plan.tokens.subarray(from, end),
       positions,
@@ -221,6 +223,7 @@ function placeTokens(
   plan: StepPlan,
   from: number,
   end: number,
+  special: readonly SpecialRow[],
 ): { positions: Uint32Array; places: TokenPlaces[]; sampling: number[] } {
   const positions = new Uint32Array(end - from);
   const groups = [plan, ...(plan.groups ?? [])];
@@ -229,11 +232,13 @@ function placeTokens(
     tableStart: new Uint32Array(end - from),
   }));
   const sampling: number[] = [];
+  const firstOf = Uint32Array.from(plan.computedBefore.subarray(0, plan.rows));
+  for (const { row, position } of special) firstOf[row] = position ?? firstOf[row];
   let row = 0;
   while (plan.tokenStart[row + 1] <= from) row += 1;
   for (let token = from; token < end; token++) {
     while (plan.tokenStart[row + 1] <= token) row += 1;
-    positions[token - from] = plan.computedBefore[row] + token - plan.tokenStart[row];
+    positions[token - from] = firstOf[row] + token - plan.tokenStart[row];
     groups.forEach(({ tableStart }, group) => (places[group].tableStart[token - from] = tableStart[row]));
     if (token + 1 === plan.tokenStart[row + 1] && plan.phases[row] !== Phase.PrefillChunk) sampling.push(row);
   }

@@ -31,7 +31,7 @@ export interface LayerPlace {
 }
 
 /** u32 fields of LaneJob. */
-const JOB_WORDS = 17;
+const JOB_WORDS = 19;
 
 /** Addresses of a row's inputs, 0 where there is nothing. */
 interface Inputs {
@@ -41,6 +41,7 @@ interface Inputs {
   readonly live: number;
   readonly windowHeads: number;
   readonly keep: number;
+  readonly bias: number;
 }
 
 /** Memory of the kernels that is taken once and again when more is needed. */
@@ -112,13 +113,14 @@ export class WasmLanes {
       words += list.length;
       return words - list.length;
     };
-    const placed = rows.map(({ lengths, lengthsAfter, writeSlots, live, measured }) => [
+    const placed = rows.map(({ lengths, lengthsAfter, writeSlots, live, measured, bias }) => [
       put(lengths),
       put(lengthsAfter),
       put(writeSlots),
       put(live),
       put(measured?.windowHeads),
       put(measured?.keep),
+      put(bias && new Uint32Array(bias.buffer)),
     ]);
     const base = this.#room("inputs", words * 4);
     this.#room("outputs", floats * 4);
@@ -130,8 +132,8 @@ export class WasmLanes {
     }
     rows.forEach((row, i) => {
       const address = placed[i].map((place) => (place === ABSENT ? 0 : base + place * 4));
-      const [lengths, lengthsAfter, writeSlots, live, windowHeads, keep] = address;
-      this.#inputs.set(row, { lengths, lengthsAfter, writeSlots, live, windowHeads, keep });
+      const [lengths, lengthsAfter, writeSlots, live, windowHeads, keep, bias] = address;
+      this.#inputs.set(row, { lengths, lengthsAfter, writeSlots, live, windowHeads, keep, bias });
       if (row.measured) clear(this.#outputs(), row.measured, this.#config);
     });
   }
@@ -269,6 +271,8 @@ export class WasmLanes {
       output(at?.moments),
       output(at?.entropy),
       output(at?.probeMax),
+      lane(inputs.bias, row.biasStride ?? 0),
+      row.biasStride ?? 0,
     ]);
     return slots;
   }

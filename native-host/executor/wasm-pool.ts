@@ -6,7 +6,7 @@ import { invalidArgument } from "../../bindings/errors.js";
 import { TRANSFER_WORDS, TransferOp } from "../../bindings/plan.js";
 import { MOVE_WORDS } from "../../bindings/statistics.js";
 import type { GroupLayout } from "./layer-groups.js";
-import type { ModelConfig } from "./model-config.js";
+import { type ModelConfig, ropeFrequencies } from "./model-config.js";
 import type { Merge } from "./moves.js";
 
 export class WasmPool {
@@ -17,6 +17,8 @@ export class WasmPool {
   readonly #headBytes: number;
   readonly #planeBytes: number;
   readonly #blockBytes: number;
+  readonly #frequencies: Float64Array;
+  readonly #isInterleaved: boolean;
 
   readonly #layout: GroupLayout;
 
@@ -33,6 +35,8 @@ export class WasmPool {
     this.#kv = kv;
     this.#kvHeads = config.kvHeads;
     this.#headDim = config.headDim;
+    this.#frequencies = ropeFrequencies(config);
+    this.#isInterleaved = config.ropeLayout === "interleaved";
     this.#headBytes = config.headDim * 4;
     this.#planeBytes = this.#headBytes * blockSize;
     this.#blockBytes = layout.pageElements * 4;
@@ -111,10 +115,11 @@ export class WasmPool {
   move(moves: Uint32Array): void {
     const bytes = new Uint8Array(this.#memory.buffer);
     for (let at = 0; at < moves.length; at += MOVE_WORDS) {
-      const [layer, kvHead, source, sourceOffset, target, targetOffset, slots, slices] = moves.subarray(
+      const [layer, kvHead, source, sourceOffset, target, targetOffset, slots, how] = moves.subarray(
         at,
         at + MOVE_WORDS,
       );
+      const slices = how & 1;
       for (const part of [0, 1]) {
         const place = (block: number, offset: number): number =>
           slices === 0
@@ -122,6 +127,7 @@ export class WasmPool {
             : this.#slot(0, part, kvHead, 0, offset) + block * 2 * this.#kvHeads * this.#planeBytes;
         const [from, to] = [place(source, sourceOffset), place(target, targetOffset)];
         bytes.copyWithin(to, from, from + slots * this.#headBytes);
+        if (part === 0 && how > 1) this.#turnBack(to, slots, how >>> 1);
       }
     }
   }
@@ -143,6 +149,21 @@ export class WasmPool {
         for (let d = 0; d < dim; d++) floats[to + d] = sum[d] / count;
       }
     }
+  }
+
+  /** Rotates keys of consecutive slots back by some positions. */
+  #turnBack(keys: number, slots: number, positions: number): void {
+    const data = new Float32Array(this.#memory.buffer, keys, slots * this.#headDim);
+    const half = this.#headDim / 2;
+    this.#frequencies.forEach((frequency, i) => {
+      const [cos, sin] = [Math.cos(positions * frequency), Math.sin(positions * frequency)];
+      const [first, second] = this.#isInterleaved ? [2 * i, 2 * i + 1] : [i, i + half];
+      for (let at = 0; at < data.length; at += this.#headDim) {
+        const [x, y] = [data[at + first], data[at + second]];
+        data[at + first] = x * cos + y * sin;
+        data[at + second] = y * cos - x * sin;
+      }
+    });
   }
 
   #slot(layer: number, part: number, kvHead: number, block: number, offset: number): number {

@@ -132,13 +132,22 @@ export class Lab {
     before: number,
     { blocks, tables }: Pick<SlotStore, "blocks" | "tables">,
     lanes: HostLanes,
+    policy: EvictionPolicy | null,
     live: Uint32Array | undefined,
     request: StatisticsRequest | undefined,
     afterLayer?: (layer: number, view: (layer: number) => StatView) => Promise<void>,
   ): Promise<{ logits: Float32Array; views: StatView[] }> {
     const writeSlots = tokens.length === 1 ? lanes.holes() : undefined;
+    const lengths = lanes.lengths();
     const row = {
-      lengths: lanes.lengths(),
+      lengths,
+      // Keys by their place in the cache: all lanes are as long.
+      ...(policy?.positions === "cache" && { position: lengths[0] }),
+      ...(policy?.isBiased && {
+        bias: Array.from(lengths, (length, i) =>
+          lanes.lane(Math.floor(i / lanes.kvHeads), i % lanes.kvHeads).aux!.slice(0, length),
+        ),
+      }),
       ...(writeSlots && { writeSlots }),
       ...(live && { live }),
       ...(tables && { tables }),
@@ -253,6 +262,7 @@ export class LabSequence {
       before,
       begun,
       lanes,
+      policy,
       undefined,
       request,
       async (layer, view) => {
@@ -317,7 +327,15 @@ export class LabSequence {
       throw invalidArgument("tokens", tokens.length, "one token where lanes have holes");
     this.#cover(tokens.length);
     const start = performance.now();
-    const result = await lab.run(tokens, before, this.#store, lanes, this.#live(visible), request);
+    const result = await lab.run(
+      tokens,
+      before,
+      this.#store,
+      lanes,
+      this.policy,
+      this.#live(visible),
+      request,
+    );
     this.account.modelUs += (performance.now() - start) * 1000;
     this.#count(tokens.length, visible);
     lanes.append(tokens.length);
@@ -328,7 +346,15 @@ export class LabSequence {
   async probe(tokens: readonly number[], request: StatisticsRequest): Promise<StatView[]> {
     const { lab, lanes } = this;
     this.#cover(tokens.length);
-    const { views } = await lab.run(tokens, lanes.seen, this.#store, lanes, this.#live(), request);
+    const { views } = await lab.run(
+      tokens,
+      lanes.seen,
+      this.#store,
+      lanes,
+      this.policy,
+      this.#live(),
+      request,
+    );
     this.#count(tokens.length);
     const copies = views.map(copyView);
     await this.#trim();
@@ -441,7 +467,8 @@ export class LabSequence {
 
   #place(lane: number): LanePlace {
     const { kvHeads } = this.lanes;
-    return this.#store.place(Math.floor(lane / kvHeads), lane % kvHeads);
+    const place = this.#store.place(Math.floor(lane / kvHeads), lane % kvHeads);
+    return this.policy?.positions === "cache" ? { ...place, turns: true } : place;
   }
 
   /** Counts what new tokens read: what they see of their lanes, and themselves, each those before it. */

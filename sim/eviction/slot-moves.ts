@@ -9,22 +9,25 @@ export interface LanePlace {
   readonly blockSize: number;
   /** Default false. */
   readonly slices?: boolean;
+  /** Keys are rotated by their slot: they turn as they move. Default false. */
+  readonly turns?: boolean;
 }
 
 /** Appends records that move `count` slots, first those at the front: right wherever target <= source. */
 export function pushMoves(
   records: number[],
-  { layer, kvHead, table: from, blockSize, slices = false }: LanePlace,
+  { layer, kvHead, table: from, blockSize, slices = false, turns = false }: LanePlace,
   source: number,
   target: number,
   count: number,
   to: readonly number[] = from,
 ): void {
+  const how = Number(slices) + (turns ? 2 * (source - target) : 0);
   for (let done = 0; done < count;) {
     const [s, t] = [source + done, target + done];
     const run = Math.min(count - done, blockSize - (s % blockSize), blockSize - (t % blockSize));
     const [sourceBlock, targetBlock] = [from[Math.floor(s / blockSize)], to[Math.floor(t / blockSize)]];
-    records.push(layer, kvHead, sourceBlock, s % blockSize, targetBlock, t % blockSize, run, Number(slices));
+    records.push(layer, kvHead, sourceBlock, s % blockSize, targetBlock, t % blockSize, run, how);
     done += run;
   }
 }

@@ -202,6 +202,64 @@ for (const { backend, on, skip } of TEST_BACKENDS)
       if (/every|ordered|ratio=0.6|lazy-eviction/.test(text)) assert.ok(lazy.moved <= 0.6 * dense.moved);
     });
 
+test("without a block to pack into, what is dropped leaves holes: the same tokens, and packed once there is room", async (t) => {
+  const answers: string[] = [];
+  for (const short of [false, true]) {
+    const blocks = 64;
+    const { executor } = await openModel(TINY_RETRIEVAL, { backend: "wasm", blocks, blockSize: 16 });
+    const core = await Core.create({ build: "debug" });
+    const cache = core.kvCache({ blocks, blockSize: 16, maxSequences: 8, maxSequenceTokens: 1024 });
+    const scheduler = core.scheduler({
+      cache,
+      vocabSize: 64,
+      maxRequests: 8,
+      maxRunning: 6,
+      watermarkBlocks: 0,
+    });
+    const planes = PlaneMask.SCORE;
+    const lanes = core.laneArena({ cache, layers: 3, kvHeads: 2, capacity: 1024, planes, sequences: 6 });
+    const selection = core.selection({ capacity: 8192 });
+    // A step that drops finds two blocks, and its survivors need six beside the prompt that another request reads.
+    let hog: number | undefined;
+    let [holes, packed] = [0, 0];
+    const { run } = executor;
+    executor.run = function (plan, context, options) {
+      const rows = Array.from({ length: plan.rows }, (_, row) => options?.lanes?.(row));
+      if (short && hog === undefined && plan.rows === 2) {
+        hog = cache.open({ tokens: [], private: true });
+        cache.reserve(hog, (cache.available - 2) * 16);
+      }
+      for (const row of rows) {
+        holes += Number(row?.live !== undefined);
+        packed += Number(row?.live !== undefined && row.lengths[0] < 150);
+      }
+      return run.call(this, plan, context, options);
+    };
+    const engine = new Engine({ scheduler, executor, lanes });
+    const [tokens] = prompts;
+    const reader = engine.generate({ tokens, maxNewTokens: 90 })[Symbol.asyncIterator]();
+    await reader.next();
+    const list: number[] = [];
+    const evict = policyFromText(selection, "h2o:ratio=0.3");
+    for await (const event of engine.generate({ tokens, maxNewTokens: 40, evict, sharePrefix: true })) {
+      list.push(event.token);
+      if (event.index === 12 && hog !== undefined) await engine.between(async () => cache.close(hog!));
+    }
+    while (!(await reader.next()).done);
+    answers.push(list.join(" "));
+    if (short) {
+      t.diagnostic(`${holes} rows with holes, ${packed} of them once there was room`);
+      assert.ok(holes > 12 && packed > 10);
+    } else assert.equal(holes, 0);
+    await engine.close();
+    assert.equal(lanes.size, 0);
+    cache.forget();
+    assert.equal(cache.stats().free, blocks);
+    core.validate();
+  }
+  assert.equal(answers[1], answers[0]);
+});
+
 test("what lanes with holes cannot do is refused", async () => {
   await assert.rejects(serve("elastic-cache:ratio=0.4", "lazy"), { code: "EXECUTOR_FAILED" });
 });

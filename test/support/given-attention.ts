@@ -101,6 +101,7 @@ export class GivenAttention {
       this.#tokens,
       { blocks: [...sequence.table, ...spare], tables: undefined },
       sequence.lanes,
+      sequence.policy,
       undefined,
       { mask: StatMask.LAST_ROW },
     );

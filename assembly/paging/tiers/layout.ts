@@ -143,8 +143,10 @@ export class HostCopy {
   priority: u32;
   /** Address of the next free copy, 0 at the end. */
   next: u32;
-  reserved0: u32;
-  reserved1: u32;
+  /** Tokens that a sequence which drops tokens has seen; `tokens` are its slots then. 0: it keeps every token. */
+  seen: u32;
+  /** Lossy: slots that its next token takes again. */
+  reuse: u32;
 }
 
 // @ts-ignore: decorator

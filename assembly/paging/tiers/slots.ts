@@ -61,13 +61,17 @@ function worstResident(t: HostTier): HostCopy | null {
   return worst;
 }
 
-/** Frees a slot, if none is free and it can: the tail of a copy whose request is on the device, the least urgent first. */
-export function reclaim(t: HostTier): void {
-  while (freeSlots(t) == 0) {
+/**
+ * Frees slots until `wanted` are free, as far as it can: tails of copies whose requests are on the device, the least urgent
+ * first. Whether there are as many.
+ */
+export function reclaim(t: HostTier, wanted: u32): bool {
+  while (freeSlots(t) < wanted) {
     const copy = worstResident(t);
-    if (copy === null) return;
+    if (copy === null) return false;
     truncateRow(t, copy, copy.blocks - 1);
   }
+  return true;
 }
 
 /** An empty copy for a request; null: there is none. */
@@ -91,6 +95,7 @@ export function freeCopy(t: HostTier, copy: HostCopy): void {
   truncateRow(t, copy, 0);
   disown(t, copy);
   copy.resident = 0;
+  copy.seen = 0;
   copy.next = t.freeCopies;
   t.freeCopies = addressOf(copy);
 }

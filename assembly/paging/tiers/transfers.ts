@@ -30,7 +30,7 @@ import {
   slotAt,
   TransferOp,
 } from "./layout";
-import { freeSlots, reclaim, truncateRow, unlink } from "./slots";
+import { reclaim, truncateRow, unlink } from "./slots";
 
 /** The copy whose transfer in flight has this id, or null. */
 export function inFlightCopy(t: HostTier, id: u32): HostCopy | null {
@@ -90,8 +90,7 @@ function deviceBlock(kv: KvCache, sequence: u32, i: u32): u32 {
 
 /** A slot, the one behind `behind` if it is free, else where `wanted` may follow each other; NONE: there is none. */
 function takeSlot(t: HostTier, behind: u32, wanted: u32): u32 {
-  reclaim(t);
-  if (freeSlots(t) == 0) return NONE;
+  if (!reclaim(t, 1)) return NONE;
   if (behind != NONE && extentsAllocateAt(t.extents, behind + 1, 1) == OK) return behind + 1;
   const start = <u32>extentsAllocate(t.extents, min(wanted, t.blocks), Fit.BestOrLargest);
   const taken = changetype<FreeExtents>(<usize>t.extents).allocated;

@@ -23,6 +23,7 @@
 import type { Core } from "../../core.js";
 import { type StatView, StatMask } from "../../statistics.js";
 import { apportion } from "../apportion.js";
+import { BudgetRule, uniformBudget } from "../budget.js";
 import type { OptionReader } from "../options.js";
 import {
   type BudgetAllocator,
@@ -34,7 +35,7 @@ import {
   PlaneMask,
   type SequenceLanes,
 } from "../policy.js";
-import { BudgetRule, keepPlan, PolicyBase, uniformBudget } from "../policy-base.js";
+import { keepPlan, PolicyBase } from "../policy-base.js";
 import { groupMean } from "../rows.js";
 import type { Selection } from "../select.js";
 import type { StateArray } from "../state.js";

@@ -15,12 +15,23 @@
  *
  * Options: ratio (share of all tokens seen that stays, above 0; the paper's ratio is 1 minus it); sinks (default 1);
  * distance (default -25: places before the end of the prompt's slots; positive: from the start); merge (default true;
- * false drops instead); maxSlots: a hard bound beside the ratio (default none).
+ * false drops instead); countBias (default false): a merged slot weighs as many tokens as it stands for, ln(count) being added
+ * to its logit; maxSlots: a hard bound beside the ratio (default none). A merged slot has no one position, so positions by place
+ * in the cache are refused.
  */
+import { invalidArgument } from "../../errors.js";
 import { type StatView, StatMask } from "../../statistics.js";
+import { uniformBudget } from "../budget.js";
 import type { OptionReader } from "../options.js";
-import type { BudgetPlan, KeepPlan, LaneShape, SequenceLanes, SlotMerge } from "../policy.js";
-import { PolicyBase, reusePlan, uniformBudget } from "../policy-base.js";
+import {
+  type BudgetPlan,
+  type KeepPlan,
+  type LaneShape,
+  PlaneMask,
+  type SequenceLanes,
+  type SlotMerge,
+} from "../policy.js";
+import { PolicyBase, reusePlan } from "../policy-base.js";
 import type { Selection } from "../select.js";
 import type { StateArray } from "../state.js";
 
@@ -66,7 +77,9 @@ export function anchors(importance: ArrayLike<number>, count: number, sinks: num
 
 export class ElasticCachePolicy extends PolicyBase {
   readonly needs = { prefill: StatMask.COLSUM, decode: 0 };
-  readonly planes = 0;
+  readonly planes: number;
+  /** Plane aux holds ln of how many tokens a slot stands for. */
+  readonly isBiased: boolean;
   readonly #ratio: number;
   readonly #sinks: number;
   readonly #distance: number;
@@ -83,7 +96,13 @@ export class ElasticCachePolicy extends PolicyBase {
     this.#sinks = read.integer("sinks", 1, 0, 2 ** 20);
     this.#distance = read.integer("distance", -25, -(2 ** 20), 2 ** 20);
     this.#isMerging = read.boolean("merge", true);
+    this.isBiased = read.boolean("countBias", false);
+    if (this.isBiased && !this.#isMerging)
+      throw invalidArgument("options.countBias", true, "false where nothing is merged");
+    this.planes = this.isBiased ? PlaneMask.AUX : 0;
     this.#maxSlots = read.integer("maxSlots", MOST, 2, MOST);
+    if (read.choice("positions", "original", ["original", "cache"]) === "cache")
+      throw invalidArgument("options.positions", "cache", "original: a merged slot has no one position");
     read.done();
   }
 
@@ -133,6 +152,7 @@ export class ElasticCachePolicy extends PolicyBase {
     const merge = this.#isMerging
       ? this.eachLane((_, lane) => mergesOf(lane, kept[Math.floor(lane / kvHeads)])).flat()
       : [];
+    if (this.isBiased) for (const one of merge) this.#weigh(one);
     return {
       keep: this.eachLane((_, lane) => kept[Math.floor(lane / kvHeads)].keep),
       ...(merge.length > 0 && { merge }),
@@ -146,6 +166,14 @@ export class ElasticCachePolicy extends PolicyBase {
     let oldest = this.#point;
     for (let slot = this.#point + 1; slot < length; slot++) if (pos[slot] < pos[oldest]) oldest = slot;
     return reusePlan(this.eachLane(() => oldest));
+  }
+
+  /** A merged slot stands for the tokens of all its members. */
+  #weigh({ lane, target, members }: SlotMerge): void {
+    const { kvHeads } = this.lanes;
+    const { aux } = this.lanes.lane(Math.floor(lane / kvHeads), lane % kvHeads);
+    const count = members.reduce((sum, slot) => sum + Math.exp(aux![slot]), Math.exp(aux![target]));
+    aux![target] = Math.log(count);
   }
 
   /** Slots after f = floor(len - seen * ratio) have gone. */

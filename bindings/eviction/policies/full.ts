@@ -1,7 +1,8 @@
 /** Keeps every token: what the others are compared with. */
+import { uniformBudget } from "../budget.js";
 import type { OptionReader } from "../options.js";
 import type { BudgetPlan, LaneShape } from "../policy.js";
-import { PolicyBase, uniformBudget } from "../policy-base.js";
+import { PolicyBase } from "../policy-base.js";
 import type { Selection } from "../select.js";
 
 export class FullPolicy extends PolicyBase {

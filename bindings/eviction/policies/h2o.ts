@@ -14,27 +14,24 @@
  *   ordered  slots are packed in order of position
  *   mask     nothing is freed; queries do not see the dropped slots. For comparison: the paper's tables were made so
  *
- * Options: heavy and recent in slots (both, or budget or ratio split in halves); heavyRatio and recentRatio of the
- * prompt; mode; aggregate: sum, mean or max over a group (default sum); every: steps from one dropping to the next
- * (default 1; more: ordered); scope: lane (default), or layer: all heads of a layer drop the same token, by the mean of
- * their scores, each head's divided by their sum, so that one block table a layer would do.
+ * Options: heavy and recent in slots (both, or budget, ratio or total, and weights, split in halves: budget.ts); heavyRatio and
+ * recentRatio of the prompt; mode; aggregate: sum, mean or max over a group (default sum); every: steps from one dropping to
+ * the next (default 1; more: ordered); scope: lane (default), layer: all heads of a layer drop the same token, by the mean of
+ * their scores, each head's divided by their sum, so that one block table a layer would do, or global; unit=block: whole blocks
+ * go from all lanes alike, the smallest when the next token needs one (scopes.ts); positions: original (default), or cache: by
+ * place in the cache, as in the paper's streaming demo (ordered only).
  */
 import { invalidArgument } from "../../errors.js";
 import { type StatView, StatMask } from "../../statistics.js";
+import { SharedBudget, uniformBudget } from "../budget.js";
 import type { OptionReader } from "../options.js";
 import { type BudgetPlan, type KeepPlan, type LaneShape, type LaneView, PlaneMask } from "../policy.js";
-import {
-  BudgetRule,
-  keepPlan,
-  type LaneScores,
-  PolicyBase,
-  reusePlan,
-  uniformBudget,
-} from "../policy-base.js";
+import { keepPlan, type LaneScores, PolicyBase, reusePlan } from "../policy-base.js";
 import { accumulateLayer, type Aggregate, AGGREGATES } from "../rows.js";
+import { type Competition, planIn, readCompetition } from "../scopes.js";
 import type { Selection } from "../select.js";
 import type { StateArray } from "../state.js";
-import { requireOriginalPositions } from "./streaming-llm.js";
+import { readPositions } from "./streaming-llm.js";
 
 export const H2O_MODES = ["inplace", "ring", "ordered", "mask"] as const;
 export type H2OMode = (typeof H2O_MODES)[number];
@@ -59,27 +56,34 @@ export class H2OPolicy extends PolicyBase {
   readonly needs = { prefill: StatMask.COLSUM, decode: StatMask.LAST_ROW };
   readonly planes = PlaneMask.SCORE;
   readonly mode: H2OMode;
+  readonly positions: "original" | "cache";
   /** Set where the options are known to work badly. */
   readonly warning: string | undefined;
-  readonly #split: (promptTokens: number) => { heavy: number; recent: number };
+  readonly #split: Split;
   readonly #aggregate: Aggregate;
-  readonly #isShared: boolean;
+  readonly #competition: Competition;
   #wrong = 0;
   #rescaled = 0;
 
   constructor(read: OptionReader, selection: Selection) {
     super(read, selection, read.integer("every", 1, 1, 2 ** 20));
-    this.mode = read.choice("mode", this.every === 1 ? "inplace" : "ordered", H2O_MODES);
+    this.#competition = readCompetition(read, ["lane", "layer", "global"], this.every);
+    this.positions = readPositions(read);
+    const isOrdered = this.every > 1 || this.#competition.block !== undefined || this.positions === "cache";
+    this.mode = read.choice("mode", isOrdered ? "ordered" : "inplace", H2O_MODES);
     if (this.every > 1 && this.mode !== "ordered")
       throw invalidArgument("options.mode", this.mode, "ordered where every is more than 1");
+    if (this.positions === "cache" && this.mode !== "ordered")
+      throw invalidArgument("options.mode", this.mode, "ordered where positions are places in the cache");
     this.#aggregate = read.choice("aggregate", "sum", AGGREGATES);
     this.#split = readSplit(read);
-    this.#isShared = read.choice("scope", "lane", ["lane", "layer"]) === "layer";
-    if (this.#isShared && (this.mode === "ring" || this.mode === "mask"))
-      throw invalidArgument("options.scope", "layer", "lane in modes ring and mask");
-    requireOriginalPositions(read);
+    const { scope, block } = this.#competition;
+    if (scope !== "lane" && (this.mode === "ring" || this.mode === "mask"))
+      throw invalidArgument("options.scope", scope, "lane in modes ring and mask");
+    if (block !== undefined && this.mode !== "ordered")
+      throw invalidArgument("options.mode", this.mode, "ordered where whole blocks go");
     read.done();
-    if (this.#split(2 ** 20).recent === 0)
+    if (this.#split.isHeavyOnly)
       this.warning =
         "without a recent window the newest token is the usual victim: the cache freezes on old tokens";
   }
@@ -95,9 +99,7 @@ export class H2OPolicy extends PolicyBase {
   }
 
   budgetFor(shape: LaneShape, promptTokens: number): BudgetPlan {
-    const { heavy, recent } = this.#split(promptTokens);
-    const scope = this.#isShared ? "layer-shared" : "lane";
-    return uniformBudget(shape, heavy + recent, { recent, scope });
+    return planIn(this.#competition, this.#split, this.selection.core, shape, promptTokens, {});
   }
 
   override peakSlots(budget: BudgetPlan): number {
@@ -109,7 +111,7 @@ export class H2OPolicy extends PolicyBase {
   }
 
   override endPrefill(): KeepPlan | null {
-    return this.mode === "mask" ? this.#mask() : this.keepBest(this.#scores());
+    return this.mode === "mask" ? this.#mask() : this.keepByScope(this.#scores(), this.#shared);
   }
 
   override observeDecode(layer: number, stats: StatView): void {
@@ -117,10 +119,11 @@ export class H2OPolicy extends PolicyBase {
   }
 
   override endStep(): KeepPlan | null {
-    if (this.mode === "inplace" || this.every > 1) return this.dropSmallest(this.#scores());
+    if (this.mode === "inplace" || this.every > 1 || this.#competition.block !== undefined)
+      return this.dropByScope(this.#scores(), this.#shared);
     this.steps += 1;
     if (this.mode === "mask") return this.#mask();
-    const scores = this.#scores();
+    const scores = this.shared(this.#scores(), this.#shared.scope);
     const victims = this.eachLane((lane, i) => this.victim(lane, scores(lane, i), this.budget.cap[i]));
     if (this.mode === "ring") return reusePlan(victims, this.#successors(victims));
     return keepPlan(
@@ -138,9 +141,15 @@ export class H2OPolicy extends PolicyBase {
     return liveSlots(this.lanes.lane(layer, kvHead));
   }
 
+  /** How scores are shared that are a layer's already. */
+  get #shared(): Competition {
+    const { scope, block } = this.#competition;
+    return { scope: scope === "layer" ? "lane" : scope, block };
+  }
+
   /** What lanes are judged by at this step. */
   #scores(): LaneScores {
-    if (!this.#isShared) return ({ score }) => score!;
+    if (this.#competition.scope !== "layer") return ({ score }) => score!;
     const { layers, kvHeads } = this.lanes;
     const shared = Array.from({ length: layers }, (_, layer) => {
       const mean = new Float32Array(this.lanes.lane(layer, 0).length);
@@ -212,26 +221,44 @@ function liveSlots({ score, length }: LaneView): Uint32Array {
   return Uint32Array.from({ length }, (_, slot) => slot).filter((slot) => score![slot] >= 0);
 }
 
-function readSplit(read: OptionReader): (promptTokens: number) => { heavy: number; recent: number } {
+/** The budget of a prompt, its recent part set. */
+interface Split extends Pick<SharedBudget, "plan"> {
+  /** No recent window. */
+  readonly isHeavyOnly: boolean;
+}
+
+function fixedSplit(of: (promptTokens: number) => { heavy: number; recent: number }): Split {
+  return {
+    isHeavyOnly: of(2 ** 20).recent === 0,
+    plan: (_core, shape, promptTokens, how) => {
+      const { heavy, recent } = of(promptTokens);
+      return uniformBudget(shape, heavy + recent, { ...how, recent });
+    },
+  };
+}
+
+function readSplit(read: OptionReader): Split {
   const most = 2 ** 30;
   if (read.has("heavy") || read.has("recent")) {
     const heavy = read.integer("heavy", 0, 0, most);
     const recent = read.integer("recent", 0, 0, most);
     if (heavy + recent < 1) throw invalidArgument("options.heavy", heavy, "heavy + recent of at least 1");
-    return () => ({ heavy, recent });
+    return fixedSplit(() => ({ heavy, recent }));
   }
   if (read.has("heavyRatio") || read.has("recentRatio")) {
     const heavyRatio = read.number("heavyRatio", 0.1, 0, 1);
     const recentRatio = read.number("recentRatio", 0.1, 0, 1);
-    return (promptTokens) => {
+    return fixedSplit((promptTokens) => {
       const { heavy, recent } = h2oBudget(promptTokens, heavyRatio, recentRatio);
       return heavy + recent > 0 ? { heavy, recent } : { heavy: 0, recent: 1 };
-    };
+    });
   }
-  const rule = new BudgetRule(read);
-  return (promptTokens) => {
-    const slots = rule.slots(promptTokens);
-    const recent = Math.ceil(slots / 2);
-    return { heavy: slots - recent, recent };
+  const rule = new SharedBudget(read);
+  return {
+    isHeavyOnly: false,
+    plan: (core, shape, promptTokens, how) => {
+      const plan = rule.plan(core, shape, promptTokens, how);
+      return { ...plan, recent: Math.ceil(Math.min(...plan.cap) / 2) };
+    },
   };
 }

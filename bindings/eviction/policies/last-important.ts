@@ -7,9 +7,10 @@
  * the next (default 1); recent: last positions that stay (default `every`, or 16 where that is 1 and the budget allows).
  */
 import { type StatView, StatMask } from "../../statistics.js";
+import { BudgetRule, uniformBudget } from "../budget.js";
 import type { OptionReader } from "../options.js";
 import { type BudgetPlan, type KeepPlan, type LaneShape, PlaneMask } from "../policy.js";
-import { BudgetRule, PolicyBase, uniformBudget } from "../policy-base.js";
+import { PolicyBase } from "../policy-base.js";
 import { type Threshold, thresholdFor, track } from "../recurrence.js";
 import type { Selection } from "../select.js";
 

@@ -14,6 +14,7 @@
  */
 import { invalidArgument } from "../../errors.js";
 import { type StatView, StatMask } from "../../statistics.js";
+import { BudgetRule, uniformBudget } from "../budget.js";
 import type { OptionReader } from "../options.js";
 import {
   type BudgetPlan,
@@ -23,7 +24,7 @@ import {
   PlaneMask,
   type SequenceLanes,
 } from "../policy.js";
-import { BudgetRule, PolicyBase, uniformBudget } from "../policy-base.js";
+import { PolicyBase } from "../policy-base.js";
 import {
   type RecurrenceScore,
   recurrenceHistogram,

@@ -12,9 +12,10 @@
  * (default 0.001); recent: last positions that stay (default 1).
  */
 import { type StatView, StatMask } from "../../statistics.js";
+import { BudgetRule, uniformBudget } from "../budget.js";
 import type { OptionReader } from "../options.js";
 import type { BudgetPlan, KeepPlan, LaneShape, SequenceLanes, StatisticsNeeds } from "../policy.js";
-import { BudgetRule, keepPlan, PolicyBase, uniformBudget } from "../policy-base.js";
+import { keepPlan, PolicyBase } from "../policy-base.js";
 import type { Selection } from "../select.js";
 import type { StateArray } from "../state.js";
 

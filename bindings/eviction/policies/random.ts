@@ -1,39 +1,44 @@
 /**
  * Keeps tokens drawn uniformly, in the prompt and at every step: what a score must beat.
  *
- * Options: budget or ratio; seed (default 0); recent: last positions that stay (default 1); every: steps from one
- * dropping to the next (default 1).
+ * Options: budget or ratio, total and weights (budget.ts); scope: lane (default), layer or global, and unit (scopes.ts); seed
+ * (default 0); recent: last positions that stay (default 1); every: steps from one dropping to the next (default 1).
  */
+import { SharedBudget } from "../budget.js";
 import type { OptionReader } from "../options.js";
 import type { BudgetPlan, KeepPlan, LaneShape, LaneView } from "../policy.js";
-import { BudgetRule, PolicyBase, uniformBudget } from "../policy-base.js";
+import { PolicyBase } from "../policy-base.js";
+import { type Competition, planIn, readCompetition } from "../scopes.js";
 import type { Selection } from "../select.js";
 
 export class RandomPolicy extends PolicyBase {
   readonly needs = { prefill: 0, decode: 0 };
   readonly planes = 0;
-  readonly #rule: BudgetRule;
+  readonly #rule: SharedBudget;
+  readonly #competition: Competition;
   readonly #seed: number;
   readonly #recent: number;
 
   constructor(read: OptionReader, selection: Selection) {
     super(read, selection, read.integer("every", 1, 1, 2 ** 20));
-    this.#rule = new BudgetRule(read);
+    this.#rule = new SharedBudget(read);
+    this.#competition = readCompetition(read, ["lane", "layer", "global"], this.every);
     this.#seed = read.integer("seed", 0, 0, 2 ** 31 - 1);
     this.#recent = read.integer("recent", 1, 0, 2 ** 20);
     read.done();
   }
 
   budgetFor(shape: LaneShape, promptTokens: number): BudgetPlan {
-    return uniformBudget(shape, this.#rule.slots(promptTokens), { recent: this.#recent });
+    const how = { recent: this.#recent };
+    return planIn(this.#competition, this.#rule, this.selection.core, shape, promptTokens, how);
   }
 
   override endPrefill(): KeepPlan | null {
-    return this.keepBest((lane, i) => this.#draw(lane, i));
+    return this.keepByScope((lane, i) => this.#draw(lane, i), this.#competition);
   }
 
   override endStep(): KeepPlan | null {
-    return this.dropSmallest((lane, i) => this.#draw(lane, i));
+    return this.dropByScope((lane, i) => this.#draw(lane, i), this.#competition);
   }
 
   /** Fresh scores each time: the tokens seen so far are the number of the draw. */

@@ -5,36 +5,38 @@
  * The score is the last query's probability, mean over all query heads of the layer, in the prompt and at every step;
  * the newest slot stays.
  *
- * Options: budget or ratio; recent: last positions that stay (default 1); every: steps from one dropping to the next
+ * Options: budget or ratio, total and weights (budget.ts); scope: layer (default) or global, and unit (scopes.ts); recent: last positions that stay (default 1); every: steps from one dropping to the next
  * (default 1).
  */
 import { type StatView, StatMask } from "../../statistics.js";
+import { SharedBudget } from "../budget.js";
 import type { OptionReader } from "../options.js";
 import type { BudgetPlan, KeepPlan, LaneShape } from "../policy.js";
-import { BudgetRule, PolicyBase, uniformBudget } from "../policy-base.js";
+import { PolicyBase } from "../policy-base.js";
 import { meanRow } from "../rows.js";
+import { type Competition, planIn, readCompetition } from "../scopes.js";
 import type { Selection } from "../select.js";
 
 export class TovaPolicy extends PolicyBase {
   readonly needs = { prefill: StatMask.LAST_ROW, decode: StatMask.LAST_ROW };
   readonly planes = 0;
-  readonly #rule: BudgetRule;
+  readonly #rule: SharedBudget;
+  readonly #competition: Competition;
   readonly #recent: number;
   /** [layers] the last query's row; not needed after the step. */
   readonly #rows: Float32Array[] = [];
 
   constructor(read: OptionReader, selection: Selection) {
     super(read, selection, read.integer("every", 1, 1, 2 ** 20));
-    this.#rule = new BudgetRule(read);
+    this.#rule = new SharedBudget(read);
+    this.#competition = readCompetition(read, ["layer", "global"], this.every);
     this.#recent = read.integer("recent", 1, 1, 2 ** 20);
     read.done();
   }
 
   budgetFor(shape: LaneShape, promptTokens: number): BudgetPlan {
-    return uniformBudget(shape, this.#rule.slots(promptTokens), {
-      recent: this.#recent,
-      scope: "layer-shared",
-    });
+    const how = { recent: this.#recent };
+    return planIn(this.#competition, this.#rule, this.selection.core, shape, promptTokens, how);
   }
 
   override observePrefill(layer: number, stats: StatView): void {
@@ -42,7 +44,7 @@ export class TovaPolicy extends PolicyBase {
   }
 
   override endPrefill(): KeepPlan | null {
-    return this.keepBest((_, i) => this.#rowOf(i));
+    return this.keepByScope((_, i) => this.#rowOf(i), this.#byLayer);
   }
 
   override observeDecode(layer: number, stats: StatView): void {
@@ -50,7 +52,13 @@ export class TovaPolicy extends PolicyBase {
   }
 
   override endStep(): KeepPlan | null {
-    return this.dropSmallest((_, i) => this.#rowOf(i));
+    return this.dropByScope((_, i) => this.#rowOf(i), this.#byLayer);
+  }
+
+  /** Rows are a layer's already. */
+  get #byLayer(): Competition {
+    const { scope, block } = this.#competition;
+    return { scope: scope === "layer" ? "lane" : scope, block };
   }
 
   #rowOf(lane: number): Float32Array {

@@ -46,6 +46,9 @@ class LaneJob {
   moments: u32;
   entropy: u32;
   probeMax: u32;
+  /** [kvHeads][biasStride] f32 added to the logits of slots. */
+  bias: u32;
+  biasStride: u32;
 }
 
 // @ts-ignore: decorator
@@ -133,6 +136,8 @@ export function attentionLanes(
         scale,
         scores,
       );
+      const bias = job.bias == 0 ? 0 : job.bias + ((kvHead * job.biasStride) << 2);
+      if (bias != 0) addRow(scores, bias + (first << 2), count);
       const inverse = softmax(scores, count);
       addValues(
         out + at,
@@ -163,6 +168,7 @@ export function attentionLanes(
           scale,
           scores,
         );
+        if (bias != 0) addRow(scores, bias + ((length - cached) << 2), cached);
         const probe = softmax(scores, cached);
         takeLargest(job.probeMax + ((kvHead * job.stride + length - cached) << 2), scores, cached, probe);
       }

@@ -1,0 +1,194 @@
+/**
+ * Requests that drop tokens and are swapped out in the middle of it come back as they were: K and V in their slots, positions,
+ * planes and the policy's state; whatever the layout of their lanes, and with transfers that take their time or fail.
+ */
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import {
+  Engine,
+  PlaneMask,
+  policyFromText,
+  recordLanes,
+  recordScheduler,
+  replay,
+} from "../../bindings/main.js";
+import { openModel } from "../../native-host/executor/main.js";
+import { BOS, tokensOf } from "../../sim/eviction/alphabet.js";
+import { makeTask } from "../../sim/eviction/tasks.js";
+import { TINY_RETRIEVAL } from "../support/package-root.js";
+import { Random } from "../support/random.js";
+
+const BLOCK = 8;
+const POLICIES = [
+  "h2o:ratio=0.3",
+  "lazy-eviction:ratio=0.4,window=6",
+  "cake:ratio=0.4,window=8",
+  "snapkv:ratio=0.3,window=8",
+  "random:ratio=0.3,every=4",
+];
+
+interface Setting {
+  readonly compaction?: "dense" | "lazy";
+  readonly folded?: boolean;
+  /** Urgent requests come in between. */
+  readonly disturbed: boolean;
+  readonly hostBlocks?: number;
+  readonly blocks?: number;
+  /** Turns of the event loop that a transfer takes. */
+  readonly turns?: number;
+  /** Of 100 transfers, how many arrive in part. */
+  readonly failures?: number;
+  /** Requests are aborted at random. */
+  readonly aborts?: Random;
+  readonly write?: (line: string) => void;
+  readonly build?: "core" | "debug";
+}
+
+async function serve(setting: Setting) {
+  const { disturbed, folded = false, compaction = "dense", hostBlocks = 300, blocks = 96 } = setting;
+  const { executor } = await openModel(TINY_RETRIEVAL, {
+    backend: "wasm",
+    blocks,
+    blockSize: BLOCK,
+    hostBlocks,
+  });
+  const random = new Random(5);
+  const { transfer } = executor;
+  executor.transfer = async function (records) {
+    for (let turn = random.below((setting.turns ?? 0) + 1); turn > 0; turn--) await nextTurn();
+    if (random.below(100) < (setting.failures ?? 0)) return 0;
+    return transfer!.call(this, records);
+  };
+  const { layers, kvHeads } = executor.describe();
+  const setup = {
+    seed: 2,
+    cache: { blocks, blockSize: BLOCK, maxSequences: 20, maxSequenceTokens: 1024 },
+    scheduler: {
+      vocabSize: 64,
+      maxRequests: 24,
+      maxRunning: 8,
+      maxBatchTokens: 1024,
+      watermarkBlocks: 0,
+      policy: "priority",
+      preemptive: true,
+      hostTier: { blocks: hostBlocks },
+    },
+  } as const;
+  const scheduler = await recordScheduler(setup, setting.write ?? (() => undefined), {
+    build: setting.build ?? "core",
+  });
+  const { core, cache } = scheduler;
+  const planes = PlaneMask.SCORE | PlaneMask.LAST_IMP | PlaneMask.MRI;
+  const lanes = core.laneArena({ cache, layers, kvHeads, capacity: 1024, planes, folded, sequences: 8 });
+  recordLanes(scheduler, lanes);
+  const selection = core.selection({ capacity: 4 * kvHeads * 1024 });
+  let prefilled = 0;
+  let preempted = 0;
+  const engine = new Engine({
+    scheduler,
+    executor,
+    lanes,
+    onStep: (step) => {
+      prefilled += step.prefillTokens;
+      preempted += step.preempted;
+      if (setting.build === "debug") core.validate();
+    },
+  });
+  const prompts = POLICIES.map((_, i) => promptOf(60 + i, 110 + 20 * i));
+  let urgent: Promise<unknown>[] = [];
+  /** Takes nearly the whole pool for a few steps. */
+  const press = async (seed: number): Promise<void> => {
+    for await (const event of engine.generate({
+      tokens: promptOf(seed, BLOCK * (blocks - 30)),
+      maxNewTokens: 3,
+      priority: 0,
+    }))
+      assert.ok(event.token < 64);
+  };
+  const answers = await Promise.all(
+    prompts.map(async (tokens, i) => {
+      const list: number[] = [];
+      const evict = policyFromText(selection, POLICIES[i]);
+      const stop = new AbortController();
+      try {
+        for await (const event of engine.generate({
+          tokens,
+          maxNewTokens: 60,
+          priority: 9,
+          evict,
+          compaction,
+          signal: stop.signal,
+        })) {
+          list.push(event.token);
+          if (disturbed && i === 0 && event.index % 20 === 9) urgent.push(press(90 + event.index));
+          if (setting.aborts?.below(200) === 0) stop.abort();
+        }
+      } catch (error) {
+        assert.equal((error as { code?: string }).code, "ABORTED");
+      }
+      return list.join(" ");
+    }),
+  );
+  await Promise.all(urgent);
+  urgent = [];
+  await engine.close();
+  core.validate();
+  const tier = scheduler.hostTier!;
+  cache.forget();
+  assert.equal(cache.stats().free, blocks, "every block of the pool is free again");
+  assert.equal(lanes.size, 0);
+  return { answers, tier, prefilled, preempted, prompted: prompts.flat().length };
+}
+
+function promptOf(seed: number, length: number): number[] {
+  return [BOS, ...tokensOf(makeTask("kv", { seed, length }).context)];
+}
+
+function nextTurn(): Promise<void> {
+  return new Promise((resolve) => setImmediate(resolve));
+}
+
+const LAYOUTS = [{}, { compaction: "lazy" }, { folded: true }] as const;
+for (const layout of LAYOUTS)
+  for (const turns of [0, 12])
+    test(`lanes survive swap: the tokens of an undisturbed run, and every block back on both tiers: ${JSON.stringify({ ...layout, turns })}`, async (t) => {
+      const alone = await serve({ ...layout, disturbed: false, blocks: 256 });
+      const lines: string[] = [];
+      const swapped = await serve({ ...layout, disturbed: true, turns, write: (line) => lines.push(line) });
+      const { tier } = swapped;
+      t.diagnostic(
+        `${swapped.preempted} preemptions, ${tier.swapOuts} out, ${tier.swapIns} in, ${tier.loadedBlocks} blocks back`,
+      );
+      assert.deepEqual(swapped.answers, alone.answers);
+      assert.ok(tier.swapIns >= 3 && tier.loadedBlocks > 20, "requests were read back");
+      assert.equal(tier.failures, 0);
+      assert.equal(tier.free, tier.blocks, "every block of the host tier is free again");
+      const { mismatch } = await replay(lines, { build: "debug" });
+      assert.equal(mismatch, undefined);
+    });
+
+test("what is lost on the way is computed anew, and nothing stays behind, with aborts at any time", async (t) => {
+  let [failures, swapIns] = [0, 0];
+  for (let seed = 0; seed < 12; seed++) {
+    const { tier } = await serve({
+      ...LAYOUTS[seed % 3],
+      disturbed: true,
+      turns: 9,
+      failures: 40,
+      hostBlocks: seed % 4 < 3 ? 300 : 40,
+      aborts: new Random(seed),
+      build: "debug",
+    });
+    failures += tier.failures;
+    swapIns += tier.swapIns;
+    assert.equal(tier.free, tier.blocks);
+  }
+  t.diagnostic(`${swapIns} read back, ${failures} transfers failed`);
+  assert.ok(failures > 2 && swapIns > 2);
+});
+
+test("a tier without room for all of a request takes none of it", async () => {
+  const { tier, preempted } = await serve({ disturbed: true, hostBlocks: 2 });
+  assert.ok(preempted > 0);
+  assert.equal(tier.swapOuts, 0);
+});
