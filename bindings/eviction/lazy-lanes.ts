@@ -201,14 +201,21 @@ export class LazyLanes implements SequenceLanes {
   }
 
   /** Keeps slots of the pool, ascending: a place becomes its rank among them. False: not now, there is no block for it. */
-  async #keep(keep: readonly Uint32Array[], executor: Pick<Executor, "move">): Promise<boolean> {
+  async #keep(lists: readonly Uint32Array[], executor: Pick<Executor, "move">): Promise<boolean> {
+    const keep = lists.map((list, lane) => (list.length > 0 ? list : this.#oneOf(lane)));
     if (!(await this.#carryOut({ keep }, executor))) return false;
     this.#lanes.forEach((lane, i) => {
-      const rank = new Map(Array.from(keep[i], (slot, at) => [slot, at]));
+      const rank = new Map(Array.from(lists[i], (slot, at) => [slot, at]));
       for (let token = 0; token < lane.length; token++)
         if (token !== lane.hole) lane.places[token] = rank.get(lane.places[token])!;
     });
     return true;
+  }
+
+  /** A lane whose only token has just gone never gets empty: any slot of it but its hole, or all where that is the only one. */
+  #oneOf(lane: number): Uint32Array | null {
+    const { length, hole } = this.#coreLane(lane);
+    return length === 1 ? null : Uint32Array.of(hole === 0 ? 1 : 0);
   }
 
   /**

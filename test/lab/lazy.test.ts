@@ -132,7 +132,8 @@ test("random drops: every token has its K and V, the bitmaps show the live ones,
       cache.close(sequence);
       assert.equal(cache.stats().free, 40);
     }),
-    { numRuns: 60 },
+    // Of these a lane lost its only token.
+    { numRuns: 60, examples: [[937228135]] },
   );
   assert.ok(
     packed > 20 && spliced > 5 && reused > 100,
