@@ -1,5 +1,5 @@
 /** Policies by name. */
-import { invalidArgument } from "../errors.js";
+import { invalidArgument, QuartermasterError } from "../errors.js";
 import { OptionReader, parsePolicy, type PolicyOptions, type PolicySpec } from "./options.js";
 import type { EvictionPolicy } from "./policy.js";
 import { adaKv } from "./policies/ada-kv.js";
@@ -50,12 +50,19 @@ const MAKERS = {
 
 export type EvictionPolicyName = keyof typeof MAKERS;
 
+/** Methods that decide about more than the tokens of one sequence, and what they are to be asked through instead. */
+const APART: Readonly<Record<string, string>> = {
+  blockvid:
+    "it chooses among chunks of a video by their prompts: BlockDiffusionSession makes them, ChunkSelector reads them",
+};
+
 /** Names that `createPolicy` knows. */
 export const EVICTION_POLICIES = Object.keys(MAKERS) as EvictionPolicyName[];
 
 /**
  * A policy for one sequence. Options are those of the policy's file; most take `budget` (slots a lane) or `ratio` (of the
- * prompt). Throws INVALID_ARGUMENT naming the option for an unknown name, an unknown option, or a value out of range.
+ * prompt). Throws INVALID_ARGUMENT naming the option for an unknown name, an unknown option, or a value out of range, and
+ * UNSUPPORTED for a method that is no policy of one sequence, saying which class it is.
  *
  * @param selection may serve any number of policies, one call at a time; its capacity is at least the slots of the lanes
  * of a layer
@@ -65,6 +72,11 @@ export function createPolicy(
   name: EvictionPolicyName | (string & {}),
   options: PolicyOptions = {},
 ): EvictionPolicy {
+  if (Object.hasOwn(APART, name))
+    throw new QuartermasterError("UNSUPPORTED", `${name} is no policy of one sequence: ${APART[name]}`, {
+      argument: "policy",
+      value: name,
+    });
   if (!Object.hasOwn(MAKERS, name)) throw invalidArgument("policy", name, EVICTION_POLICIES.join(", "));
   return MAKERS[name as EvictionPolicyName](new OptionReader(name, options), selection);
 }

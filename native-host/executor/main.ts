@@ -35,7 +35,12 @@ export async function openModel(
   const backend = options.backend ?? "auto";
   if (!BACKENDS.includes(backend)) throw invalidArgument("backend", backend, BACKENDS.join(", "));
   const source = await directorySource(directory);
-  const native = backend === "wasm" ? undefined : loadAddon();
+  if (options.perQueryHead && backend === "cpu")
+    throw new QuartermasterError("UNSUPPORTED", "backend cpu: lanes by query head are for the wasm kernels", {
+      argument: "perQueryHead",
+      value: true,
+    });
+  const native = backend === "wasm" || options.perQueryHead ? undefined : loadAddon();
   if (native && "addon" in native) {
     try {
       const config = await readModelConfig(source);

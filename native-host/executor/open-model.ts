@@ -2,6 +2,7 @@
 import type { Executor } from "../../bindings/executor.js";
 import { kvElementsPerToken, type ModelConfig, parseModelConfig } from "./model-config.js";
 import { modelFileError, type ModelSource } from "./model-source.js";
+import { perQueryHead } from "./query-head-lanes.js";
 import { locateTensors, type TensorLocation } from "./safetensors.js";
 import { openTokenizer, type Tokenizer } from "./tokenizer.js";
 import { type ExecutorOptions, WasmExecutor } from "./wasm-executor.js";
@@ -47,10 +48,12 @@ export async function modelRequirements(
 /** A model on the wasm kernels, from any source; closes the source. */
 export async function openWasmModel(source: ModelSource, options: ExecutorOptions): Promise<Model> {
   try {
-    const config = await readModelConfig(source);
-    const tensors = await locateTensors(source, config);
+    const read = await readModelConfig(source);
+    const whole = { source, config: read, tensors: await locateTensors(source, read) };
+    const parts = options.perQueryHead ? perQueryHead(whole) : whole;
+    const { config, tensors } = parts;
     const tokenizer = await openTokenizer(source);
-    return { config, tokenizer, executor: await WasmExecutor.load(source, config, tensors, options) };
+    return { config, tokenizer, executor: await WasmExecutor.load(parts.source, config, tensors, options) };
   } finally {
     await source.close();
   }

@@ -29,6 +29,11 @@ export interface ExecutorOptions {
    * Layers with cache groups of their own, for a cache with `describe().groups`. Default: all layers are in group 0.
    */
   groups?: readonly LayerGroup[];
+  /**
+   * K and V for every query head instead of every group of them, for experiments with policies by query head: as many times as
+   * large; on the wasm kernels. Default false.
+   */
+  perQueryHead?: boolean;
 }
 
 /** Checks the options against the model. */
@@ -44,6 +49,7 @@ export function executorShape(config: ModelConfig, options: ExecutorOptions): Re
     returnLogits: options.returnLogits ?? false,
     hostBlocks: requireInteger("hostBlocks", options.hostBlocks ?? 0, 0, 2 ** 24),
     groups: options.groups ?? [],
+    perQueryHead: options.perQueryHead ?? false,
   };
 }
 

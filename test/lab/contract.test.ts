@@ -207,6 +207,14 @@ test("options are refused by name and leave nothing behind", () => {
     assert.throws(() => make(text).budgetFor(shape, 50), { code: "INVALID_ARGUMENT" }, text);
 });
 
+test("blockvid is named, and its own classes are pointed to", () => {
+  assert.throws(() => make("blockvid:local=1"), {
+    code: "UNSUPPORTED",
+    argument: "policy",
+    message: /BlockDiffusionSession/,
+  });
+});
+
 test("budgets of hardly more than what is protected", () => {
   const shape = { layers: 2, heads: 4, kvHeads: 2, headDim: 4 };
   const logits = seededLogits(77);

@@ -10,9 +10,10 @@
  * Options: budget or ratio; window W (default 64, less than the budget); alpha: a probability above 0 or auto (default
  * auto, 8 / slots: the published 1e-4 and 5e-4 lie below uniform attention, which suits contexts of thousands); score:
  * gated (default) or release; h1Offset (default 1, as released; 0 is the other reading of the paper); aggregate: max
- * (default) or mean over a group.
+ * (default) or mean over a group; perQueryHead: refuse lanes that several query heads share, as the released code has none
+ * (default false; the executor's model is opened with `perQueryHead`, and holds K and V as often as there are heads in a group).
  */
-import { invalidArgument } from "../../errors.js";
+import { invalidArgument, QuartermasterError } from "../../errors.js";
 import { type StatView, StatMask } from "../../statistics.js";
 import { BudgetRule, uniformBudget } from "../budget.js";
 import type { OptionReader } from "../options.js";
@@ -46,6 +47,7 @@ export class LazyEvictionPolicy extends PolicyBase {
   readonly #alpha: Threshold;
   readonly #aggregate: "max" | "mean";
   readonly #score: RecurrenceScore;
+  readonly #perQueryHead: boolean;
   #prompt = 0;
   /** Slots seen and important since the last window ended. */
   #observed = 0;
@@ -59,6 +61,7 @@ export class LazyEvictionPolicy extends PolicyBase {
     this.#aggregate = read.choice("aggregate", "max", ["max", "mean"]);
     const kind = read.choice("score", "gated", ["gated", "release"]);
     this.#score = { kind, window: this.every, offset: read.number("h1Offset", 1, 0, 1) };
+    this.#perQueryHead = read.boolean("perQueryHead", false);
     read.done();
   }
 
@@ -69,6 +72,12 @@ export class LazyEvictionPolicy extends PolicyBase {
 
   budgetFor(shape: LaneShape, promptTokens: number): BudgetPlan {
     const slots = this.#rule.slots(promptTokens);
+    if (this.#perQueryHead && shape.heads !== shape.kvHeads)
+      throw new QuartermasterError(
+        "UNSUPPORTED",
+        `lanes of ${shape.heads} query heads over ${shape.kvHeads} KV heads: the model is to be opened with perQueryHead`,
+        { argument: "options.perQueryHead", value: true },
+      );
     if (slots <= this.every)
       throw invalidArgument("options.window", this.every, `less than the budget of ${slots} slots`);
     this.#prompt = promptTokens;
