@@ -75,6 +75,7 @@ export async function runTask(
         ? await askCopies(full, sequence, asked, make)
         : await askTurns(full, sequence, asked, start.logits, answersFed);
     const { peak, evicted, moved, policyUs, modelUs } = sequence.account;
+    audit(lab, policy, prompt.length, Math.max(peak, answers.peak));
     outcomes.push({
       ...state,
       ...answers,
@@ -89,6 +90,12 @@ export async function runTask(
   }
   for (const { sequence } of prefilled.values()) sequence.close();
   return outcomes;
+}
+
+/** Fails the run when a policy has held more slots than admission would have left room for. */
+function audit(lab: Lab, policy: EvictionPolicy | null, promptTokens: number, peak: number): void {
+  const declared = policy?.peakSlots(policy.budgetFor(lab.shape, promptTokens)) ?? Infinity;
+  if (peak > declared) throw new Error(`${policy!.name} held ${peak} slots, and had declared ${declared}`);
 }
 
 /** Characters that end an answer. */
@@ -242,6 +249,7 @@ export async function runLoop(
   }
   const { peak, slotSteps, steps, policyUs, modelUs } = sequence.account;
   const lanes = sequence.lanes.layers * sequence.lanes.kvHeads;
+  audit(lab, policy, prompt.length, peak);
   sequence.close();
   return { correct, peak, meanSlots: slotSteps / steps / lanes, policyUs, modelUs };
 }

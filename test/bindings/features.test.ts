@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
+import { hasTitle, named } from "../support/named-tests.js";
 import { root } from "../support/package-root.js";
 
 interface Row {
@@ -24,33 +25,6 @@ function rows(text: string): Row[] {
     if (cells[0] === "capability") return [];
     return [{ capability: cells[0], mark: cells.length === 4 ? cells[1] : undefined, tests: cells.at(-1)! }];
   });
-}
-
-/** "`file`: title; `file`: title": titles may have semicolons, files are in backticks. */
-function named(tests: string): { file: string; title: string }[] {
-  return tests
-    .split(/(?:^|; )(?=`[^`]+`: )/)
-    .filter((part) => part !== "")
-    .map((part) => {
-      const [, file, title] = /^`([^`]+)`: (.+)$/s.exec(part) ?? [];
-      assert.ok(file && title, `"${part}" is a file and a title`);
-      return { file, title };
-    });
-}
-
-/** Whether one of the titles in a source, templates filled in with anything, is `title`. */
-function hasTitle(source: string, title: string): boolean {
-  const titles = source.matchAll(/(?:test|describe)\(\s*(?:"((?:[^"\\]|\\.)*)"|`((?:[^`\\]|\\.)*)`)/g);
-  for (const [, plain, template] of titles) {
-    if (plain === title) return true;
-    if (template === undefined) continue;
-    const pattern = template
-      .split(/\$\{[^}]*\}/)
-      .map((part) => part.replaceAll(/[.*+?^${}()|[\]\\]/g, "\\$&"))
-      .join(".+");
-    if (new RegExp(`^${pattern}$`).test(title)) return true;
-  }
-  return false;
 }
 
 test("every capability that is there names tests, and every test that is named exists", () => {

@@ -150,8 +150,9 @@ function nextTurn(): Promise<void> {
 
 const LAYOUTS = [{}, { compaction: "lazy" }, { folded: true }] as const;
 for (const layout of LAYOUTS)
-  for (const turns of [0, 12])
-    test(`lanes survive swap: the tokens of an undisturbed run, and every block back on both tiers: ${JSON.stringify({ ...layout, turns })}`, async (t) => {
+  for (const turns of [0, 12]) {
+    const name = JSON.stringify({ ...layout, turns });
+    test(`lanes survive swap: the tokens of an undisturbed run, and every block back on both tiers: ${name}`, async (t) => {
       const alone = await serve({ ...layout, disturbed: false, blocks: 256 });
       const lines: string[] = [];
       const swapped = await serve({ ...layout, disturbed: true, turns, write: (line) => lines.push(line) });
@@ -166,6 +167,7 @@ for (const layout of LAYOUTS)
       const { mismatch } = await replay(lines, { build: "debug" });
       assert.equal(mismatch, undefined);
     });
+  }
 
 test("what is lost on the way is computed anew, and nothing stays behind, with aborts at any time", async (t) => {
   let [failures, swapIns] = [0, 0];
