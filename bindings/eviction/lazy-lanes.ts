@@ -1,7 +1,7 @@
 /**
  * LazyLanes: drops tokens without moving their neighbours. Slots of dropped tokens stay as holes, which queries do not see
- * (LaneRow.live), until a new token takes one, a whole block holds nothing else and leaves, or half of all slots are holes and the
- * lanes are packed.
+ * (LaneRow.live), until a new token takes one, a whole block holds nothing else and leaves, or the lanes are packed: when half of all
+ * slots are holes, or the pool has no block left and packing gives it one.
  *
  *   policy sees   | t0 | t3 | t4 | t7 |              dense lanes, planes here
  *   in the pool   | t0 | -- | -- | t3 | t4 | t7 |    places 0 3 4 5; the next token takes slot 1
@@ -174,7 +174,8 @@ export class LazyLanes implements SequenceLanes {
     );
     const slots = lengths.reduce((sum, length) => sum + length, 0);
     const live = places.reduce((sum, list) => sum + list.length, 0);
-    if (slots - live >= PACK_FROM * slots && live < slots) {
+    const isDue = slots - live >= PACK_FROM * slots || this.#isWanted(lengths, places);
+    if (isDue && live < slots) {
       if (await this.#keep(places, executor)) this.packed += 1;
     } else {
       const gone = this.#emptyBlocks(lengths, places);
@@ -189,6 +190,14 @@ export class LazyLanes implements SequenceLanes {
       }
     }
     await this.#offerHoles(executor);
+  }
+
+  /** The pool has no block left, and packing would give it one. */
+  #isWanted(lengths: Uint32Array, places: readonly Uint32Array[]): boolean {
+    const { cache } = this.core.arena;
+    if (cache.available > 0) return false;
+    const blocks = (longest: number): number => Math.ceil(longest / cache.blockSize);
+    return blocks(Math.max(...places.map(({ length }) => length))) < blocks(Math.max(...lengths));
   }
 
   /** Blocks of which no lane holds anything. */

@@ -203,6 +203,29 @@ for (const { backend, on, skip } of TEST_BACKENDS)
       if (/every|ordered|ratio=0.6|lazy-eviction/.test(text)) assert.ok(lazy.moved <= 0.6 * dense.moved);
     });
 
+test("lanes with few holes are packed once the pool has no block left, and not before", async () => {
+  for (const isFull of [false, true]) {
+    const core = await Core.create({ build: "debug" });
+    const cache = core.kvCache({ blocks: 10, blockSize: BLOCK, maxSequences: 2, maxSequenceTokens: 64 });
+    const arena = core.laneArena({ cache, layers: LAYERS, kvHeads: HEADS, capacity: 64, sequences: 1 });
+    const sequence = cache.open({ tokens: [], lossy: true });
+    const own = arena.open(sequence);
+    const lanes = new LazyLanes(own, 0);
+    cache.reserve(sequence, 28);
+    cache.append(sequence, new Uint32Array(28));
+    lanes.append(28);
+    const other = cache.open({ tokens: [], private: true });
+    if (isFull) cache.reserve(other, cache.available * BLOCK);
+    // Every third token goes: no block is empty, and fewer than half of the slots are.
+    const keep = Uint32Array.from({ length: 28 }, (_, slot) => slot).filter((slot) => slot % 3 !== 1);
+    await lanes.drop({ keep: Array.from({ length: LANES }, () => keep) }, { move: async () => undefined });
+    assert.equal(lanes.packed, isFull ? 1 : 0);
+    assert.equal(cache.blockTable(sequence).length, isFull ? 5 : 7);
+    assert.equal(cache.available, isFull ? 2 : 3);
+    core.validate();
+  }
+});
+
 test("without a block to pack into, what is dropped leaves holes: the same tokens, and packed once there is room", async (t) => {
   const answers: string[] = [];
   for (const short of [false, true]) {
