@@ -22,7 +22,7 @@ export function hasTitle(source: string, title: string): boolean {
     const pattern = template
       .split(/\$\{[^}]*\}/)
       .map((part) => part.replaceAll(/[.*+?^${}()|[\]\\]/g, "\\$&"))
-      .join(".+");
+      .join(".*");
     if (new RegExp(`^${pattern}$`).test(title)) return true;
   }
   return false;
