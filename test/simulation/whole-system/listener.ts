@@ -26,7 +26,16 @@ export class Listener {
     if (mirror.lost)
       for (const batch of this.#log!.since(this.#epoch, mirror.seq, 0)) mirror.apply(encodeKvEvents(batch));
     assert.ok(!mirror.lost);
-    assert.equal(mirror.prefixes.size, cache.stats().cached, "as many blocks as are cached");
+    const twins = cache.groupStats().map(({ cached }) => cached);
+    twins.forEach((cached, i) =>
+      assert.equal(
+        mirror.groups.get(i + 1)?.size ?? 0,
+        cached,
+        `as many blocks of group ${i + 1} as are cached`,
+      ),
+    );
+    const own = cache.stats().cached - twins.reduce((sum, cached) => sum + cached, 0);
+    assert.equal(mirror.prefixes.size, own, "as many blocks as are cached");
     const prefixes = new Set(mirror.prefixes.values());
     const { blockSize } = shape.cache;
     for (const { computed, namespace, answer, handle } of running) {

@@ -87,7 +87,7 @@ export function drawShape(seed: number): WorldShape {
   const prefixCache = random.below(6) !== 0;
   const maxRequests = 2 + random.below(30);
   const archive = prefixCache && !grouped && random.below(4) === 0;
-  const events = prefixCache && !grouped && random.below(5) === 0;
+  const events = prefixCache && random.below(5) === 0;
   const tenants = [0, 1, 2].map((tenant) => drawQuota(random, tenant, blocks));
   const groups = drawGroups(random, blockSize);
   const auto = random.below(4) === 0;
