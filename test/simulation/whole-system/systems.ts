@@ -68,10 +68,14 @@ export class Systems {
     return this.#twin !== undefined;
   }
 
-  /** From now on a restored core gets every call as well; it is of another build, unless a module was given. */
+  /**
+   * From now on a restored core gets every call as well; it is of another build, unless a module was given. Not beside a debug
+   * build: that one checks itself after every call, and a check leaves behind what it has looked at last.
+   */
   async restoreTwin(build: Build): Promise<void> {
     const bytes = this.#main.core.snapshot();
-    const other = this.#given.module === undefined ? build : this.#main.core.build;
+    const own = this.#main.core.build;
+    const other = this.#given.module === undefined && own !== "debug" ? build : own;
     this.#twin = systemOf(await Core.restore(bytes, await options(other, this.#given)));
   }
 
