@@ -12,7 +12,7 @@ import {
   recordScheduler,
   replay,
 } from "../../bindings/main.js";
-import { openModel } from "../../native-host/executor/main.js";
+import { loadAddon, openModel } from "../../native-host/executor/main.js";
 import { BOS, tokensOf } from "../../sim/eviction/alphabet.js";
 import { makeTask } from "../../sim/eviction/tasks.js";
 import { TINY_RETRIEVAL } from "../support/package-root.js";
@@ -27,7 +27,15 @@ const POLICIES = [
   "random:ratio=0.3,every=4",
 ];
 
+/** Those that want packed lanes with one table. */
+const PACKED = [
+  "streaming-llm:ratio=0.3,positions=cache",
+  "h2o:ratio=0.5,unit=block",
+  "elastic-cache:ratio=0.5,countBias=true",
+];
+
 interface Setting {
+  readonly backend?: "wasm" | "cpu";
   readonly compaction?: "dense" | "lazy";
   readonly folded?: boolean;
   /** Urgent requests come in between. */
@@ -46,11 +54,13 @@ interface Setting {
 
 async function serve(setting: Setting) {
   const { disturbed, folded = false, compaction = "dense", hostBlocks = 300, blocks = 96 } = setting;
+  const { backend = "wasm" } = setting;
   const { executor } = await openModel(TINY_RETRIEVAL, {
-    backend: "wasm",
+    backend,
     blocks,
     blockSize: BLOCK,
     hostBlocks,
+    ...(backend === "cpu" && { threads: 2 }),
   });
   const random = new Random(5);
   const { transfer } = executor;
@@ -78,7 +88,7 @@ async function serve(setting: Setting) {
     build: setting.build ?? "core",
   });
   const { core, cache } = scheduler;
-  const planes = PlaneMask.SCORE | PlaneMask.LAST_IMP | PlaneMask.MRI;
+  const planes = PlaneMask.SCORE | PlaneMask.LAST_IMP | PlaneMask.MRI | PlaneMask.AUX;
   const lanes = core.laneArena({ cache, layers, kvHeads, capacity: 1024, planes, folded, sequences: 8 });
   recordLanes(scheduler, lanes);
   const selection = core.selection({ capacity: 4 * kvHeads * 1024 });
@@ -94,7 +104,9 @@ async function serve(setting: Setting) {
       if (setting.build === "debug") core.validate();
     },
   });
-  const prompts = POLICIES.map((_, i) => promptOf(60 + i, 110 + 20 * i));
+  const isPacked = backend === "wasm" && !folded && compaction === "dense";
+  const policies = isPacked ? [...POLICIES, ...PACKED] : POLICIES;
+  const prompts = policies.map((_, i) => promptOf(60 + i, 110 + 10 * i));
   let urgent: Promise<unknown>[] = [];
   /** Takes nearly the whole pool for a few steps. */
   const press = async (seed: number): Promise<void> => {
@@ -108,7 +120,7 @@ async function serve(setting: Setting) {
   const answers = await Promise.all(
     prompts.map(async (tokens, i) => {
       const list: number[] = [];
-      const evict = policyFromText(selection, POLICIES[i]);
+      const evict = policyFromText(selection, policies[i]);
       const stop = new AbortController();
       try {
         for await (const event of engine.generate({
@@ -149,10 +161,18 @@ function nextTurn(): Promise<void> {
 }
 
 const LAYOUTS = [{}, { compaction: "lazy" }, { folded: true }] as const;
-for (const layout of LAYOUTS)
-  for (const turns of [0, 12]) {
-    const name = JSON.stringify({ ...layout, turns });
-    test(`lanes survive swap: the tokens of an undisturbed run, and every block back on both tiers: ${name}`, async (t) => {
+const native = loadAddon();
+const RUNS = [
+  ...LAYOUTS.flatMap((layout) => [0, 12].map((turns) => ({ ...layout, turns, backend: "wasm" as const }))),
+  ...LAYOUTS.map((layout) => ({ ...layout, turns: 3, backend: "cpu" as const })),
+];
+for (const { turns, ...layout } of RUNS) {
+  const name = JSON.stringify({ ...layout, turns });
+  const skip = layout.backend === "cpu" && "reason" in native && native.reason;
+  test(
+    `lanes survive swap: the tokens of an undisturbed run, and every block back on both tiers: ${name}`,
+    { skip },
+    async (t) => {
       const alone = await serve({ ...layout, disturbed: false, blocks: 256 });
       const lines: string[] = [];
       const swapped = await serve({ ...layout, disturbed: true, turns, write: (line) => lines.push(line) });
@@ -161,13 +181,16 @@ for (const layout of LAYOUTS)
         `${swapped.preempted} preemptions, ${tier.swapOuts} out, ${tier.swapIns} in, ${tier.loadedBlocks} blocks back`,
       );
       assert.deepEqual(swapped.answers, alone.answers);
-      assert.ok(tier.swapIns >= 3 && tier.loadedBlocks > 20, "requests were read back");
+      // Slow transfers are overtaken: their requests find their blocks still there.
+      const least = turns === 0 ? 3 : 1;
+      assert.ok(tier.swapIns >= least && tier.loadedBlocks >= 5 * least, "requests were read back");
       assert.equal(tier.failures, 0);
       assert.equal(tier.free, tier.blocks, "every block of the host tier is free again");
       const { mismatch } = await replay(lines, { build: "debug" });
       assert.equal(mismatch, undefined);
-    });
-  }
+    },
+  );
+}
 
 test("what is lost on the way is computed anew, and nothing stays behind, with aborts at any time", async (t) => {
   let [failures, swapIns] = [0, 0];
