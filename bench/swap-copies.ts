@@ -56,11 +56,14 @@ export async function run(report: Report): Promise<void> {
   const host = new Uint8Array(BLOCKS * BLOCK_BYTES).fill(2);
   const shape = { blockBytes: BLOCK_BYTES, hostBlocks: BLOCKS, outThreads: 1, inThreads: 1 };
   const copier = addon.addon.createCopier(shape, device, host);
-  const subjects = subjectsOf(copier, device, host);
+  const twoThreads = addon.addon.createCopier({ ...shape, outThreads: 2 }, device, host);
+  const subjects = subjectsOf(copier, twoThreads, device, host);
   const rounds = report.quick ? 5 : 31;
   for (let round = -3; round < rounds; round++) {
     await breathe();
-    for (const { run: copy, us, blockedUs } of subjects) {
+    // Whose turn is first changes: what came before decides what is in the processor's caches.
+    const turn = (round + 3) % subjects.length;
+    for (const { run: copy, us, blockedUs } of [...subjects.slice(turn), ...subjects.slice(0, turn)]) {
       const start = performance.now();
       const ends = copy();
       const handedOver = performance.now();
@@ -71,16 +74,22 @@ export async function run(report: Report): Promise<void> {
     }
   }
   copier.close();
+  twoThreads.close();
   if (host.some((byte) => byte !== 1)) throw new Error("not everything was copied");
   reportOn(report, subjects);
 }
 
-function subjectsOf(copier: NativeCopier, device: Uint8Array, host: Uint8Array): Subject[] {
+function subjectsOf(
+  copier: NativeCopier,
+  twoThreads: NativeCopier,
+  device: Uint8Array,
+  host: Uint8Array,
+): Subject[] {
   const runs = groups();
   const each = singles(runs);
-  const inCalls = (copies: readonly Run[]): (() => Promise<unknown>) => {
+  const inCalls = (copies: readonly Run[], by = copier): (() => Promise<unknown>) => {
     const calls = copies.map((copy) => records([copy]));
-    return () => Promise.all(calls.map((words) => copier.copyBatch(words)));
+    return () => Promise.all(calls.map((words) => by.copyBatch(words)));
   };
   const [allRuns, allBlocks] = [records(runs), records(each)];
   const subject = (name: string, copy: Subject["run"]): Subject => ({
@@ -94,6 +103,7 @@ function subjectsOf(copier: NativeCopier, device: Uint8Array, host: Uint8Array):
     subject(`${runs.length} calls, a run each`, inCalls(runs)),
     subject(`1 call, ${BLOCKS} blocks`, () => copier.copyBatch(allBlocks)),
     subject(`${BLOCKS} calls, a block each`, inCalls(each)),
+    subject(`${runs.length} calls, a run each, two threads`, inCalls(runs, twoThreads)),
     subject("TypedArray.set, a block each, on the loop", () => {
       for (const [source, target] of each)
         host.set(device.subarray(source * BLOCK_BYTES, (source + 1) * BLOCK_BYTES), target * BLOCK_BYTES);
