@@ -5,12 +5,16 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import {
+  Core,
+  type CoreLanes,
   Engine,
+  type KeptCache,
   PlaneMask,
   policyFromText,
   recordLanes,
   recordScheduler,
   replay,
+  type TokenEvent,
 } from "../../bindings/main.js";
 import { loadAddon, openModel } from "../../native-host/executor/main.js";
 import { BOS, tokensOf } from "../../sim/eviction/alphabet.js";
@@ -46,6 +50,8 @@ interface Setting {
   readonly turns?: number;
   /** Of 100 transfers, how many arrive in part. */
   readonly failures?: number;
+  /** Each request goes on from what is kept of one before it. */
+  readonly chained?: boolean;
   /** Requests are aborted at random. */
   readonly aborts?: Random;
   readonly write?: (line: string) => void;
@@ -122,15 +128,26 @@ async function serve(setting: Setting) {
       const list: number[] = [];
       const evict = policyFromText(selection, policies[i]);
       const stop = new AbortController();
-      try {
+      let kept: KeptCache | undefined;
+      const common = { priority: 9, signal: stop.signal };
+      /** A request, or two, the second one on what the first one has kept. */
+      async function* answered(): AsyncGenerator<TokenEvent> {
+        if (!setting.chained)
+          return yield* engine.generate({ ...common, tokens, maxNewTokens: 60, evict, compaction });
         for await (const event of engine.generate({
+          ...common,
           tokens,
-          maxNewTokens: 60,
-          priority: 9,
+          maxNewTokens: 25,
           evict,
-          compaction,
-          signal: stop.signal,
+          keep: true,
         })) {
+          kept = event.kept;
+          yield event;
+        }
+        yield* engine.generate({ ...common, tokens: tokensOf("?ab37;?"), maxNewTokens: 35, from: kept });
+      }
+      try {
+        for await (const event of answered()) {
           list.push(event.token);
           if (disturbed && i === 0 && event.index % 20 === 9) urgent.push(press(90 + event.index));
           if (setting.aborts?.below(200) === 0) stop.abort();
@@ -191,6 +208,74 @@ for (const { turns, ...layout } of RUNS) {
     },
   );
 }
+
+for (const folded of [false, true])
+  test(`kept caches and those who go on from them survive swap as well, folded ${folded}`, async (t) => {
+    const alone = await serve({ folded, chained: true, disturbed: false, blocks: 256 });
+    const swapped = await serve({ folded, chained: true, disturbed: true, turns: 2 });
+    t.diagnostic(`${swapped.tier.swapOuts} out, ${swapped.tier.swapIns} in`);
+    assert.deepEqual(swapped.answers, alone.answers);
+    assert.ok(swapped.tier.swapIns > 0);
+    assert.equal(swapped.tier.free, swapped.tier.blocks);
+  });
+
+test("lanes that left the core come back as they were, in another slab, for another sequence; a copy of what was in use", async () => {
+  const random = new Random(8);
+  const core = await Core.create({ build: "debug" });
+  const cache = core.kvCache({ blocks: 64, blockSize: 4, maxSequences: 4, maxSequenceTokens: 128 });
+  const planes = PlaneMask.SCORE | PlaneMask.MRI;
+  const arena = core.laneArena({ cache, layers: 2, kvHeads: 2, capacity: 128, planes, sequences: 1 });
+  const opened = (count: number) => {
+    const sequence = cache.open({ tokens: [], lossy: true });
+    cache.reserve(sequence, count);
+    cache.append(sequence, new Uint32Array(count));
+    return sequence;
+  };
+  const stateOf = (lanes: CoreLanes) =>
+    [0, 1, 2, 3].map((i) => {
+      const { length, hole, pos, score, mri } = lanes.lane(i >> 1, i & 1);
+      return [length, hole, ...[pos, score!, mri!].map((plane) => [...plane.subarray(0, length)])];
+    });
+  for (let round = 0; round < 20; round++) {
+    const first = opened(40);
+    const lanes = arena.open(first, round % 2 === 1);
+    lanes.append(40);
+    for (let i = 0; i < 4; i++)
+      for (let slot = 0; slot < 40; slot++) lanes.lane(i >> 1, i & 1).score![slot] = random.below(1000);
+    const keep = [0, 1, 2, 3].map(() => Uint32Array.from(Array(40).keys()).filter(() => random.below(3) > 0));
+    const plan = lanes.plan({ keep });
+    plan.allMoves();
+    plan.commit();
+    if (round % 4 === 0) {
+      const reuse = lanes.plan({
+        keep: [null, null, null, null],
+        inPlace: { victim: Uint32Array.of(3, 1, 0, 2) },
+      });
+      reuse.commit();
+    }
+    const before = stateOf(lanes);
+    const saved = lanes.suspend();
+    assert.equal(saved.seen, 40);
+    assert.ok(saved.bytes < 4 * 40 * 3 * 4 + 4 * 32 + 1, "no more than the slots in use");
+    assert.throws(() => lanes.append(1), { code: "INVALID_ARGUMENT" });
+    cache.close(first);
+    // Others use the slab meanwhile.
+    const other = opened(9);
+    const others = arena.open(other);
+    others.append(9);
+    assert.throws(() => arena.resume(saved, other), { code: "OUT_OF_SEQUENCES" });
+    others.close();
+    cache.close(other);
+    const second = opened(40);
+    const back = arena.resume(saved, second);
+    assert.deepEqual(stateOf(back), before);
+    assert.equal(back.seen, 40);
+    assert.equal(back.bySlot, round % 2 === 1);
+    back.close();
+    cache.close(second);
+  }
+  core.validate();
+});
 
 test("what is lost on the way is computed anew, and nothing stays behind, with aborts at any time", async (t) => {
   let [failures, swapIns] = [0, 0];
