@@ -7,7 +7,6 @@ import assert from "node:assert/strict";
 import {
   type Build,
   type CoreOptions,
-  Phase,
   planDigest,
   type RequestId,
   type StepPlan,
@@ -21,6 +20,7 @@ import { execute } from "./execution.js";
 import { HostTransfers } from "./host-transfers.js";
 import { Listener } from "./listener.js";
 import { Outsiders } from "./outsiders.js";
+import { checkRow } from "./plan-row.js";
 import { allTokens, knownTokens, type Tracked } from "./requests.js";
 import { Rules } from "./rules.js";
 import { drawShape, type WorldShape } from "./shape.js";
@@ -316,24 +316,7 @@ export class World {
       assert.equal(request.state, "running");
       if (request.sequence === 0) request.sequence = plan.sequences[row];
       assert.equal(plan.sequences[row], request.sequence);
-      const computed = plan.computedBefore[row];
-      const count = plan.newTokens[row];
-      assert.equal(computed, request.computed, `${request.handle} goes on where it was`);
-      const decode = decoding.includes(request);
-      const drafts = decode ? count - 1 : 0;
-      const last = computed + count - drafts === knownTokens(request);
-      assert.ok(
-        count >= 1 && drafts <= request.drafts.length && computed + count - drafts <= knownTokens(request),
-      );
-      assert.equal(plan.phases[row], decode ? Phase.Decode : last ? Phase.LastChunk : Phase.PrefillChunk);
-      for (const limit of [request.maxChunkTokens, scheduler.maxChunkTokens])
-        assert.ok(limit === 0 || count - drafts <= limit, "a chunk keeps its limits");
-      assert.equal(row < plan.decodeRows, decode, "decode rows first");
-      const start = plan.tokenStart[row];
-      for (let i = 0; i < count - drafts; i++)
-        assert.equal(plan.tokens[start + i], request.answer.tokens[computed + i], "its own tokens are fed");
-      for (let i = 0; i < drafts; i++)
-        assert.equal(plan.tokens[start + 1 + i], request.drafts[i], "and its drafts");
+      checkRow(plan, row, request, decoding.includes(request), scheduler.maxChunkTokens);
     }
     assert.ok(plan.totalTokens <= (scheduler.maxBatchTokens ?? 0), "the token budget holds");
     assert.ok(this.running.length <= scheduler.maxRunning);
