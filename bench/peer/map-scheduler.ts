@@ -148,7 +148,10 @@ export class MapScheduler {
     while (this.arriving.length > 0 && this.arriving[0].arrivalUs <= nowUs)
       this.#arrive(this.arriving.shift()!);
 
-    for (const request of this.waiting.slice()) {
+    // Of several that end at once the last one's tenant is the last that left: in the order of the core's queue.
+    const leaving = this.waiting.slice();
+    if (this.#options.policy === "fair") leaving.sort((a, b) => a.tenant - b.tenant);
+    for (const request of leaving) {
       request.waitsSinceUs ||= nowUs;
       const late = request.deadlineUs <= nowUs;
       if (!late && !this.#timedOut(request)) continue;
