@@ -13,3 +13,4 @@ export * from "./exports/selection";
 export * from "./exports/lanes";
 export * from "./exports/outside";
 export * from "./exports/tiers";
+export * from "./exports/runs";

@@ -16,6 +16,7 @@ const BENCHES: Readonly<Record<string, () => Promise<Bench>>> = {
   "decode-step": () => import("./decode-step.js"),
   admit: () => import("./admit.js"),
   "admission-order": () => import("./admission-order.js"),
+  "context-switch": () => import("./context-switch.js"),
   vattention: () => import("./vattention.js"),
   "swap-copies": () => import("./swap-copies.js"),
   "disk-tier": () => import("./disk-tier.js"),

@@ -187,6 +187,9 @@ export interface IsolationExports {
   kvMarksInput(kv: number): number;
   kvMarks(kv: number, count: number): number;
   kvMarksRelease(kv: number, marks: number): number;
+  kvRunsBytes(blocks: number, maxSequences: number): number;
+  kvRunsCreate(kv: number, reserve: number): number;
+  kvRuns(kv: number): number;
   kvPinsBytes(blocks: number, capacity: number): number;
   kvPinsCreate(kv: number, capacity: number, limit: number): number;
   kvPin(kv: number, sequence: number, hard: number, priority: number, untilUs: number): number;
@@ -292,6 +295,14 @@ export interface SchedulingExports {
   ): number;
   requestMarks(scheduler: number, request: number, marks: number): number;
   requestPin(scheduler: number, request: number, hard: number, priority: number, forUs: number): number;
+  requestTurns(scheduler: number, request: number): number;
+  requestNextTurn(
+    scheduler: number,
+    request: number,
+    count: number,
+    maxNewTokens: number,
+    last: number,
+  ): number;
   requestAbort(scheduler: number, request: number): number;
   schedulerNextWakeUs(scheduler: number): number;
   schedulerPlan(scheduler: number): number;

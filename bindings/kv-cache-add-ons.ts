@@ -84,7 +84,12 @@ export function addOnsOf(core: Core, shape: KvCacheShape): AddOn[] {
       create: (kv) => exports.kvGroupsCreate(kv, writeGroups(core, groups), groups.length),
     });
   }
-  const { marks, pins } = shape;
+  const { marks, pins, blockRuns } = shape;
+  if (blockRuns)
+    addOns.push({
+      bytes: exports.kvRunsBytes(shape.blocks, shape.maxSequences),
+      create: (kv) => exports.kvRunsCreate(kv, blockRuns.reserve),
+    });
   if (marks > 0)
     addOns.push({
       bytes: exports.kvMarksBytes(shape.blocks, marks),

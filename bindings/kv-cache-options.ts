@@ -1,4 +1,5 @@
 /** What a KV cache is made with and what it says of itself: ids, options, figures. */
+import type { BlockRunOptions } from "./block-runs.js";
 import type { CacheGroup, CacheGroupOptions } from "./cache-groups.js";
 import type { PinRoom } from "./kv-pins.js";
 import type { PromptMarks } from "./prompt-marks.js";
@@ -72,6 +73,12 @@ export interface KvCacheOptions {
   marks?: number;
   /** Room for pins of cached prefixes (`pin`), or true for the defaults; 8 bytes a block. Default: there are none. */
   pins?: PinRoom | true;
+  /**
+   * Blocks of a sequence lie side by side as far as there is room, so that swapping it takes few copies (`KvCache.runs`); true
+   * for the defaults. About 80 bytes a block; 2^24 blocks at most; not with `groups`. Which cached block is forgotten next is
+   * the same, but some are forgotten sooner (docs/decisions/0014). Default: in whatever order they were freed.
+   */
+  blockRuns?: BlockRunOptions | true;
   /** Quotas to begin with; `setQuota` changes them. Default: nobody has any. */
   quotas?: readonly TenantQuota[];
 }
@@ -109,8 +116,9 @@ export interface TenantAccount {
 
 /** Options with everything filled in. */
 export type KvCacheShape = Required<
-  Omit<KvCacheOptions, "evictionOrder" | "contentKeys" | "events" | "groups" | "pins">
+  Omit<KvCacheOptions, "evictionOrder" | "contentKeys" | "events" | "groups" | "pins" | "blockRuns">
 > & {
+  blockRuns: Required<BlockRunOptions> | undefined;
   groups: readonly CacheGroup[];
   pins: Required<PinRoom> | undefined;
   evictionOrder: Required<BlockOrderOptions>;

@@ -13,6 +13,7 @@
  * One file, longer than others: a method for each call on one structure of the core; options and shapes are beside it.
  */
 import { type BlockOrderKind, blockOrderShape, ORDER_KINDS, ADVICE_KINDS } from "./block-order.js";
+import { BlockRuns, blockRunShape } from "./block-runs.js";
 import { type CacheGroup, type CacheGroupStats, groupShapes, readGroups } from "./cache-groups.js";
 import { ContentKeys, contentKeyShape } from "./content-keys.js";
 import type { Core } from "./core.js";
@@ -92,6 +93,8 @@ export class KvCache {
   readonly evictionOrder: BlockOrderKind;
   /** Its content keys, if it was made with `contentKeys`. */
   readonly content: ContentKeys | undefined;
+  /** Its runs of blocks, if it was made with `blockRuns`. */
+  readonly runs: BlockRuns | undefined;
   /** Tenants with accounts, 0: none. */
   readonly tenants: number;
 
@@ -112,6 +115,7 @@ export class KvCache {
     }));
     this.tenants = core.exports.kvTenants(pointer);
     this.evictionOrder = ORDER_KINDS[core.exports.kvOrderKind(pointer)];
+    this.runs = core.exports.kvRuns(pointer) === 0 ? undefined : new BlockRuns(this);
     this.content = core.exports.kvContent(pointer) === 0 ? undefined : new ContentKeys(this);
   }
 
@@ -135,6 +139,7 @@ export class KvCache {
       tenants,
       marks: requireInteger("marks", options.marks ?? 0, 0, 2 ** 24),
       pins: pinRoom(options.pins),
+      blockRuns: blockRunShape(options.blockRuns, blocks),
       quotas: requireQuotas(options.quotas ?? [], tenants, blocks),
       retainBlocks: requireInteger("retainBlocks", options.retainBlocks ?? blocks, 0, blocks),
       contentKeys: contentKeyShape(options.contentKeys),
@@ -143,6 +148,12 @@ export class KvCache {
     if ((shape.blockSize & (shape.blockSize - 1)) !== 0) {
       throw invalidArgument("blockSize", shape.blockSize, "a power of two from 1 to 256");
     }
+    if (shape.blockRuns !== undefined && (shape.groups.length > 0 || blocks > 2 ** 24))
+      throw invalidArgument(
+        "blockRuns",
+        options.blockRuns,
+        "none for a cache with groups or over 2^24 blocks",
+      );
     if (shape.partialReuse > 0 && shape.groups.length > 0)
       throw invalidArgument("partialReuse", shape.partialReuse, "0 for a cache with groups");
     if (shape.partialReuse > 0 && !shape.prefixCache)

@@ -90,6 +90,7 @@ export {
 } from "./eviction/select.js";
 export type { Executor, ExecutorDescription, RowContext, SamplingOptions, StepResult } from "./executor.js";
 export type { CoreExports } from "./exports.js";
+export { BlockRuns, type BlockRunOptions, type BlockRunStats } from "./block-runs.js";
 export { FreeExtents, type Extent, type Fit, type FreeExtentsOptions } from "./free-extents.js";
 export { encodeKvEvents, type KvEventEncoding } from "./kv-events-msgpack.js";
 export { KvEventLog } from "./kv-event-log.js";
@@ -160,6 +161,7 @@ export {
   type PolicyName,
   type RequestId,
   type RequestOptions,
+  type TurnOptions,
   type SchedulerOptions,
 } from "./scheduler-options.js";
 export {

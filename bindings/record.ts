@@ -9,7 +9,7 @@
  *   {"commit": id, "nowUs", "tokens", "finished"?: [sampling rows], "accepted"?: counts, "outcomes": digest}
  *   {"abandon": id}   {"abort": request}   {"prioritize": request, "priority"}
  *   {"predict": request, "tokens"}
- *   {"transferred": id, "blocks", "us"}
+ *   {"transferred": id, "blocks", "us"}   {"turn": request, "tokens", "maxNewTokens", "last"}
  *   {"arena": shape}   {"lane": call, ...}      lanes of requests that drop tokens (eviction/lane-record.ts)
  *
  * The core is deterministic and these are all of its inputs, so `replay` (replay.ts) makes the same plans from them, in
@@ -29,6 +29,7 @@ import {
   type RequestId,
   type RequestOptions,
   type SchedulerOptions,
+  type TurnOptions,
 } from "./scheduler-options.js";
 
 /** Version of the lines. */
@@ -70,6 +71,7 @@ export type RecordLine =
   | { prioritize: RequestId; priority: number; trapped?: true }
   | { predict: RequestId; tokens: number; trapped?: true }
   | { transferred: number; blocks: number; us: number; trapped?: true }
+  | { turn: RequestId; tokens: number[]; maxNewTokens: number; last: boolean; trapped?: true }
   | { arena: ArenaShape }
   | LaneCall;
 
@@ -91,6 +93,7 @@ const REQUEST_FIELDS = Object.keys({
   pin: true,
   maxChunkTokens: true,
   predictedTokens: true,
+  turns: true,
 } satisfies Record<keyof Omit<RequestOptions, "tokens" | "id">, true>) as (keyof RequestOptions)[];
 
 /** A scheduler on a core and a cache of its own. Throws what creating them throws. */
@@ -154,6 +157,14 @@ class RecordingScheduler extends Scheduler {
     return this.#record(
       () => super.submit(options),
       (request = 0) => ({ submit, request }),
+    );
+  }
+
+  override nextTurn(request: RequestId, turn: TurnOptions): void {
+    const { tokens, maxNewTokens, last = false } = turn;
+    this.#record(
+      () => super.nextTurn(request, turn),
+      () => ({ turn: request, tokens: Array.from(tokens), maxNewTokens, last }),
     );
   }
 

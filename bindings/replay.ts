@@ -75,13 +75,14 @@ function parseLine(text: string, number: number): RecordLine {
   }
   if (typeof line !== "object" || line === null)
     throw invalidArgument(`record, line ${number}`, text, "an object");
-  const { submit, propose, tokens, finished } = line as {
+  const { submit, propose, turn, tokens, finished } = line as {
     submit?: { tokens?: unknown; id?: unknown } | null;
     propose?: unknown;
+    turn?: unknown;
     tokens?: unknown;
     finished?: unknown;
   };
-  if (propose !== undefined && !Array.isArray(tokens))
+  if ((propose !== undefined || turn !== undefined) && !Array.isArray(tokens))
     throw invalidArgument(`record, line ${number}: tokens`, tokens, "an array");
   if (submit !== undefined) {
     if (!Array.isArray(submit?.tokens))
@@ -177,11 +178,14 @@ class Player {
       scheduler.setPriority(line.prioritize, line.priority);
     } else if ("predict" in line) {
       scheduler.setPrediction(line.predict, line.tokens);
+    } else if ("turn" in line) {
+      const { turn, tokens, maxNewTokens, last } = line;
+      scheduler.nextTurn(turn, { tokens, maxNewTokens, last });
     } else if ("transferred" in line) {
       scheduler.transferred(line.transferred, line.blocks, line.us);
     } else {
       const known =
-        "submit, propose, lanes, step, commit, abandon, abort, prioritize, predict, transferred, arena or lane";
+        "submit, propose, lanes, step, commit, abandon, abort, prioritize, predict, transferred, turn, arena or lane";
       throw new QuartermasterError("INVALID_ARGUMENT", `record, line ${this.#line}: allowed: ${known}`, {
         argument: LINE,
         value: line,

@@ -126,6 +126,21 @@ export interface RequestOptions extends PromptMarks {
    * others, 0 to 2^22. Default 0: as many as the scheduler's `maxChunkTokens` and budget allow.
    */
   maxChunkTokens?: number;
+  /**
+   * Whether it stays, idle, when it has finished, for `nextTurn`: a conversation. What has been computed for it goes to the
+   * host tier meanwhile, if there is one; `abort` ends it. Not with `peakSlots`. Default false.
+   */
+  turns?: boolean;
+}
+
+/** The next turn of a conversation. */
+export interface TurnOptions {
+  /** What is said to it, at least one token. */
+  tokens: ArrayLike<number>;
+  /** Most tokens to generate, >= 1; all tokens of the request together fit the cache's maxSequenceTokens. */
+  maxNewTokens: number;
+  /** Whether it ends with this turn's answer. Default false: it stays for another one. */
+  last?: boolean;
 }
 
 /** What the sequence of a request that drops tokens begins with, and what becomes of it. */

@@ -30,6 +30,7 @@ import {
   type SchedulerOptions,
   type LaneStart,
   type RequestOptions,
+  type TurnOptions,
   type Outcome,
   type CommitResults,
 } from "./scheduler-options.js";
@@ -170,6 +171,8 @@ export class Scheduler {
     const predicted = requireInteger("predictedTokens", options.predictedTokens ?? 0, 0, 2 ** 24);
     const count = this.cache.writeInput("tokens", options.tokens);
     const { exports } = this.core;
+    if (options.turns && peakSlots > 0)
+      throw invalidArgument("turns", true, "false for a request with peakSlots");
     const pin = options.pin === undefined ? undefined : pinShape(options.pin, "forUs");
     if (pin !== undefined && exports.kvPinFigure(this.cache.pointer, 4) === 0)
       throw new QuartermasterError("UNSUPPORTED", "pin: the cache was created without `pins`");
@@ -197,6 +200,7 @@ export class Scheduler {
         if (marks !== 0) this.core.call(() => exports.requestMarks(this.pointer, request, marks), "submit");
         if (predicted !== 0)
           this.core.call(() => exports.requestPredict(this.pointer, request, predicted), "submit");
+        if (options.turns) this.core.call(() => exports.requestTurns(this.pointer, request), "submit");
         if (pin !== undefined)
           this.core.call(
             () => exports.requestPin(this.pointer, request, pin.hard, pin.priority, pin.us),
@@ -207,6 +211,21 @@ export class Scheduler {
     } catch (error) {
       throw this.#explainRefusal(error, options, count);
     }
+  }
+
+  /**
+   * The next turn of an idle request (`turns`): behind all its tokens so far, those of `tokens`. It waits for its place as a
+   * new request does, and has what the host tier or the cache kept of it. Throws UNKNOWN_REQUEST, INVALID_ARGUMENT for one
+   * that is not idle, and what `submit` throws for as many tokens as it has then; it is still idle then.
+   */
+  nextTurn(request: RequestId, { tokens, maxNewTokens, last = false }: TurnOptions): void {
+    requireRequest(request);
+    requireInteger("maxNewTokens", maxNewTokens, 1, 2 ** 24);
+    const count = this.cache.writeInput("tokens", tokens);
+    this.core.call(
+      () => this.core.exports.requestNextTurn(this.pointer, request, count, maxNewTokens, Number(last)),
+      `nextTurn(request ${request})`,
+    );
   }
 
   /**
@@ -464,8 +483,8 @@ export class Scheduler {
   }
 
   /** Where a request stands, or "ended". */
-  state(request: RequestId): "arriving" | "waiting" | "running" | "loading" | "ended" {
-    const states = ["ended", "arriving", "waiting", "running", "loading"] as const;
+  state(request: RequestId): "arriving" | "waiting" | "running" | "loading" | "idle" | "ended" {
+    const states = ["ended", "arriving", "waiting", "running", "loading", "idle"] as const;
     return states[this.core.exports.requestState(this.pointer, request)];
   }
 

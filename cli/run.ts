@@ -10,6 +10,8 @@ import { EVICTION_POLICIES, policyFromText } from "../bindings/eviction/create-p
 import type { LaneArena } from "../bindings/eviction/lanes.js";
 import { PlaneMask } from "../bindings/eviction/policy.js";
 import type { Selection } from "../bindings/eviction/select.js";
+import { invalidArgument } from "../bindings/errors.js";
+import type { HostTierOptions } from "../bindings/host-tier.js";
 import type { KvCache } from "../bindings/kv-cache.js";
 import { POLICIES } from "../bindings/scheduler-options.js";
 import { BACKENDS, openModel } from "../native-host/executor/main.js";
@@ -42,8 +44,12 @@ Cache and scheduler
   --max-running N        requests running at a time (default 32)
   --policy NAME          ${POLICIES.join(", ")} (default priority)
   --no-prefix-cache      never reuse blocks
-  --preemption NAME      recompute (default), or swap: preempted requests go to host memory and back
-  --host-blocks N        blocks of host memory for swap (default: as many as --blocks)
+  --preemption NAME      recompute (default); swap: preempted requests go to host memory and back; auto: whichever costs
+                         less
+  --host-blocks N        blocks of host memory for swap and auto (default: as many as --blocks)
+  --host-copies N        requests that may have something there at a time (default: all)
+  --prefill-us X         auto: microseconds to compute a token, against the measured ones of a copy (default 250)
+  --block-runs N         keep the blocks of a request side by side, up to N reserved ahead (default: not)
   --evict POLICY         drop cached tokens while requests run, h2o:heavy=64,recent=64 or streaming-llm:ratio=0.2;
                          policies: ${EVICTION_POLICIES.join(", ")}
 
@@ -74,6 +80,9 @@ const OPTIONS = {
   "no-prefix-cache": { type: "boolean" },
   preemption: { type: "string" },
   "host-blocks": { type: "string" },
+  "host-copies": { type: "string" },
+  "prefill-us": { type: "string" },
+  "block-runs": { type: "string" },
   evict: { type: "string" },
   backend: { type: "string" },
   build: { type: "string" },
@@ -125,6 +134,25 @@ function lanesFor(
   return { lanes, selection };
 }
 
+const PREEMPTIONS = ["recompute", "swap", "auto"] as const;
+
+/** The host tier that the options ask for; undefined: preempted requests are computed again. */
+function hostTierFor(values: Values, blocks: number, requests: number): HostTierOptions | undefined {
+  const preemption = choice("preemption", values.preemption, "recompute", PREEMPTIONS);
+  if (preemption === "recompute") {
+    for (const name of ["host-blocks", "host-copies", "prefill-us"] as const)
+      if (values[name] !== undefined)
+        throw invalidArgument(`--${name}`, values[name], "only with --preemption swap or auto");
+    return undefined;
+  }
+  return {
+    preemption,
+    blocks: integer("host-blocks", values["host-blocks"], blocks, 1, 2 ** 24),
+    copies: integer("host-copies", values["host-copies"], requests, 1, requests),
+    prefillUs: positive("prefill-us", values["prefill-us"], 250),
+  };
+}
+
 export interface Answer {
   readonly request: WorkloadRequest;
   readonly text: string;
@@ -146,8 +174,9 @@ export async function serve(
     "debug",
   ]);
   const policy = choice("policy", values.policy, "priority", POLICIES);
-  const swaps = choice("preemption", values.preemption, "recompute", ["recompute", "swap"]) === "swap";
-  const hostBlocks = swaps ? integer("host-blocks", values["host-blocks"], blocks, 1, 2 ** 24) : 0;
+  const hostTier = hostTierFor(values, blocks, workload.length);
+  const hostBlocks = hostTier?.blocks ?? 0;
+  const reserve = integer("block-runs", values["block-runs"], 0, 1, blocks);
   const model = await openModel(values.model ?? EMBEDDED, {
     blocks,
     blockSize,
@@ -165,6 +194,7 @@ export async function serve(
       maxSequences: maxRunning,
       maxSequenceTokens,
       prefixCache: !values["no-prefix-cache"],
+      ...(reserve > 0 && { blockRuns: { reserve } }),
     },
     scheduler: {
       vocabSize,
@@ -172,7 +202,7 @@ export async function serve(
       maxRunning,
       maxBatchTokens,
       policy,
-      ...(swaps && { hostTier: { blocks: hostBlocks } }),
+      ...(hostTier && { hostTier }),
       tokenCapacity: prompts.reduce(
         (sum, tokens, i) => sum + wholePages(tokens.length + workload[i].maxNewTokens),
         0,

@@ -22,7 +22,7 @@ export function kvGroupsBytes(
 /** Gives a new cache that does not reuse parts of blocks these groups, in a region of their own. */
 export function kvGroupsCreate(cache: usize, specs: usize, count: u32): Status {
   const kv = changetype<KvCache>(cache);
-  if ((kv.groups | kv.children) != 0 || kv.freeCount != kv.blockCount || kv.openSequences != 0)
+  if ((kv.groups | kv.children | kv.runs) != 0 || kv.freeCount != kv.blockCount || kv.openSequences != 0)
     return INVALID_ARGUMENT;
   if (!specsValid(specs, count, kv.blockSize)) return INVALID_ARGUMENT;
   const bytes = groupsBytes(kv.blockCount, kv.blockSize, kv.maxSequences, kv.maxSequenceTokens, specs, count);

@@ -27,6 +27,8 @@ import { schedulerCreate, schedulerShapeValid } from "../scheduling/scheduler";
 import { step } from "../scheduling/step";
 import { requestMarks as setMarks, requestPin as setPin } from "../scheduling/isolation";
 import { MAX_PRIORITY } from "../orders/priority";
+import { tierOf } from "../scheduling/swap";
+import { expectTurns, nextTurn } from "../scheduling/turns";
 import { schedulerValidate } from "../scheduling/validate";
 import { SLOT_MASK } from "../paging/layout";
 
@@ -230,6 +232,28 @@ export function requestPin(scheduler: usize, handle: u32, hard: u32, priority: u
   return checked(s, setPin(s, handle, hard != 0, priority, forUs));
 }
 
+/** The request stays, idle, when its answer is complete, until its next turn or its abort. */
+export function requestTurns(scheduler: usize, handle: u32): Status {
+  const s = changetype<Scheduler>(scheduler);
+  return checked(s, expectTurns(s, handle));
+}
+
+/**
+ * The next turn of an idle request: the first `count` ids of the cache's input region behind all its tokens. `last`: 1, it
+ * ends with its answer.
+ */
+export function requestNextTurn(
+  scheduler: usize,
+  handle: u32,
+  count: u32,
+  maxNewTokens: u32,
+  last: u32,
+): Status {
+  const s = changetype<Scheduler>(scheduler);
+  if (count > s.kv.maxSequenceTokens) return TOO_LONG;
+  return checked(s, nextTurn(s, handle, s.kv.input, count, maxNewTokens, last != 0));
+}
+
 export function requestAbort(scheduler: usize, handle: u32): Status {
   const s = changetype<Scheduler>(scheduler);
   return checked(s, abort(s, handle));
@@ -237,10 +261,11 @@ export function requestAbort(scheduler: usize, handle: u32): Status {
 
 /**
  * Time of the next arrival, deadline or queue time-out, infinity if none: before it, an empty step stays empty unless
- * something is submitted.
+ * something is submitted. 0 when a turn has ended since the last plan: the next one has its transfers.
  */
 export function schedulerNextWakeUs(scheduler: usize): f64 {
   const s = changetype<Scheduler>(scheduler);
+  if (s.tier != 0 && s.stepInFlight == 0 && tierOf(s).recordCount != 0) return 0;
   const ends = s.kv.pins == 0 || s.waitingCount == 0 ? Infinity : pinsOf(s.kv).nextUs;
   return min(min(nextArrivalUs(s), s.nextDeadlineUs), ends);
 }
@@ -291,7 +316,7 @@ function live(s: Scheduler, handle: u32): Request | null {
   return isLive(s, handle) ? request(s, handle & SLOT_MASK) : null;
 }
 
-/** State of a live request (1 arriving, 2 waiting, 3 running), 0 when it has ended. */
+/** State of a live request (1 arriving, 2 waiting, 3 running, 4 loading, 5 idle), 0 when it has ended. */
 export function requestState(scheduler: usize, handle: u32): u32 {
   const s = changetype<Scheduler>(scheduler);
   const r = live(s, handle);

@@ -110,6 +110,13 @@ export function extentsCount(ptr: usize): u32 {
   return indexSize(changetype<FreeExtents>(ptr).starts);
 }
 
+/** The first extent whose start is at least `start`: length << 32 | start, 0 when there is none. */
+export function extentsFrom(ptr: usize, start: u32): u64 {
+  const starts = changetype<FreeExtents>(ptr).starts;
+  const key = indexCeiling(starts, startKey(start));
+  return key == KEY_MAX ? 0 : lengthKey(<u32>neighbourValue(starts), <u32>(key - 1));
+}
+
 /** Length of the longest extent, 0 when no block is free. */
 // @ts-ignore: decorator
 @inline

@@ -47,6 +47,7 @@ export function kvCreate(
   kv.accounts = 0;
   kv.marks = 0;
   kv.pins = 0;
+  kv.runs = 0;
   kv.retained = blocks;
   poolCreate(kv);
   prefixCreate(kv, seed, keyBits);

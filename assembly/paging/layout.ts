@@ -129,6 +129,8 @@ export class KvCache {
   marks: u32;
   /** Address of the pins (pins.ts), 0: none. */
   pins: u32;
+  /** Address of the runs (runs.ts), 0: blocks are taken in the order of the free list. */
+  runs: u32;
 }
 
 

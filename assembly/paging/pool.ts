@@ -18,6 +18,7 @@ import { accountBare, accountHold, accountRest, discharge } from "./accounts";
 import { pinsHold, pinsRelease, yieldingBlocks } from "./pin-counts";
 import { orderBare, orderHold, orderRest, orderVictim } from "../orders/order";
 import { Block, BlockId, block, isCached, KvCache, NONE, orderOf } from "./layout";
+import { anyRunBlock, runFreed } from "./runs";
 
 /** Fills the free list in id order. */
 export function poolCreate(kv: KvCache): void {
@@ -55,10 +56,30 @@ export function availableBlocks(kv: KvCache): u32 {
   return kv.freeCount + kv.evictableCount + yieldingBlocks(kv);
 }
 
-/** Takes the first free block, referenced once. The free list must not be empty. */
+/** Takes this block out of the free list, referenced once. */
+export function takeThis(kv: KvCache, id: BlockId): void {
+  const record = block(kv, id);
+  const prev = record.prev;
+  const next = record.next;
+  if (prev == NONE) kv.freeHead = next;
+  else block(kv, prev).next = next;
+  if (next == NONE) kv.freeTail = prev;
+  else block(kv, next).prev = prev;
+  kv.freeCount -= 1;
+  record.refs = 1;
+}
+
+function takeFromRuns(kv: KvCache): BlockId {
+  const id = anyRunBlock(kv);
+  takeThis(kv, id);
+  return id;
+}
+
+/** Takes a free block, referenced once: the first, unless blocks are taken in runs. The free list must not be empty. */
 // @ts-ignore: decorator
 @inline
 export function takeFree(kv: KvCache): BlockId {
+  if (kv.runs != 0) return takeFromRuns(kv);
   const id = kv.freeHead;
   const record = block(kv, id);
   const next = record.next;
@@ -81,6 +102,7 @@ function pushFree(kv: KvCache, id: BlockId, record: Block): void {
   kv.freeHead = id;
   kv.freeCount += 1;
   if (kv.accounts != 0) discharge(kv, id);
+  if (kv.runs != 0) runFreed(kv, id, 1);
 }
 
 function pushEvictable(kv: KvCache, id: BlockId, record: Block): void {

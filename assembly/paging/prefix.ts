@@ -218,7 +218,7 @@ function forget(kv: KvCache, id: BlockId, record: Block, evicted: bool): void {
 }
 
 /** The block to forget next, whoever wants its room. */
-function anyVictim(kv: KvCache): BlockId {
+export function anyVictim(kv: KvCache): BlockId {
   while (kv.evictableCount == 0 && giveWay(kv, NONE)) {} // soft pins keep the rest
   const victim = kv.accounts == 0 ? NONE : accountVictim(kv, NONE);
   return victim == NONE ? nextVictim(kv) : victim;

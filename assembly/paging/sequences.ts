@@ -68,6 +68,8 @@ import {
   groupsUse,
 } from "./group-tables";
 import { groupsOf } from "./groups";
+import { takeRuns } from "./run-tables";
+import { dropTail } from "./runs";
 import { dropList, holdList, isList, listBefore } from "./marks";
 import { orderUse } from "../orders/order";
 import { hold, isShared, letGo, reference, release } from "./pool";
@@ -270,8 +272,10 @@ export function reserveBeside(kv: KvCache, handle: u32, count: u32, beside: u32)
   if (status != OK) return status;
   if (kv.groups != 0) groupsReserve(kv, handle, sequence.length, beside);
   if (shared) copyTail(kv, handle, sequence, table);
-  for (let i: u32 = sequence.blockCount; i < needed; i++)
-    store<u32>(table + ((<usize>i) << 2), takeBlock(kv, sequence.tenant));
+  if (kv.runs != 0) takeRuns(kv, handle & SLOT_MASK, sequence, table, needed);
+  else
+    for (let i: u32 = sequence.blockCount; i < needed; i++)
+      store<u32>(table + ((<usize>i) << 2), takeBlock(kv, sequence.tenant));
   sequence.blockCount += added;
   return <i32>added;
 }
@@ -362,6 +366,7 @@ function releaseFrom(kv: KvCache, sequence: Sequence, table: usize, keep: u32): 
     else releaseWithCopies(kv, id);
   }
   sequence.blockCount = keep;
+  if (kv.runs != 0) dropTail(kv, slotOf(kv, sequence));
   trim(kv);
 }
 

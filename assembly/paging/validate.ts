@@ -30,6 +30,7 @@ import { groupsShiftCounts, groupsValid } from "./group-tables";
 import { groupsOf } from "./groups";
 import { isCandidate, orderValid } from "../orders/validate";
 import { bucketPtr, keyBehind, withKey } from "./prefix";
+import { runsValid } from "./runs";
 import { announced, probeIndexValidate } from "./probe-index";
 
 /** OK, or CORRUPT when an invariant of the pool, the index or a table is broken. */
@@ -41,6 +42,7 @@ export function kvValidate(kv: KvCache): Status {
   if (kv.accounts != 0 && !accountsValid(kv)) return CORRUPT;
   if (kv.marks != 0 && !marksValid(kv)) return CORRUPT;
   if (kv.pins != 0 && !pinsValid(kv)) return CORRUPT;
+  if (kv.runs != 0 && !runsValid(kv)) return CORRUPT;
   const counted = countsAgree(kv);
   return counted ? OK : CORRUPT;
 }

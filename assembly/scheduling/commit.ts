@@ -27,8 +27,9 @@ import { OutcomeKind, Phase, StepPlan, word } from "./plan-layout";
 import { dequeue, requeue } from "./queue";
 import { endRequest, validTime } from "./requests";
 import { compactRunning } from "./step";
-import { isSwapped, leaveSequence } from "./swap";
+import { beginTransfers, isSwapped, leaveSequence } from "./swap";
 import { tokenPtr } from "./tokens";
+import { endTurn } from "./turns";
 
 /**
  * Enters the results of the step in flight: for each sampling row one token and whether the request ends with
@@ -43,6 +44,7 @@ export function commit(s: Scheduler, stepId: u32, nowUs: f64): Status {
   }
   if (s.drafts != 0 && !acceptedValid(s, plan)) return INVALID_ARGUMENT;
   settleCopies(s.kv);
+  if (s.tier != 0) beginTransfers(s);
   let sampled: u32 = 0;
   let ended: u32 = 0;
   for (let row: u32 = 0; row < plan.rows; row++) {
@@ -80,6 +82,10 @@ function enterToken(s: Scheduler, plan: StepPlan, slot: u32, r: Request, token: 
   countToken(s, r);
   if (finish == 0 && r.generated < r.maxNewTokens) return false;
   recordOutcome(s, plan, slot, OutcomeKind.Finished, 0);
+  if (r.turns != 0) {
+    endTurn(s, slot, r);
+    return true;
+  }
   if (r.laneFlags != 0) keepSequence(s, r);
   endRequest(s, slot);
   return true;
@@ -108,6 +114,7 @@ export function abandon(s: Scheduler, stepId: u32): Status {
   if (s.stepInFlight == 0 || stepId != s.stepId) return UNKNOWN_STEP;
   const plan = changetype<StepPlan>(s.plan);
   revertCopies(s.kv);
+  if (s.tier != 0) beginTransfers(s);
   for (let row = plan.rows; row > 0; row--) {
     const slot = word(plan.slotOf, row - 1);
     const r = request(s, slot);
@@ -142,7 +149,7 @@ export function abort(s: Scheduler, handle: u32): Status {
   if (r.state == State.Arriving) removeArrival(s, slot);
   else if (r.state == State.Waiting) dequeue(s, slot);
   else if (r.state == State.Loading) s.loadingCount -= 1;
-  else leaveRunning(s, slot);
+  else if (r.state == State.Running) leaveRunning(s, slot);
   endRequest(s, slot);
   return OK;
 }

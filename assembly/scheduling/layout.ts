@@ -14,7 +14,7 @@
  *   plan       StepPlan (plan.ts)
  *   results    [2][maxRunning] u32                sampled tokens, finish flags: the host writes them before commit
  *
- * A request is in exactly one place: free list, arrivals, waiting, or running.
+ * A request is in exactly one place: free list, arrivals, waiting, running, loading, or idle, which is no list.
  */
 import { indexBytes, indexNodesFor } from "../index/ordered-index";
 import { KvCache, SLOT_BITS, SLOT_MASK } from "../paging/layout";
@@ -61,6 +61,8 @@ export const enum State {
   Running = 3,
   /** Admitted, with all its blocks; what it had computed is being read from the host tier. */
   Loading = 4,
+  /** Its answer is complete; it waits for its next turn. */
+  Idle = 5,
 }
 
 
@@ -191,6 +193,8 @@ export class Request {
   pinForUs: f64;
   /** Tokens that it is expected to generate yet; of use to ShortestFirst. */
   predictedTokens: u32;
+  /** 1: it stays, idle, when its answer is complete. */
+  turns: u32;
 }
 
 
@@ -241,6 +245,13 @@ export function runningAt(s: Scheduler, index: u32): u32 {
 @inline
 export function setRunning(s: Scheduler, index: u32, slot: u32): void {
   store<u32>(<usize>s.running + ((<usize>index) << 2), slot);
+}
+
+/** Id of the step behind the last one. */
+// @ts-ignore: decorator
+@inline
+export function nextStepId(s: Scheduler): u32 {
+  return s.stepId == i32.MAX_VALUE ? 1 : s.stepId + 1;
 }
 
 /** Tokens of a request so far: prompt and generated. */

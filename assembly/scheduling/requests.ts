@@ -1,7 +1,7 @@
 /**
  * Request table: submit, end, and the life cycle in between.
  *
- *   submit -> Arriving -> Waiting -> Running -> ended
+ *   submit -> Arriving -> Waiting -> Running -> ended, or Idle until its next turn (turns.ts)
  *                            ^          |
  *                            +----------+  preempted: blocks given back, tokens kept, place in the queue kept
  *
@@ -36,7 +36,7 @@ import { clearDrafts } from "./drafts";
 import { handleOf, MAX_PRIORITY, request, Scheduler, State } from "./layout";
 import { enqueueArrived } from "./queue";
 import { endCopy, leaveSequence } from "./swap";
-import { givePages, pagesFor, takePages, tokensBelow, writeTokens } from "./tokens";
+import { pagesFor, resizePages, tokensBelow, writeTokens } from "./tokens";
 
 export function requestsCreate(s: Scheduler): void {
   for (let slot: u32 = 0; slot < s.maxRequests; slot++) {
@@ -55,6 +55,19 @@ export function requestsCreate(s: Scheduler): void {
 @inline
 export function validTime(us: f64): bool {
   return us >= 0 && us < Infinity;
+}
+
+/** OK, or why a request of so many tokens could never run, prompt and new ones. */
+export function everFits(s: Scheduler, tenant: u32, total: u64): Status {
+  if (total > <u64>s.kv.maxSequenceTokens) return TOO_LONG;
+  // The last token generated is never fed back, so its K and V need no slot.
+  const tokens = <u32>total - 1;
+  const blocks = blocksFor(s.kv, tokens) + (s.kv.groups == 0 ? 0 : groupsPeak(s.kv, tokens));
+  const pinned = s.kv.pins == 0 ? 0 : pinsOf(s.kv).limit;
+  if (blocks > s.kv.blockCount - pinned) return POOL_TOO_SMALL;
+  if (!isTenant(s.kv, tenant)) return INVALID_ARGUMENT;
+  if (s.kv.accounts != 0 && blocks > mostBlocks(s.kv, tenant)) return QUOTA_EXCEEDED;
+  return OK;
 }
 
 /** OK, or why a request like this can never be accepted (or not now). Changes nothing. */
@@ -82,14 +95,8 @@ function admissible(
   }
   if (!validTime(arrivalUs) || !(deadlineUs >= 0)) return INVALID_TIME;
   const total = <u64>promptTokens + <u64>maxNewTokens;
-  if (total > <u64>s.kv.maxSequenceTokens) return TOO_LONG;
-  // The last token generated is never fed back, so its K and V need no slot.
-  const tokens = <u32>total - 1;
-  const blocks = blocksFor(s.kv, tokens) + (s.kv.groups == 0 ? 0 : groupsPeak(s.kv, tokens));
-  const pinned = s.kv.pins == 0 ? 0 : pinsOf(s.kv).limit;
-  if (blocks > s.kv.blockCount - pinned) return POOL_TOO_SMALL;
-  if (!isTenant(s.kv, tenant)) return INVALID_ARGUMENT;
-  if (s.kv.accounts != 0 && blocks > mostBlocks(s.kv, tenant)) return QUOTA_EXCEEDED;
+  const status = everFits(s, tenant, total);
+  if (status != OK) return status;
   if (!tokensBelow(promptPtr, promptTokens, s.vocabSize)) return INVALID_TOKEN;
   if (id != 0 && indexFind(s.ids, id) != 0) return DUPLICATE_ID;
   if (s.freeRequest == NONE) return OUT_OF_REQUESTS;
@@ -159,7 +166,8 @@ export function submit(
   r.marks = 0;
   r.pinState = PinState.Free;
   r.pin = 0;
-  takePages(s, slot, r, pagesFor(promptTokens + maxNewTokens));
+  r.turns = 0;
+  resizePages(s, slot, r, pagesFor(promptTokens + maxNewTokens));
   writeTokens(s, slot, 0, promptPtr, promptTokens);
   if (id != 0) indexPut(s.ids, id, slot);
   if (arrivalUs > s.nowUs) {
@@ -180,7 +188,7 @@ export function endRequest(s: Scheduler, slot: u32): void {
   r.adopted = 0;
   if (s.tier != 0) endCopy(s, slot);
   if (r.marks != 0) dropList(s.kv, r.marks);
-  givePages(s, slot, r);
+  resizePages(s, slot, r, 0);
   clearDrafts(s, slot);
   if (r.id != 0) indexDelete(s.ids, r.id);
   r.state = State.Free;

@@ -42,6 +42,7 @@ import { emitPlan, recordOutcome } from "./emit";
 import { countPrompt } from "./fairness";
 import {
   knownTokens,
+  nextStepId,
   Policy,
   Request,
   request,
@@ -57,7 +58,7 @@ import { orderByPrefix } from "./prefix-order";
 import { preemptLast } from "./preempt";
 import { dequeue, endsUs, enqueueArrived, seekNext, seekWaiting } from "./queue";
 import { endRequest, validTime } from "./requests";
-import { beginTransfers, isRevived, isSwapped, openSwapped, resume, takePending } from "./swap";
+import { isRevived, isSwapped, openSwapped, resume, takePending } from "./swap";
 import { readTokens } from "./tokens";
 import { preemptForUrgent } from "./urgency";
 
@@ -68,12 +69,11 @@ export function step(s: Scheduler, nowUs: f64): i32 {
   if (!validTime(nowUs)) return INVALID_TIME;
   const plan = changetype<StepPlan>(s.plan);
   s.nowUs = nowUs;
-  s.stepId = s.stepId == i32.MAX_VALUE ? 1 : s.stepId + 1;
+  s.stepId = nextStepId(s);
   s.budgetLeft = s.maxBatchTokens;
   s.preemptedInStep = 0;
   plan.rows = 0;
   plan.outcomeCount = 0;
-  if (s.tier != 0) beginTransfers(s);
   if (s.kv.pins != 0) pinsAdvance(s.kv, nowUs);
 
   while (nextArrivalUs(s) <= nowUs) enqueueArrived(s, popArrival(s));

@@ -33,7 +33,7 @@ import {
   orderRecords,
   readableBlocks,
 } from "../paging/tiers/transfers";
-import { Request, request, Scheduler, setRunning, State } from "./layout";
+import { nextStepId, Request, request, Scheduler, setRunning, State } from "./layout";
 import { openFor } from "./lossy";
 import { loadLossy, noteSlots, openLossy, sendsAll, slotTokens } from "./lossy-swap";
 import { StepPlan } from "./plan-layout";
@@ -46,14 +46,14 @@ export function tierOf(s: Scheduler): HostTier {
   return changetype<HostTier>(<usize>s.tier);
 }
 
-/** A step begins. */
+/** The step in flight has ended: what is recorded from here on is for the next plan. */
 // @ts-ignore: decorator
 @inline
 export function beginTransfers(s: Scheduler): void {
   tierOf(s).recordCount = 0;
 }
 
-/** A running request is preempted: begins to send what it has computed, if that is the cheaper way. */
+/** A running request is preempted, or its turn has ended: begins to send what it has computed, if that is the cheaper way. */
 export function swapOut(s: Scheduler, slot: u32, r: Request): void {
   const t = tierOf(s);
   const kv = s.kv;
@@ -82,7 +82,8 @@ export function swapOut(s: Scheduler, slot: u32, r: Request): void {
   if (t.reuse == 0) truncateRow(t, copy, 0);
   copy.resident = 0;
   copy.priority = r.priority;
-  beginSwapOut(t, copy, r.sequence, tokens, s.stepId);
+  // Between two steps it is for the plan to come.
+  beginSwapOut(t, copy, r.sequence, tokens, s.stepInFlight == 0 ? s.stepId : nextStepId(s));
   if (lossy) noteSlots(r, copy, sequence);
   if (copy.blocks == 0) freeCopy(t, copy);
   t.swapOuts += u64(copy.op != TransferOp.None);

@@ -1,8 +1,8 @@
 /**
  * Token store: prompt and generated tokens of live requests in pages.
  *
- * A request takes the pages for its prompt and all its new tokens when it is submitted, so that nothing can
- * run out later. Pages are a stack; a request's row lists its pages in order.
+ * A request takes the pages for its prompt and all its new tokens when it is submitted (or a turn of it is), so that
+ * nothing can run out later. Pages are a stack; a request's row lists its pages in order.
  */
 import { PAGE_SHIFT, PAGE_TOKENS, Request, Scheduler } from "./layout";
 
@@ -40,25 +40,21 @@ export function tokenPtr(s: Scheduler, slot: u32, position: u32): usize {
   return <usize>s.pages + ((((<usize>page) << PAGE_SHIFT) + <usize>(position & (PAGE_TOKENS - 1))) << 2);
 }
 
-/** Takes `count` pages; they must be free. */
-export function takePages(s: Scheduler, slot: u32, r: Request, count: u32): void {
-  for (let i: u32 = 0; i < count; i++) {
+/** Takes pages until the request has `count`, which must be free, or gives back those it has beyond. */
+export function resizePages(s: Scheduler, slot: u32, r: Request, count: u32): void {
+  for (let i = r.pageCount; i < count; i++) {
     s.freePageCount -= 1;
     store<u32>(
       row(s, slot) + ((<usize>i) << 2),
       load<u32>(<usize>s.freePages + ((<usize>s.freePageCount) << 2)),
     );
   }
-  r.pageCount = count;
-}
-
-export function givePages(s: Scheduler, slot: u32, r: Request): void {
-  for (let i = r.pageCount; i > 0; i--) {
+  for (let i = r.pageCount; i > count; i--) {
     const page = load<u32>(row(s, slot) + ((<usize>(i - 1)) << 2));
     store<u32>(<usize>s.freePages + ((<usize>s.freePageCount) << 2), page);
     s.freePageCount += 1;
   }
-  r.pageCount = 0;
+  r.pageCount = count;
 }
 
 /** Copies `count` tokens from `ptr` to positions `from`, `from + 1`, ... of the request. */

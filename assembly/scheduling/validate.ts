@@ -55,7 +55,8 @@ function validTenants(s: Scheduler): bool {
 }
 
 function validRequest(s: Scheduler, slot: u32, r: Request): bool {
-  if (r.tenant >= s.tenantCount || r.promptTokens == 0 || r.generated >= r.maxNewTokens) return false;
+  if (r.tenant >= s.tenantCount || r.promptTokens == 0) return false;
+  if (r.generated > r.maxNewTokens - u32(r.state != State.Idle)) return false;
   if (r.pageCount != pagesFor(r.promptTokens + r.maxNewTokens)) return false;
   if (!validDrafts(s, slot)) return false;
   if (r.adopted != 0 && !isOpen(s.kv, r.adopted)) return false;
@@ -72,6 +73,7 @@ function validTable(s: Scheduler): bool {
   let waiting: u32 = 0;
   let running: u32 = 0;
   let loading: u32 = 0;
+  let idle: u32 = 0;
   let named: u32 = 0;
   let pages = s.freePageCount;
   for (let slot: u32 = 0; slot < s.maxRequests; slot++) {
@@ -82,6 +84,7 @@ function validTable(s: Scheduler): bool {
     waiting += u32(r.state == State.Waiting);
     running += u32(r.state == State.Running);
     loading += u32(r.state == State.Loading);
+    idle += u32(r.state == State.Idle);
     named += u32(r.id != 0);
     pages += r.pageCount;
   }
@@ -95,6 +98,6 @@ function validTable(s: Scheduler): bool {
     loading == s.loadingCount &&
     named == indexSize(s.ids) &&
     pages == s.pageCount &&
-    free + arriving + waiting + running + loading == s.maxRequests
+    free + arriving + waiting + running + loading + idle == s.maxRequests
   );
 }

@@ -25,12 +25,14 @@ async function schedulerWith(
     prefixCache?: boolean;
     partialReuse?: number;
     preemptive?: boolean;
+    blockRuns?: { reserve: number };
     seed?: number;
   } = {},
 ): Promise<Scheduler> {
   const { build = "core", prefixCache = true, partialReuse = 0, preemptive = false, seed = 1 } = options;
+  const { blockRuns } = options;
   const core = await Core.create({ build, seed: seed >>> 0 });
-  const cache = core.kvCache({ ...CACHE, prefixCache, partialReuse });
+  const cache = core.kvCache({ ...CACHE, prefixCache, partialReuse, ...(blockRuns && { blockRuns }) });
   return core.scheduler({
     cache,
     vocabSize: VOCAB,
@@ -67,6 +69,7 @@ async function randomHost(
       prefixCache,
       partialReuse: prefixCache ? random.below(2) : 0,
       preemptive: random.below(2) === 0,
+      ...(random.below(2) === 0 && { blockRuns: { reserve: 1 + random.below(12) } }),
       seed,
     },
   );
@@ -76,15 +79,26 @@ async function randomHost(
 
 function operate(host: SwapHost, operations: number): void {
   const { random, scheduler } = host;
-  const someone = (): RequestId | undefined =>
-    host.live.size === 0 ? undefined : random.pick([...host.live.keys()]);
+  const someone = (): RequestId | undefined => {
+    const requests = [...host.live.keys(), ...host.idle.keys()];
+    return requests.length === 0 ? undefined : random.pick(requests);
+  };
   const abort = (): void => {
     const request = someone();
     if (request !== undefined) host.abort(request);
   };
   for (let i = 0; i < operations; i++) {
     const choice = random.below(12);
-    if (choice < 3) host.submit(1 + random.below(24), 1 + random.below(30), random.below(2), random.below(3));
+    if (choice < 3) {
+      const turns = random.below(3) === 0;
+      host.submit(1 + random.below(24), 1 + random.below(30), random.below(2), random.below(3), turns);
+    } else if (choice === 6 && host.idle.size > 0)
+      host.nextTurn(
+        random.pick([...host.idle.keys()]),
+        1 + random.below(12),
+        1 + random.below(12),
+        random.below(3) === 0,
+      );
     else if (choice === 3 && random.below(3) === 0) abort();
     else if (choice === 4) {
       const request = someone();

@@ -16,7 +16,7 @@ import { Random } from "./random.js";
 const OP = { copy: 0, out: 1, in: 2, wait: 3 };
 const BEFORE = 0;
 
-interface Flight {
+export interface Flight {
   readonly id: number;
   readonly out: boolean;
   /** Source and target block, and the tokens to move, in order. */
@@ -27,8 +27,11 @@ interface Flight {
 export interface Submitted {
   readonly namespace: number;
   readonly tokens: number[];
-  readonly promptTokens: number;
-  readonly maxNewTokens: number;
+  /** Tokens before those that it generates, and how many these are: of the turn that it is in. */
+  promptTokens: number;
+  maxNewTokens: number;
+  /** Whether it stays when it has finished, for another turn. */
+  turns: boolean;
 }
 
 export interface SwapHostOptions {
@@ -37,6 +40,9 @@ export interface SwapHostOptions {
   failures?: number;
   /** Mistakes to make, for the tests of the tests. */
   mistake?: "ignore-waits" | "no-data";
+  /** Sees each plan before anything of it is carried out, and each transfer when it has ended. */
+  onPlan?: (plan: StepPlan) => void;
+  onEnd?: (flight: Flight) => void;
 }
 
 /** Digest of a token behind a prefix. */
@@ -46,6 +52,8 @@ function chain(before: number, token: number): number {
 
 export class SwapHost {
   readonly live = new Map<RequestId, Submitted>();
+  /** Between two turns. */
+  readonly idle = new Map<RequestId, Submitted>();
   readonly flights = new Map<number, Flight>();
   readonly device: Uint32Array;
   readonly host: Uint32Array;
@@ -65,23 +73,47 @@ export class SwapHost {
     this.host = new Uint32Array(scheduler.hostTier!.blocks * cache.blockSize);
   }
 
-  submit(promptTokens: number, maxNewTokens: number, namespace = 0, priority = 0): void {
+  submit(promptTokens: number, maxNewTokens: number, namespace = 0, priority = 0, turns = false): void {
+    const tokens = this.#tokens(promptTokens);
+    this.#refusable(() => {
+      const request = this.scheduler.submit({ tokens, maxNewTokens, namespace, priority, turns });
+      this.live.set(request, { namespace, tokens, promptTokens, maxNewTokens, turns });
+    });
+  }
+
+  /** A request between two turns goes on. */
+  nextTurn(request: RequestId, promptTokens: number, maxNewTokens: number, last: boolean): void {
+    const state = this.idle.get(request)!;
+    const tokens = this.#tokens(promptTokens);
+    this.#refusable(() => {
+      this.scheduler.nextTurn(request, { tokens, maxNewTokens, last });
+      state.tokens.push(...tokens);
+      Object.assign(state, { promptTokens: state.tokens.length, maxNewTokens, turns: !last });
+      this.idle.delete(request);
+      this.live.set(request, state);
+    });
+  }
+
+  #tokens(count: number): number[] {
     const { random } = this;
-    const tokens = Array.from({ length: promptTokens }, (_, i) =>
+    return Array.from({ length: count }, (_, i) =>
       random.below(12) === 0 ? random.below(this.options.vocab) : i % this.options.vocab,
     );
+  }
+
+  #refusable(run: () => void): void {
     try {
-      const request = this.scheduler.submit({ tokens, maxNewTokens, namespace, priority });
-      this.live.set(request, { namespace, tokens, promptTokens, maxNewTokens });
+      run();
     } catch (error) {
       assert.ok(error instanceof QuartermasterError);
-      assert.ok(["OUT_OF_REQUESTS", "OUT_OF_TOKENS"].includes(error.code), error.code);
+      assert.ok(["OUT_OF_REQUESTS", "OUT_OF_TOKENS", "TOO_LONG"].includes(error.code), error.code);
     }
   }
 
   abort(request: RequestId): void {
     this.scheduler.abort(request);
     this.live.delete(request);
+    this.idle.delete(request);
   }
 
   /** One step; `between` happens while it is in flight. False: it was abandoned. */
@@ -90,6 +122,7 @@ export class SwapHost {
     this.nowUs += 10;
     const plan = scheduler.step(this.nowUs);
     this.#readOutcomes();
+    this.options.onPlan?.(plan);
     // What an abandoned step asked to be waited for may not have been.
     this.#begin(plan, abandon);
     if (!abandon) this.#run(plan);
@@ -114,12 +147,16 @@ export class SwapHost {
     for (const flight of [...this.flights.values()]) this.#finish(flight);
   }
 
-  /** Steps until nobody is left. */
+  /** Steps until nobody is left; those between two turns are aborted. */
   drain(): void {
+    for (const state of this.live.values()) state.turns = false;
+    for (const request of [...this.idle.keys()]) this.abort(request);
     for (let i = 0; this.live.size > 0; i++) {
       assert.ok(i < 20_000, "every request comes to its end");
       if (!this.step() || this.scheduler.running === 0) this.drift(8);
     }
+    // What has been swapped out since the last plan.
+    this.step();
     this.settle();
   }
 
@@ -180,6 +217,7 @@ export class SwapHost {
 
   #end(flight: Flight): void {
     this.flights.delete(flight.id);
+    this.options.onEnd?.(flight);
     this.scheduler.transferred(flight.id, flight.done, 1 + this.random.below(9));
     assert.throws(() => this.scheduler.transferred(flight.id, 0), { code: "NOT_FOUND" });
   }
@@ -238,9 +276,13 @@ export class SwapHost {
     for (const outcome of this.scheduler.outcomes()) {
       if (outcome.kind === "preempted" && outcome.swappedTokens > 0) this.swapped += 1;
       if (outcome.kind !== "finished" || !this.live.has(outcome.request)) continue;
-      const { tokens, promptTokens, maxNewTokens } = this.live.get(outcome.request)!;
-      assert.equal(tokens.length, promptTokens + maxNewTokens);
+      const state = this.live.get(outcome.request)!;
+      assert.equal(state.tokens.length, state.promptTokens + state.maxNewTokens);
       this.live.delete(outcome.request);
+      if (this.scheduler.state(outcome.request) === "idle") {
+        if (state.turns) this.idle.set(outcome.request, state);
+        else this.scheduler.abort(outcome.request);
+      } else assert.ok(!state.turns);
       this.finished += 1;
     }
   }

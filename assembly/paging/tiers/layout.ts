@@ -3,8 +3,8 @@
  *
  *   header    (HostTier), 4 lines
  *   slots     [blocks] HostSlot, 16 B            what each slot holds
- *   copies    [copyCount] HostCopy, 64 B         what the tier has of one request
- *   records   [kv.maxSequences + kv.blockCount + copyCount] Copy   transfers of the step that is planned
+ *   copies    [copyCount] HostCopy, 72 B         what the tier has of one request
+ *   records   [kv.maxSequences + 2 kv.blockCount + copyCount] Copy   transfers of the step that is planned
  *   links     [kv.blockCount] u32                slot with the content of a cached device block, or NONE
  *   copyOf    [owners] u32                       address of each request's copy, or 0
  *   rows      [copyCount][kv.tableStride] u32    slots of a copy, in order of the request's blocks
@@ -15,7 +15,8 @@
  * the tail of a copy, so what is left is always a prefix.
  *
  * Invariants (tiers/validate.ts):
- * 1. A slot is taken while rows name it (`refs`); all others are in `extents`.
+ * 1. A slot is taken while rows name it (`refs`); all others are in `extents`, or in the tail of a copy: slots behind its last
+ *    one that are kept for what its request computes next, until there is no other free one.
  * 2. A copy in flight keeps its slots, and its device blocks through a sequence: its request's, or its own once the
  *    request has left it. Nothing under an in-flight copy is ever handed to anybody else, unless the transfer is
  *    `awaited`: then the host completes it before it touches those blocks.
@@ -147,6 +148,9 @@ export class HostCopy {
   seen: u32;
   /** Lossy: slots that its next token takes again. */
   reuse: u32;
+  /** Slots that it takes next: free, but in no extent. */
+  tailStart: u32;
+  tailLength: u32;
 }
 
 // @ts-ignore: decorator
@@ -205,7 +209,7 @@ export function tierBytes(kv: KvCache, blocks: u32, copies: u32, owners: u32): u
     HEADER_BYTES +
     <u64>blocks * offsetof<HostSlot>() +
     <u64>copies * offsetof<HostCopy>() +
-    (<u64>kv.maxSequences + kv.blockCount + copies) * offsetof<Copy>() +
+    (<u64>kv.maxSequences + 2 * <u64>kv.blockCount + copies) * offsetof<Copy>() +
     ((<u64>kv.blockCount + owners + <u64>copies * kv.tableStride) << 2) +
     64 +
     extentsBytes(blocks)
@@ -229,7 +233,7 @@ export function tierCreate(
   t.slots = <u32>ptr + HEADER_BYTES;
   t.copies = t.slots + blocks * <u32>offsetof<HostSlot>();
   t.records = t.copies + copies * <u32>offsetof<HostCopy>();
-  t.links = t.records + (kv.maxSequences + kv.blockCount + copies) * <u32>offsetof<Copy>();
+  t.links = t.records + (kv.maxSequences + 2 * kv.blockCount + copies) * <u32>offsetof<Copy>();
   t.copyOf = t.links + (kv.blockCount << 2);
   let row = t.copyOf + (owners << 2);
   for (let id: u32 = 0; id < blocks; id++) slotAt(t, id).device = NONE;

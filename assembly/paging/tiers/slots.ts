@@ -50,6 +50,12 @@ export function truncateRow(t: HostTier, copy: HostCopy, keep: u32): void {
   }
 }
 
+/** The copy keeps no slots for later. */
+function dropTail(t: HostTier, copy: HostCopy): void {
+  if (copy.tailLength != 0) extentsFree(t.extents, copy.tailStart, copy.tailLength);
+  copy.tailLength = 0;
+}
+
 /** The copy to take slots back from: of the least urgent request that is on the device. */
 function worstResident(t: HostTier): HostCopy | null {
   let worst: HostCopy | null = null;
@@ -62,14 +68,16 @@ function worstResident(t: HostTier): HostCopy | null {
 }
 
 /**
- * Frees slots until `wanted` are free, as far as it can: tails of copies whose requests are on the device, the least urgent
- * first. Whether there are as many.
+ * Frees slots until `wanted` are free, as far as it can: what copies keep for later, then from the end of copies whose
+ * requests are on the device, the least urgent first. Several at a time, so that what is sent there lies in a run. Whether
+ * there are as many.
  */
 export function reclaim(t: HostTier, wanted: u32): bool {
+  if (freeSlots(t) < wanted) for (let i: u32 = 0; i < t.copyCount; i++) dropTail(t, copyAtIndex(t, i));
   while (freeSlots(t) < wanted) {
     const copy = worstResident(t);
     if (copy === null) return false;
-    truncateRow(t, copy, copy.blocks - 1);
+    truncateRow(t, copy, copy.blocks - min(wanted - freeSlots(t), copy.blocks));
   }
   return true;
 }
@@ -93,6 +101,7 @@ export function disown(t: HostTier, copy: HostCopy): void {
 /** Ends a copy that has nothing in flight. */
 export function freeCopy(t: HostTier, copy: HostCopy): void {
   truncateRow(t, copy, 0);
+  dropTail(t, copy);
   disown(t, copy);
   copy.resident = 0;
   copy.seen = 0;

@@ -4,8 +4,7 @@
  * One copy has one transfer in flight at most. Its records name runs that are contiguous on both sides; the last word
  * is the transfer's id, which the host reports once, with how many of its leading blocks have arrived.
  */
-import { extentsAllocate, extentsAllocateAt, extentsFree, FreeExtents, Fit } from "../../index/free-extents";
-import { OK } from "../../memory/status";
+import { extentsAllocate, FreeExtents, Fit } from "../../index/free-extents";
 import {
   block,
   blocksFor,
@@ -30,7 +29,11 @@ import {
   slotAt,
   TransferOp,
 } from "./layout";
-import { reclaim, truncateRow, unlink } from "./slots";
+import { freeSlots, reclaim, truncateRow, unlink } from "./slots";
+
+/** Slots that a copy keeps for what its request computes next, beyond what is sent (our figure for the growth of a turn). */
+// @ts-ignore: decorator
+@inline const AHEAD: u32 = 60;
 
 /** The copy whose transfer in flight has this id, or null. */
 export function inFlightCopy(t: HostTier, id: u32): HostCopy | null {
@@ -88,14 +91,19 @@ function deviceBlock(kv: KvCache, sequence: u32, i: u32): u32 {
   return load<u32>(tableOf(kv, sequence & SLOT_MASK) + ((<usize>i) << 2));
 }
 
-/** A slot, the one behind `behind` if it is free, else where `wanted` may follow each other; NONE: there is none. */
-function takeSlot(t: HostTier, behind: u32, wanted: u32): u32 {
-  if (!reclaim(t, 1)) return NONE;
-  if (behind != NONE && extentsAllocateAt(t.extents, behind + 1, 1) == OK) return behind + 1;
-  const start = <u32>extentsAllocate(t.extents, min(wanted, t.blocks), Fit.BestOrLargest);
-  const taken = changetype<FreeExtents>(<usize>t.extents).allocated;
-  if (taken > 1) extentsFree(t.extents, start + 1, taken - 1);
-  return start;
+/**
+ * A slot for a copy, its next one of those that it keeps. When it keeps none, first a run for `wanted` and as many as its request
+ * may compute next: the best fit, all of the longest, or what can be had of other copies. NONE: there is none.
+ */
+function takeSlot(t: HostTier, copy: HostCopy, wanted: u32): u32 {
+  if (copy.tailLength == 0) {
+    if (!reclaim(t, wanted) && freeSlots(t) == 0) return NONE;
+    const ahead = t.reuse == 0 ? 0 : min(AHEAD, t.blocks >> 4);
+    copy.tailStart = <u32>extentsAllocate(t.extents, min(wanted + ahead, t.blocks), Fit.BestOrLargest);
+    copy.tailLength = changetype<FreeExtents>(<usize>t.extents).allocated;
+  }
+  copy.tailLength -= 1;
+  return copy.tailStart++;
 }
 
 /**
@@ -106,20 +114,20 @@ export function beginSwapOut(t: HostTier, copy: HostCopy, sequence: u32, tokens:
   const kv = t.kv;
   const blocks = blocksFor(kv, tokens);
   beginTransfer(t, copy, TransferOp.SwapOut, 0, step); // from here on nobody takes its slots
-  let behind: u32 = NONE;
   for (let i: u32 = 0; i < blocks; i++) {
     const filled = min(kv.blockSize, tokens - (i << kv.blockShift));
     const device = deviceBlock(kv, sequence, i);
     const fresh = i == copy.blocks;
     let id = fresh ? load<u32>(linkPtr(t, device)) : load<u32>(entryPtr(copy, i));
     const send = id == NONE || (slotAt(t, id).tokens & ~INCOMING) < filled;
+    // Blocks that several requests share may be sent for each of them: as far as there is room for the records.
+    if (send && t.recordCount == kv.blockCount) break;
     if (id == NONE) {
-      id = takeSlot(t, behind, blocks - i);
+      id = takeSlot(t, copy, blocks - i);
       if (id == NONE) break;
     }
     if (fresh) appendSlot(t, copy, id);
     if (send) sendBlock(t, copy, i, device, id, filled);
-    behind = id;
   }
   copy.tokens = min(tokens, copy.blocks << kv.blockShift);
   t.sentBlocks += copy.count;

@@ -52,6 +52,11 @@ export function tierValidate(t: HostTier): Status {
 function wrongSlots(t: HostTier): u32 {
   let taken: u32 = 0;
   let wrong: u32 = 0;
+  for (let i: u32 = 0; i < t.copyCount; i++) {
+    const copy = copyAtIndex(t, i);
+    taken += copy.tailLength;
+    for (let k: u32 = 0; k < copy.tailLength; k++) wrong |= slotAt(t, copy.tailStart + k).refs;
+  }
   for (let id: u32 = 0; id < t.blocks; id++) {
     const slot = slotAt(t, id);
     if (slot.device != NONE)

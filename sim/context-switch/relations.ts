@@ -1,0 +1,124 @@
+/** What must hold between systems that switch contexts, and the summary of a run that it is read from. */
+import { percentile } from "../report.js";
+import type { SwitchFigures } from "./simulate.js";
+import { ABLATION, SYSTEMS } from "./systems.js";
+
+/** A run in the numbers that it is judged by. */
+export interface SwitchSummary {
+  readonly ttftMs: Readonly<Record<"p50" | "p95" | "p99" | "p999", number>>;
+  readonly tbtMs: Readonly<Record<"p50" | "p99" | "p999", number>>;
+  /** From the first arrival to the last token; and in the time that the device computes or is waited for. */
+  readonly tokensPerSecond: number;
+  readonly tokensPerBusySecond: number;
+  /** Mean blocks in a copy. */
+  readonly granularity: number;
+  readonly gigabytesOut: number;
+  readonly gigabytesIn: number;
+  readonly stallSeconds: number;
+  /** Of the time that steps took and waited. */
+  readonly stallShare: number;
+  readonly preemptions: number;
+  readonly starved: number;
+}
+
+export interface Relation {
+  readonly name: string;
+  readonly value: number;
+  readonly is: ">=" | "<";
+  readonly than: number;
+}
+
+/**
+ * How much worse an ablation step may make a figure. Runs that wait equally little for copies have different histories all the
+ * same, and the tails of a few hundred turns differ by up to 8 % between them, either way.
+ */
+const TOLERANCE = 0.1;
+
+export function summarize(figures: SwitchFigures, blockBytes: number): SwitchSummary {
+  const ms = (us: Float64Array, share: number): number => percentile(us, share) / 1000;
+  const { ttftUs, tbtUs, busyUs, stallUs } = figures;
+  return {
+    ttftMs: { p50: ms(ttftUs, 0.5), p95: ms(ttftUs, 0.95), p99: ms(ttftUs, 0.99), p999: ms(ttftUs, 0.999) },
+    tbtMs: { p50: ms(tbtUs, 0.5), p99: ms(tbtUs, 0.99), p999: ms(tbtUs, 0.999) },
+    tokensPerSecond: (figures.tokens / figures.elapsedUs) * 1e6,
+    tokensPerBusySecond: (figures.tokens / (busyUs + stallUs)) * 1e6,
+    granularity: figures.granularity,
+    gigabytesOut: (figures.blocksOut * blockBytes) / 1e9,
+    gigabytesIn: (figures.blocksIn * blockBytes) / 1e9,
+    stallSeconds: stallUs / 1e6,
+    stallShare: stallUs / (stallUs + busyUs),
+    preemptions: figures.preemptions,
+    starved: figures.starved,
+  };
+}
+
+type Summaries = ReadonlyMap<string, SwitchSummary>;
+
+/**
+ * Better is greater: P99 time to first token, P99.9 time between tokens, tokens a busy second (when the last conversation
+ * ends is left out: one of many turns decides it).
+ */
+function gains(before: SwitchSummary, after: SwitchSummary): Record<"ttft" | "tbt" | "throughput", number> {
+  return {
+    ttft: before.ttftMs.p99 / after.ttftMs.p99,
+    tbt: before.tbtMs.p999 / after.tbtMs.p999,
+    throughput: after.tokensPerBusySecond / before.tokensPerBusySecond,
+  };
+}
+
+/** What changing priorities must show ("FastSwitch", arXiv 2411.18424; the thresholds are ours). */
+export function relations(summaries: Summaries): Relation[] {
+  const of = ({ name }: { name: string }): SwitchSummary => summaries.get(name)!;
+  const { BASELINE, GROUPS, GROUPS_REUSE, ALL } = SYSTEMS;
+  const all = gains(of(BASELINE), of(ALL));
+  const checks: Relation[] = [
+    { name: "blocks in a copy, groups", value: of(GROUPS).granularity, is: ">=", than: 8 },
+    { name: "blocks in a copy, baseline", value: of(BASELINE).granularity, is: "<", than: 1.01 },
+    {
+      name: "stall of the baseline over that of groups alone",
+      value: of(BASELINE).stallSeconds / of(GROUPS).stallSeconds,
+      is: ">=",
+      than: 3,
+    },
+    {
+      name: "bytes of swap-outs that reuse saves",
+      value: 1 - of(GROUPS_REUSE).gigabytesOut / of(GROUPS).gigabytesOut,
+      is: ">=",
+      than: 0.4,
+    },
+    { name: "P99 time to first token, baseline over all", value: all.ttft, is: ">=", than: 1.4 },
+    { name: "P99.9 time between tokens, baseline over all", value: all.tbt, is: ">=", than: 1.5 },
+    {
+      name: "tokens a second, all over baseline",
+      value: of(ALL).tokensPerSecond / of(BASELINE).tokensPerSecond,
+      is: ">=",
+      than: 1,
+    },
+  ];
+  for (const [before, after] of ABLATION)
+    for (const [figure, value] of Object.entries(gains(of(before), of(after))))
+      checks.push({
+        name: `${after.name} over ${before.name}: ${figure}`,
+        value,
+        is: ">=",
+        than: 1 - TOLERANCE,
+      });
+  return checks;
+}
+
+/** Without context switches nothing may tell the systems apart: greatest over least of each figure. */
+export function equalities(summaries: Summaries): Relation[] {
+  const spread = (name: string, figure: (summary: SwitchSummary) => number): Relation => {
+    const values = [...summaries.values()].map(figure);
+    return { name, value: Math.max(...values) / Math.min(...values), is: "<", than: 1.02 };
+  };
+  return [
+    spread("P99 time to first token", ({ ttftMs }) => ttftMs.p99),
+    spread("P99.9 time between tokens", ({ tbtMs }) => tbtMs.p999),
+    spread("tokens a second", ({ tokensPerSecond }) => tokensPerSecond),
+  ];
+}
+
+export function holds({ value, is, than }: Relation): boolean {
+  return is === "<" ? value < than : value >= than;
+}
