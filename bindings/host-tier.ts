@@ -30,7 +30,7 @@ export interface HostTierOptions {
 
 export interface HostTierStats {
   readonly blocks: number;
-  /** Blocks that hold nothing. */
+  /** Blocks that hold nothing and are not kept for what a request computes next. */
   readonly free: number;
   /** Transfers in flight. */
   readonly inFlight: number;
