@@ -11,41 +11,13 @@ import { QuartermasterError } from "../errors.js";
 import type { Executor } from "../executor.js";
 import { Phase, type StepPlan } from "../plan.js";
 import type { LaneRow, StatisticsRequest, StatView } from "../statistics.js";
+import { biases, CurrentLanes } from "./current-lanes.js";
 import { evict } from "./evict.js";
 import { closeHoles, type KeptCache } from "./kept-cache.js";
 import type { CoreLanes, LaneArena } from "./lanes.js";
 import { isOutOfRoom, LazyLanes } from "./lazy-lanes.js";
-import type { EvictionPolicy, KeepPlan, LaneShape, LaneView, SequenceLanes } from "./policy.js";
+import type { EvictionPolicy, KeepPlan, LaneShape, SequenceLanes } from "./policy.js";
 import type { SavedLanes } from "./saved-lanes.js";
-
-/** What a policy knows as its lanes, wherever they are at the moment. */
-class CurrentLanes implements SequenceLanes {
-  constructor(public now: SequenceLanes) {}
-
-  get layers(): number {
-    return this.now.layers;
-  }
-
-  get kvHeads(): number {
-    return this.now.kvHeads;
-  }
-
-  get capacity(): number {
-    return this.now.capacity;
-  }
-
-  get seen(): number {
-    return this.now.seen;
-  }
-
-  get blockSize(): number | undefined {
-    return this.now.blockSize;
-  }
-
-  lane(layer: number, kvHead: number): LaneView {
-    return this.now.lane(layer, kvHead);
-  }
-}
 
 /** Statistics of one row by layer. */
 type RowStatistics = (layer: number) => StatView;
@@ -124,13 +96,12 @@ export class ServedLanes {
     this.#keeps = keep;
     this.#bySlot = policy.positions === "cache";
     if (this.#bySlot) {
-      if (!description.rotates || lazy || arena.folded)
-        throw unsupported(
-          `${policy.name}: positions by place in the cache need packed lanes, and keys that turn`,
-        );
+      const where = `${policy.name}: positions by place in the cache`;
+      if (!description.rotates) throw unsupported(`${where}: this executor's keys do not turn`);
+      if (lazy || arena.folded) throw unsupported(`${where} need packed lanes with one table`);
       const { cap, scope } = policy.budgetFor(this.#shape, this.budgetTokens);
       if (scope === "layer-pool" || cap.some((slots) => slots !== cap[0]))
-        throw unsupported(`${policy.name}: positions by place in the cache need lanes of one length`);
+        throw unsupported(`${where} need lanes of one length`);
     }
   }
 
@@ -395,14 +366,6 @@ export class ServedLanes {
     const lengths = Uint32Array.from({ length: kvHeads }, (_, kvHead) => lanes.lane(layer, kvHead).length);
     return { layer, heads, kvHeads, newTokens, lengths, stride: this.#arena.stride };
   }
-}
-
-/** What the slots of each lane weigh, as logits. Copies. */
-function biases(lanes: SequenceLanes): Float32Array[] {
-  return Array.from({ length: lanes.layers * lanes.kvHeads }, (_, i) => {
-    const { aux, length } = lanes.lane(Math.floor(i / lanes.kvHeads), i % lanes.kvHeads);
-    return aux!.slice(0, length);
-  });
 }
 
 function unsupported(message: string): QuartermasterError {
