@@ -39,6 +39,52 @@ test("run --json prints one object: all answers as expected, blocks evicted and 
   assert.ok(report.peakBlocks <= 100);
 });
 
+test("run --preemption takes recompute, swap and auto, with the size of the host tier; a bad one is refused by name", () => {
+  const { stdout: help } = quartermaster(["run", "--help"]);
+  for (const option of ["--preemption", "--host-blocks", "--host-copies", "--prefill-us", "--block-runs"])
+    assert.ok(help.includes(option), option);
+  const file = join(folder, "swapped.jsonl");
+  const line = (i: number): string =>
+    JSON.stringify({ prompt: `${String.fromCharCode(97 + i)}b12;cd34;?cd`, maxNewTokens: 40 });
+  writeFileSync(file, Array.from({ length: 8 }, (_, i) => line(i)).join("\n"));
+  const pressed = [
+    "run",
+    "--json",
+    "--prompts",
+    file,
+    "--blocks",
+    "40",
+    "--block-size",
+    "4",
+    "--block-runs",
+    "8",
+  ];
+  const modes = [
+    ["--preemption", "recompute"],
+    ["--preemption", "swap", "--host-blocks", "200", "--host-copies", "6"],
+    ["--preemption", "auto", "--prefill-us", "500"],
+  ];
+  for (const mode of modes) {
+    const { status, stdout, stderr } = quartermaster([...pressed, ...mode]);
+    assert.equal(status, 0, stderr);
+    const report = JSON.parse(stdout) as Record<string, number>;
+    assert.equal(report.requests, 8);
+    assert.ok(report.preemptions > 0, `${mode.join(" ")}: there is pressure`);
+  }
+  for (const [args, named] of [
+    [["--preemption", "flip"], "--preemption"],
+    [["--preemption", "swap", "--host-blocks", "0"], "--host-blocks"],
+    [["--preemption", "swap", "--host-copies", "9"], "--host-copies"],
+    [["--preemption", "auto", "--prefill-us", "-1"], "--prefill-us"],
+    [["--host-blocks", "9"], "--host-blocks"],
+    [["--block-runs", "0"], "--block-runs"],
+  ] as const) {
+    const { status, stderr } = quartermaster([...pressed.slice(0, 6), ...args]);
+    assert.equal(status, 2);
+    assert.ok(stderr.includes(named), stderr);
+  }
+});
+
 test("run --evict serves with a policy in fewer blocks", () => {
   const file = join(folder, "long.jsonl");
   const fact = (i: number): string => `${String.fromCharCode(97 + (i % 26))}b${10 + i};`;
