@@ -12,10 +12,20 @@ static int make_cache(const call* c) {
   return qm_cache_create(core, &options, &cache);
 }
 
+/* Gives the cache the groups of a call's list. */
+static int set_groups(const call* c) {
+  qm_group groups[MOST_GROUPS];
+  const uint32_t count = c->list_lengths[0] / GROUP_WORDS;
+  if (count > MOST_GROUPS) fail("too many groups");
+  memcpy(groups, c->lists[0], count * sizeof *groups);
+  return qm_cache_set_groups(core, cache, groups, count);
+}
+
 /* In the order in which the TypeScript API makes them, so that the bytes are the same. */
 static int make_isolated(const call* c) {
   int status = make_cache(c);
   if (status == QM_OK && u(c, 8) > 0) status = qm_cache_reuse_parts(core, cache, u(c, 8));
+  if (status == QM_OK && c->list_count > 0) status = set_groups(c);
   if (status == QM_OK && u(c, 5) > 0) status = qm_cache_set_marks(core, cache, u(c, 5));
   if (status == QM_OK && u(c, 6) > 0) status = qm_cache_set_pins(core, cache, u(c, 6), u(c, 7));
   if (status == QM_OK && u(c, 4) > 0) status = qm_cache_set_tenants(core, cache, u(c, 4));
@@ -23,12 +33,8 @@ static int make_isolated(const call* c) {
 }
 
 static int make_grouped(const call* c) {
-  qm_group groups[MOST_GROUPS];
-  const uint32_t count = c->list_lengths[0] / GROUP_WORDS;
-  if (count > MOST_GROUPS) fail("too many groups");
-  memcpy(groups, c->lists[0], count * sizeof *groups);
   const int status = make_cache(c);
-  return status == QM_OK ? qm_cache_set_groups(core, cache, groups, count) : status;
+  return status == QM_OK ? set_groups(c) : status;
 }
 
 /* The marks in a list of a call; 0 for none. */

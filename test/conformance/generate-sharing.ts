@@ -8,9 +8,14 @@ const TENANTS = 3;
 const BLOCKS = 32;
 const LONGEST = 48;
 
-/** An isolated cache: tenants, room for marks and pins, hard blocks, parts of 2 tokens. */
-async function makeIsolated(recorder: Recorder): Promise<void> {
-  await recorder.call("isolated", BLOCKS, 4, 9, LONGEST, TENANTS, 16, 3, 3, 2);
+/** Kind, window, tokens a block of each group. */
+type Groups = readonly (readonly number[])[];
+
+/** An isolated cache: tenants, room for marks and pins, hard blocks, and parts of 2 tokens or groups. */
+async function makeIsolated(recorder: Recorder, groups: Groups): Promise<void> {
+  const shape = [BLOCKS, 4, 9, LONGEST, TENANTS, 16, 3, 3];
+  if (groups.length === 0) await recorder.call("isolated", ...shape, 2);
+  else await recorder.call("isolated", ...shape, 0, groups.flat());
 }
 
 /** A tenant; now and then one too many. */
@@ -88,111 +93,125 @@ async function fillInput({ call }: Bound): Promise<void> {
   await call("match", 0, all);
 }
 
-export const isolated: Generator = async (recorder) => {
-  const host = bound(recorder);
-  const { random, call } = host;
-  await call("core", 21);
-  await makeIsolated(recorder);
-  const open: number[] = [];
-  const pins: number[] = [];
-  const any = (): number => (random.below(20) === 0 ? 12345678 : random.pick(open.length > 0 ? open : [77]));
-  for (let i = 0; i < 500; i++) {
-    const kind = random.below(12);
-    let made = 0;
-    if (kind === 0)
-      [made] = await call(
-        "open-as",
-        random.below(2),
-        +(random.below(8) === 0),
-        tenantOf(random),
-        tokens(random, 40),
-      );
-    else if (kind === 1)
-      [made] = await call(
-        "open-marked",
-        random.below(2),
-        tenantOf(random),
-        marks(random),
-        tokens(random, 40),
-      );
-    else if (kind === 2 || open.length > 6) await callClose(host, any(), open);
-    else if (kind === 3) {
-      const until = random.below(4) === 0 ? i + random.below(60) : -1;
-      const [pin] = await call("pin", any(), random.below(2), random.below(101), until);
-      if (pin > 0) pins.push(pin);
-    } else if (kind === 4) {
-      if (random.below(3) === 0) await callQuota(host);
-      else if (random.below(3) === 0) await call("unpin", random.pick(pins.length > 0 ? pins : [5]));
-      else await call("account", random.below(TENANTS + 1));
-    } else if (kind === 5) {
-      await call("table", any());
-      await call("references", random.below(BLOCKS));
-      await call(random.below(20) === 0 ? "forget" : "available");
-    } else made = await callSequence(host, any);
-    if (made > 0) open.push(made);
-    if (i % 10 === 0) await call("advance", i);
-    if (i % 50 === 0) await call("validate");
-  }
-  await fillInput(host);
-};
+/** As `fillInput`, of marks: more than any call before has had. */
+async function fillMarks({ call }: Bound): Promise<void> {
+  const items = Array.from({ length: 12 }, (_, i) => [2 * i, 5, 1, 0, i, 0, 0, 0]);
+  await call("open-marked", 0, 0, items.flat(), [1, 2, 3]);
+}
 
-export const isolatedRequests: Generator = async (recorder) => {
-  const host = bound(recorder);
-  const { random, call } = host;
-  const vocabulary = 7;
-  await call("core", 22);
-  await makeIsolated(recorder);
-  const shape = [vocabulary, 24, 6, 20, 0, 2, 6144, POLICIES.indexOf("fair"), 400, 1, TENANTS, 1, 2];
-  await call("scheduler-as", 0, 0, shape, []);
-  await call("quota", 0, 6, 12, 20);
-  await call("quota", 1, 0, 8, 10);
-  const requests: number[] = [];
-  let now = 0;
-  for (let i = 0; i < 120; i++) {
-    for (let n = random.below(3); n > 0; n--) {
-      const arrival = random.below(3) === 0 ? now + random.below(40) : 0;
-      const numbers = [
-        recorder.steps.length + 1,
-        random.below(2),
-        random.below(3),
-        arrival,
-        1 + random.below(16),
-      ];
-      const pin = [random.below(3), random.below(101), random.below(2) * random.below(300)];
-      const list = random.below(2) === 0 ? [] : marks(random);
-      const [request] = await call(
-        "submit-as",
-        [...numbers, tenantOf(random), ...pin],
-        list,
-        tokens(random, 24),
-      );
-      if (request > 0) requests.push(request);
+export const isolated =
+  (groups: Groups = []): Generator =>
+  async (recorder) => {
+    const host = bound(recorder);
+    const { random, call } = host;
+    await call("core", 21);
+    await makeIsolated(recorder, groups);
+    const open: number[] = [];
+    const pins: number[] = [];
+    const any = (): number =>
+      random.below(20) === 0 ? 12345678 : random.pick(open.length > 0 ? open : [77]);
+    for (let i = 0; i < 500; i++) {
+      const kind = random.below(12);
+      let made = 0;
+      if (kind === 0)
+        [made] = await call(
+          "open-as",
+          random.below(2),
+          +(random.below(8) === 0),
+          tenantOf(random),
+          tokens(random, 40),
+        );
+      else if (kind === 1)
+        [made] = await call(
+          "open-marked",
+          random.below(2),
+          tenantOf(random),
+          marks(random),
+          tokens(random, 40),
+        );
+      else if (kind === 2 || open.length > 6) await callClose(host, any(), open);
+      else if (kind === 3) {
+        const until = random.below(4) === 0 ? i + random.below(60) : -1;
+        const [pin] = await call("pin", any(), random.below(2), random.below(101), until);
+        if (pin > 0) pins.push(pin);
+      } else if (kind === 4) {
+        if (random.below(3) === 0) await callQuota(host);
+        else if (random.below(3) === 0) await call("unpin", random.pick(pins.length > 0 ? pins : [5]));
+        else await call("account", random.below(TENANTS + 1));
+      } else if (kind === 5) {
+        const sequence = any();
+        await call("table", sequence);
+        for (let group = 1; group <= groups.length; group++) await call("group-table", sequence, group);
+        await call("references", random.below(BLOCKS));
+        await call(random.below(20) === 0 ? "forget" : "available");
+      } else made = await callSequence(host, any);
+      if (made > 0) open.push(made);
+      if (i % 10 === 0) await call("advance", i);
+      if (i % 50 === 0) await call("validate");
     }
-    now += random.below(12);
-    if (random.below(4) === 0) await callQuota(host);
-    const [status, stepId, , , samplingRows] = await call("step", now);
-    if (status < 0) continue;
-    if (random.below(8) === 0 && requests.length > 0) await call("abort", random.pick(requests));
-    if (random.below(10) === 0) await call("abandon", stepId);
-    else {
-      const sampled = Array.from({ length: samplingRows }, () => random.below(vocabulary));
-      await call(
-        "commit",
-        stepId,
-        now,
-        sampled,
-        sampled.map(() => +(random.below(12) === 0)),
-      );
+    if (groups.length > 0) await fillMarks(host);
+    await fillInput(host);
+  };
+
+export const isolatedRequests =
+  (groups: Groups = []): Generator =>
+  async (recorder) => {
+    const host = bound(recorder);
+    const { random, call } = host;
+    const vocabulary = 7;
+    await call("core", 22);
+    await makeIsolated(recorder, groups);
+    const shape = [vocabulary, 24, 6, 20, 0, 2, 6144, POLICIES.indexOf("fair"), 400, 1, TENANTS, 1, 2];
+    await call("scheduler-as", 0, 0, shape, []);
+    await call("quota", 0, 6, 12, 20);
+    await call("quota", 1, 0, 8, 10);
+    const requests: number[] = [];
+    let now = 0;
+    for (let i = 0; i < 120; i++) {
+      for (let n = random.below(3); n > 0; n--) {
+        const arrival = random.below(3) === 0 ? now + random.below(40) : 0;
+        const numbers = [
+          recorder.steps.length + 1,
+          random.below(2),
+          random.below(3),
+          arrival,
+          1 + random.below(16),
+        ];
+        const pin = [random.below(3), random.below(101), random.below(2) * random.below(300)];
+        const list = random.below(2) === 0 ? [] : marks(random);
+        const [request] = await call(
+          "submit-as",
+          [...numbers, tenantOf(random), ...pin],
+          list,
+          tokens(random, 24),
+        );
+        if (request > 0) requests.push(request);
+      }
+      now += random.below(12);
+      if (random.below(4) === 0) await callQuota(host);
+      const [status, stepId, , , samplingRows] = await call("step", now);
+      if (status < 0) continue;
+      if (random.below(8) === 0 && requests.length > 0) await call("abort", random.pick(requests));
+      if (random.below(10) === 0) await call("abandon", stepId);
+      else {
+        const sampled = Array.from({ length: samplingRows }, () => random.below(vocabulary));
+        await call(
+          "commit",
+          stepId,
+          now,
+          sampled,
+          sampled.map(() => +(random.below(12) === 0)),
+        );
+      }
+      await call("outcomes");
+      await call("account", random.below(TENANTS + 1));
+      if (i % 20 === 0) await call("validate");
     }
-    await call("outcomes");
-    await call("account", random.below(TENANTS + 1));
-    if (i % 20 === 0) await call("validate");
-  }
-  await fillInput(host);
-};
+    await fillInput(host);
+  };
 
 /** A cache with groups, `specs`: kind, window, tokens a block of each; by itself, then under a scheduler. */
-export function grouped(specs: readonly (readonly number[])[]): Generator {
+export function grouped(specs: Groups): Generator {
   return async (recorder) => {
     const host = bound(recorder);
     const { random, call } = host;

@@ -236,8 +236,8 @@ const GENERATORS: Readonly<Record<string, Generator>> = {
   "policy-fair": policyCalls("fair"),
   "policy-earliest-deadline": policyCalls("earliest-deadline"),
   pages: pageCalls,
-  "quotas-marks-pins": isolated,
-  "quotas-marks-pins-scheduler": isolatedRequests,
+  "quotas-marks-pins": isolated(),
+  "quotas-marks-pins-scheduler": isolatedRequests(),
   "groups-window": grouped([
     [1, 8, 4],
     [0, 0, 8],
@@ -250,6 +250,14 @@ const GENERATORS: Readonly<Record<string, Generator>> = {
   "host-tier": swapping,
   "keyed-pool": keyedPool,
   "virtual-memory": virtualMemory,
+  "groups-isolated": isolated([
+    [1, 8, 4],
+    [0, 0, 8],
+  ]),
+  "groups-isolated-scheduler": isolatedRequests([
+    [1, 8, 4],
+    [2, 0, 8],
+  ]),
 };
 
 /** All scripts, made anew. */

@@ -26,6 +26,15 @@ function rows(words: readonly number[], width: number): number[][] {
   return Array.from({ length: words.length / width }, (_, i) => words.slice(i * width, (i + 1) * width));
 }
 
+/** Groups as the TypeScript API takes them. */
+function cacheGroups(words: readonly number[]): CacheGroupOptions[] {
+  return rows(words, 3).map(([kind, window, tokens]) => ({
+    kind: GROUP_KINDS[kind],
+    blockSize: tokens,
+    ...(GROUP_KINDS[kind] === "window" && { window }),
+  }));
+}
+
 /** Marks as the TypeScript API takes them. */
 function promptMarks(words: readonly number[]): PromptMarks {
   const ranges: TokenRange[] = [];
@@ -45,6 +54,7 @@ export function cacheAddOns(host: ConformanceHost): Operations {
   return {
     isolated: ([blocks, blockSize, maxSequences, maxSequenceTokens, ...rest]: number[]) => {
       const [tenants, marks, pins, hardBlocks, partialReuse] = rest;
+      const specs = (rest[5] ?? []) as unknown as readonly number[];
       host.cache = host.core.kvCache({
         blocks,
         blockSize,
@@ -53,6 +63,7 @@ export function cacheAddOns(host: ConformanceHost): Operations {
         tenants,
         marks,
         partialReuse,
+        groups: cacheGroups(specs),
         ...(pins > 0 && { pins: { capacity: pins, share: hardBlocks / blocks } }),
       });
       return [0];
@@ -81,14 +92,7 @@ export function cacheAddOns(host: ConformanceHost): Operations {
       number,
       number[],
     ]) => {
-      const groups = rows(specs, 3).map(
-        ([kind, window, tokens]) =>
-          ({
-            kind: GROUP_KINDS[kind],
-            blockSize: tokens,
-            ...(GROUP_KINDS[kind] === "window" && { window }),
-          }) satisfies CacheGroupOptions,
-      );
+      const groups = cacheGroups(specs);
       host.cache = host.core.kvCache({ blocks, blockSize, maxSequences, maxSequenceTokens, groups });
       return [0];
     },

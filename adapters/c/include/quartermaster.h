@@ -151,7 +151,7 @@ QM_API int qm_cache_reuse_parts(qm_core* core, qm_cache cache, uint32_t threshol
 typedef struct qm_group {
   uint32_t kind, window, block_size;
 } qm_group;
-/* Gives a new cache without accounts, marks, pins and parts up to 7 groups; its own tables are group 0. */
+/* Gives a new cache without parts up to 7 groups, before accounts, marks and pins; its own tables are group 0. */
 QM_API int qm_cache_set_groups(qm_core* core, qm_cache cache, const qm_group* groups, uint32_t count);
 /* As qm_sequence_table, in group 1, 2, ...: 2^32 - 1 where a window has let go of a block. */
 QM_API int qm_sequence_group_table(qm_core* core, qm_cache cache, uint32_t sequence, uint32_t group,
@@ -235,7 +235,8 @@ QM_API int qm_chunk_content_key(qm_core* core, qm_cache cache, const uint32_t* t
                                 const uint8_t* extras, uint32_t bytes, uint8_t* out);
 
 typedef enum qm_event_kind { QM_STORED = 1, QM_REMOVED = 2, QM_CLEARED = 3, QM_GAP = 4 } qm_event_kind;
-/* docs/abi.md, "KV events". Stored: parent is the block before it, or 2^31 + name_space, and then parent_key is zero. */
+/* docs/abi.md, "KV events". Stored: parent is the block before it, or 2^31 + name_space, and then parent_key is zero. A block
+ * of a cache's group has that group's number behind `group`, and the key of the own block that it ends with. */
 typedef struct qm_event {
   uint32_t kind, block, parent, name_space, tokens, tier, group, unused;
   uint8_t key[32], parent_key[32];
