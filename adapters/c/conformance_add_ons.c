@@ -1,9 +1,9 @@
-/* Conformance calls about what a cache and a scheduler may have besides: quotas, marks, pins, groups, drafts, a host tier. */
+/* Conformance calls about what a cache and a scheduler may have besides: quotas, marks, pins, groups, runs, drafts, a host tier, turns. */
 #include "conformance.h"
 
 #include <math.h>
 
-enum { MARK_WORDS = sizeof(qm_mark) / 4, MOST_MARKS = 64, GROUP_WORDS = sizeof(qm_group) / 4, MOST_GROUPS = 7 };
+enum { MARK_WORDS = sizeof(qm_mark) / 4, MOST_MARKS = 64, GROUP_WORDS = sizeof(qm_group) / 4, MOST_GROUPS = 7, MOST_RUNS = 64 };
 
 /* Makes the cache of a call: blocks, block size, sequences, longest sequence. */
 static int make_cache(const call* c) {
@@ -37,6 +37,35 @@ static int make_grouped(const call* c) {
   return status == QM_OK ? set_groups(c) : status;
 }
 
+static int make_with_runs(const call* c) {
+  int status = make_cache(c);
+  if (status == QM_OK) status = qm_cache_set_runs(core, cache, u(c, 4));
+  if (status == QM_OK && u(c, 5) > 0) status = qm_cache_set_tenants(core, cache, u(c, 5));
+  return status;
+}
+
+static void answer_run_figures(void) {
+  qm_run_figures figures;
+  const int status = qm_cache_run_figures(core, cache, &figures);
+  put(status);
+  if (status == QM_OK) put_words((const uint32_t[]){figures.group, figures.reserved, figures.splits}, 3);
+}
+
+static void answer_tail(const call* c) {
+  qm_run tail;
+  const int status = qm_sequence_tail(core, cache, u(c, 0), &tail);
+  put(status);
+  if (status == QM_OK) put_words((const uint32_t[]){tail.start, tail.length}, 2);
+}
+
+static void answer_free_runs(const call* c) {
+  qm_run runs[MOST_RUNS];
+  if (u(c, 1) > MOST_RUNS) fail("too many runs");
+  const int found = qm_cache_free_runs(core, cache, u(c, 0), runs, u(c, 1));
+  put(found);
+  for (int i = 0; i < found; i++) put_words((const uint32_t[]){runs[i].start, runs[i].length}, 2);
+}
+
 /* The marks in a list of a call; 0 for none. */
 static int make_marks(const call* c, int list) {
   qm_mark marks[MOST_MARKS];
@@ -60,6 +89,10 @@ int answer_cache_add_ons(const call* c) {
   const uint32_t* words = NULL;
   if (is(c, "isolated")) put(make_isolated(c));
   else if (is(c, "grouped")) put(make_grouped(c));
+  else if (is(c, "runs")) put(make_with_runs(c));
+  else if (is(c, "run-figures")) answer_run_figures();
+  else if (is(c, "run-tail")) answer_tail(c);
+  else if (is(c, "run-free")) answer_free_runs(c);
   else if (is(c, "quota")) put(qm_cache_set_quota(core, cache, u(c, 0), u(c, 1), u(c, 2), u(c, 3)));
   else if (is(c, "account")) put(qm_tenant_blocks(core, cache, u(c, 0)));
   else if (is(c, "open-as"))
@@ -96,6 +129,7 @@ static int make_scheduler(const call* c) {
 
 static int submit_as(const call* c) {
   const uint32_t* n = c->lists[0];
+  const int turns = c->list_lengths[0] > 9 && n[9] != 0;
   const int marks = make_marks(c, 1);
   if (marks < 0) return marks;
   const qm_request request = {.id = n[0],        .name_space = n[1],     .priority = n[2],       .arrival_us = n[3],
@@ -103,15 +137,23 @@ static int submit_as(const call* c) {
                               .token_count = c->list_lengths[2]};
   int handle = qm_submit(core, scheduler, &request), status = QM_OK;
   if (handle > 0 && marks > 0) status = qm_request_marks(core, scheduler, (uint32_t)handle, (uint32_t)marks);
+  if (handle > 0 && status == QM_OK && turns) status = qm_request_turns(core, scheduler, (uint32_t)handle);
   if (handle > 0 && status == QM_OK && n[6] > 0)
     status = qm_request_pin(core, scheduler, (uint32_t)handle, n[6] == 2, n[7], n[8] == 0 ? HUGE_VAL : n[8]);
   if (marks > 0) qm_marks_release(core, cache, (uint32_t)marks);
   return status == QM_OK ? handle : status;
 }
 
+static int next_turn(const call* c) {
+  const qm_turn turn = {.tokens = c->lists[0], .token_count = c->list_lengths[0], .max_new_tokens = u(c, 1),
+                        .last = u(c, 2) != 0};
+  return qm_next_turn(core, scheduler, u(c, 0), &turn);
+}
+
 int answer_scheduler_add_ons(const call* c) {
   if (is(c, "scheduler-as")) put(make_scheduler(c));
   else if (is(c, "submit-as")) put(submit_as(c));
+  else if (is(c, "next-turn")) put(next_turn(c));
   else if (is(c, "propose")) put(qm_propose(core, scheduler, u(c, 0), c->lists[0], c->list_lengths[0]));
   else if (is(c, "commit-drafts"))
     put(qm_commit_drafts(core, scheduler, u(c, 0), c->numbers[1], c->lists[0], c->lists[1], c->lists[2]));

@@ -44,7 +44,7 @@ test("the scripts refuse, evict, preempt, copy on write and end requests", () =>
   assert.deepEqual([...kinds].sort(), [1, 2, 3, 4]);
 });
 
-test("the scripts use drafts, host tier, quotas, marks, pins, groups, keyed pool and virtual memory to some effect", () => {
+test("the scripts use drafts, host tier, turns, quotas, marks, pins, groups, runs, keyed pool and virtual memory to some effect", () => {
   const steps = scripts.flatMap((script: Script) => script.steps);
   const some = (operation: string, holds: (answer: Answer, call: Call) => boolean): void =>
     assert.ok(
@@ -65,6 +65,11 @@ test("the scripts use drafts, host tier, quotas, marks, pins, groups, keyed pool
   outcome(([, , , , , , evictedOwn]) => evictedOwn > 0);
   some("open-marked", ([sequence]) => sequence > 0);
   some("group-table", ([count, ...table]) => count > 0 && table.includes(0xffffffff));
+  some("run-figures", ([status, , , splits]) => status === 0 && splits > 0);
+  some("run-tail", ([status, , length]) => status === 0 && length > 1);
+  some("run-free", ([count, , length]) => count > 1 && length > 1);
+  for (const status of [0, -1, -8, -10, -11, -14]) some("next-turn", ([answer]) => answer === status);
+  some("state", ([state]) => state === 5);
   some("keyed-take", ([lost]) => lost > 0);
   some("keyed-find", ([count]) => count > 1);
   some("virtual-step", ([refused]) => refused > 0);

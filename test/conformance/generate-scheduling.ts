@@ -81,6 +81,47 @@ function begun(plan: StepPlan, blockSize: number): { blocks: Map<number, number>
   return { blocks, first };
 }
 
+/** Transfers of a host tier that have begun: they arrive late, in part, or not at all. */
+export class Transfers {
+  readonly #recorder: Recorder;
+  readonly #blockSize: number;
+  /** Blocks of each, by id. */
+  readonly #inFlight = new Map<number, number>();
+
+  constructor(recorder: Recorder, blockSize: number) {
+    this.#recorder = recorder;
+    this.#blockSize = blockSize;
+  }
+
+  /** Begins those of the plan; what its batch needs ends. */
+  async begin(): Promise<void> {
+    const { random, host } = this.#recorder;
+    const { blocks, first } = begun(host.scheduler.plan(), this.#blockSize);
+    for (const [id, count] of blocks) this.#inFlight.set(id, count);
+    for (const id of first) await this.#end(id, random.below(6) === 0 ? 0 : (this.#inFlight.get(id) ?? 0));
+  }
+
+  /** Ends one of them, now and then. */
+  async drift(): Promise<void> {
+    const { random } = this.#recorder;
+    if (this.#inFlight.size === 0 || random.below(2) !== 0) return;
+    const [id, blocks] = random.pick([...this.#inFlight]);
+    const arrived = random.below(4);
+    await this.#end(id, arrived === 0 ? random.below(blocks + 2) : blocks);
+  }
+
+  async endAll(): Promise<void> {
+    for (const [id, blocks] of [...this.#inFlight]) await this.#end(id, blocks);
+  }
+
+  async #end(id: number, good: number): Promise<void> {
+    const { random } = this.#recorder;
+    const us = random.below(3) * random.below(90);
+    const [status] = await this.#recorder.call("transferred", id, good, us);
+    if (status === 0) this.#inFlight.delete(id);
+  }
+}
+
 /** Requests that give way to more urgent ones, and transfers that arrive late, in part, or not at all. */
 export const swapping: Generator = async (recorder) => {
   const { random } = recorder;
@@ -90,16 +131,7 @@ export const swapping: Generator = async (recorder) => {
   const shape = [vocabulary, 24, 6, 24, 0, 0, 6144, POLICIES.indexOf("priority"), 0, 1, 1, 1, 2];
   await recorder.call("scheduler-as", 0, 1, shape, [24, 8, 0, 0, 0, 10, 12, 4]);
   const requests: number[] = [];
-  const inFlight = new Map<number, number>();
-  const end = async (id: number, good: number): Promise<void> => {
-    const [status] = await recorder.call("transferred", id, good, random.below(3) * random.below(90));
-    if (status === 0) inFlight.delete(id);
-  };
-  const drift = async (): Promise<void> => {
-    const [id, blocks] = random.pick([...inFlight]);
-    const arrived = random.below(4);
-    await end(id, arrived === 0 ? random.below(blocks + 2) : blocks);
-  };
+  const transfers = new Transfers(recorder, blockSize);
   let now = 0;
   for (let i = 0; i < 160; i++) {
     for (let n = random.below(3); n > 0; n--) {
@@ -119,10 +151,8 @@ export const swapping: Generator = async (recorder) => {
     now += 10;
     const [status, stepId, , , samplingRows] = await recorder.call("step", now);
     if (status < 0) continue;
-    const { blocks, first } = begun(recorder.host.scheduler.plan(), blockSize);
-    for (const [id, count] of blocks) inFlight.set(id, count);
-    for (const id of first) await end(id, random.below(6) === 0 ? 0 : (inFlight.get(id) ?? 0));
-    if (inFlight.size > 0 && random.below(2) === 0) await drift();
+    await transfers.begin();
+    await transfers.drift();
     if (random.below(12) === 0 && requests.length > 0) await recorder.call("abort", random.pick(requests));
     if (random.below(10) === 0) await recorder.call("abandon", stepId);
     else {
@@ -136,7 +166,7 @@ export const swapping: Generator = async (recorder) => {
       );
     }
     await recorder.call("outcomes");
-    if (inFlight.size > 0 && random.below(2) === 0) await drift();
+    await transfers.drift();
     if (requests.length > 0) {
       await recorder.call("state", random.pick(requests.slice(-9)));
       if (random.below(4) === 0)
@@ -145,6 +175,6 @@ export const swapping: Generator = async (recorder) => {
     if (random.below(30) === 0) await recorder.call("transferred", 9999, 1, 0);
     if (i % 20 === 0) await recorder.call("validate");
   }
-  for (const [id, blocks] of [...inFlight]) await end(id, blocks);
+  await transfers.endAll();
   await recorder.call("validate");
 };

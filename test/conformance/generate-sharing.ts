@@ -5,8 +5,8 @@ import { callDrafts } from "./generate-scheduling.js";
 import { type Generator, type Recorder, tokens } from "./recorder.js";
 
 const TENANTS = 3;
-const BLOCKS = 32;
-const LONGEST = 48;
+export const BLOCKS = 32;
+export const LONGEST = 48;
 
 /** Kind, window, tokens a block of each group. */
 type Groups = readonly (readonly number[])[];
@@ -19,7 +19,8 @@ async function makeIsolated(recorder: Recorder, groups: Groups): Promise<void> {
 }
 
 /** A tenant; now and then one too many. */
-const tenantOf = (random: Random): number => (random.below(25) === 0 ? TENANTS : random.below(TENANTS));
+export const tenantOf = (random: Random): number =>
+  random.below(25) === 0 ? TENANTS : random.below(TENANTS);
 
 /** Records of 8 words by position, of one position by kind: an adapter, scopes, items. */
 function marks(random: Random): number[] {
@@ -34,7 +35,7 @@ function marks(random: Random): number[] {
 }
 
 /** Limits that are in order, now and then not; floors may be more than there is together. */
-async function callQuota({ random, call }: Bound): Promise<void> {
+export async function callQuota({ random, call }: Bound): Promise<void> {
   const few = random.below(4);
   if (random.below(3) === 0) return void (await call("quota", random.below(TENANTS), 0, few, few + 1));
   const floor = random.below(14);
@@ -43,18 +44,18 @@ async function callQuota({ random, call }: Bound): Promise<void> {
   await call("quota", random.below(TENANTS + 1), floor, Math.max(0, watermark), ceiling);
 }
 
-interface Bound {
+export interface Bound {
   readonly random: Random;
   readonly call: Recorder["call"];
 }
 
-const bound = (recorder: Recorder): Bound => ({
+export const bound = (recorder: Recorder): Bound => ({
   random: recorder.random,
   call: (...call) => recorder.call(...call),
 });
 
 /** One call on a sequence. Returns a handle that it has made, or 0. */
-async function callSequence({ random, call }: Bound, any: () => number): Promise<number> {
+export async function callSequence({ random, call }: Bound, any: () => number): Promise<number> {
   switch (random.below(7)) {
     case 0:
     case 1: {
@@ -82,13 +83,13 @@ async function callSequence({ random, call }: Bound, any: () => number): Promise
   }
 }
 
-async function callClose({ call }: Bound, sequence: number, open: number[]): Promise<void> {
+export async function callClose({ call }: Bound, sequence: number, open: number[]): Promise<void> {
   const [closed] = await call("close", sequence);
   if (closed === 0) open.splice(open.indexOf(sequence), 1);
 }
 
 /** What is left in the input of a call that was refused early differs between hosts: a call that fills all of it. */
-async function fillInput({ call }: Bound): Promise<void> {
+export async function fillInput({ call }: Bound): Promise<void> {
   const all = Array.from({ length: LONGEST }, (_, i) => i % 3);
   await call("match", 0, all);
 }

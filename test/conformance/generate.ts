@@ -12,6 +12,7 @@ import { root } from "../support/package-root.js";
 import { Random } from "../support/random.js";
 import { drafting, swapping } from "./generate-scheduling.js";
 import { grouped, isolated, isolatedRequests } from "./generate-sharing.js";
+import { blockRuns, turns } from "./generate-conversations.js";
 import { keyedPool, virtualMemory } from "./generate-pools.js";
 import { type Generator, Recorder, tokens } from "./recorder.js";
 import { print, type Script } from "./script.js";
@@ -258,6 +259,10 @@ const GENERATORS: Readonly<Record<string, Generator>> = {
     [1, 8, 4],
     [2, 0, 8],
   ]),
+  "block-runs": blockRuns(0),
+  "block-runs-quotas": blockRuns(3),
+  turns: turns(false),
+  "turns-host-tier": turns(true),
 };
 
 /** All scripts, made anew. */

@@ -1,5 +1,6 @@
-/** Answers calls about what a cache and a scheduler may have besides: quotas, marks, pins, groups, drafts, a host tier. */
+/** Answers calls about what a cache and a scheduler may have besides: quotas, marks, pins, groups, runs, drafts, a host tier, turns. */
 import {
+  BlockRuns,
   type CacheGroupOptions,
   type KvCache,
   POLICIES,
@@ -96,6 +97,24 @@ export function cacheAddOns(host: ConformanceHost): Operations {
       host.cache = host.core.kvCache({ blocks, blockSize, maxSequences, maxSequenceTokens, groups });
       return [0];
     },
+    runs: ([blocks, blockSize, maxSequences, maxSequenceTokens, reserve, tenants = 0]: number[]) => {
+      const shape = { blocks, blockSize, maxSequences, maxSequenceTokens, tenants };
+      host.cache = host.core.kvCache({ ...shape, blockRuns: reserve === 0 ? true : { reserve } });
+      return [0];
+    },
+    "run-figures": () => {
+      const { group, reserved, splits } = new BlockRuns(cache()).stats();
+      return [0, group, reserved, splits];
+    },
+    "run-tail": ([sequence]: number[]) => {
+      const { start, length } = new BlockRuns(cache()).tail(sequence);
+      return [0, start, length];
+    },
+    "run-free": ([from, limit]: number[]) => {
+      const all = new BlockRuns(cache()).free().filter(({ start }) => start >= from);
+      const runs = all.slice(0, limit).map(({ start, length }) => [start, length]);
+      return [runs.length, ...runs.flat()];
+    },
     "group-table": ([sequence, group]: number[]) => {
       const table = cache().groupTable(sequence, group);
       return [table.length, ...table];
@@ -131,16 +150,21 @@ export function schedulerAddOns(host: ConformanceHost): Operations {
       return [0];
     },
     "submit-as": ([numbers, marks, tokens]: [number[], number[], number[]]) => {
-      const [id, namespace, priority, arrivalUs, maxNewTokens, tenant, kind, pinPriority, forUs] = numbers;
+      const [id, namespace, priority, arrivalUs, maxNewTokens, tenant, kind, pinPriority, forUs, stays = 0] =
+        numbers;
+      const turns = stays !== 0;
       const pin = { hard: kind === 2, priority: pinPriority, ...(forUs > 0 && { forUs }) };
       return [
         scheduler().submit({
-          ...{ id, namespace, priority, arrivalUs, maxNewTokens, tenant, tokens },
+          ...{ id, namespace, priority, arrivalUs, maxNewTokens, tenant, tokens, turns },
           ...promptMarks(marks),
           ...(kind > 0 && { pin }),
         }),
       ];
     },
+    "next-turn": ([request, maxNewTokens, last, tokens]: [number, number, number, number[]]) => [
+      (scheduler().nextTurn(request, { tokens, maxNewTokens, last: last !== 0 }), 0),
+    ],
     propose: ([request, tokens]: [number, number[]]) => [scheduler().propose(request, tokens)],
     "commit-drafts": ([stepId, nowUs, tokens, finished, accepted]: [
       number,

@@ -17,7 +17,7 @@ import { poolOperations, virtualOperations } from "./host-pools.js";
 import type { Answer, Call } from "./script.js";
 
 const STATUS_OF = new Map(Object.entries(STATUS_CODES).map(([number, code]) => [code as string, +number]));
-const STATES = ["ended", "arriving", "waiting", "running", "loading"];
+const STATES = ["ended", "arriving", "waiting", "running", "loading", "idle"];
 const KINDS = ["", "finished", "preempted", "rejected", "expired"];
 
 export class ConformanceHost {

@@ -157,6 +157,26 @@ QM_API int qm_cache_set_groups(qm_core* core, qm_cache cache, const qm_group* gr
 QM_API int qm_sequence_group_table(qm_core* core, qm_cache cache, uint32_t sequence, uint32_t group,
                                    const uint32_t** table);
 
+/* Blocks of a sequence side by side, so that its K and V move in few copies (docs/abi.md, "Runs of blocks"). */
+typedef struct qm_run {
+  uint32_t start, length; /* blocks `start` to `start` + `length` - 1 */
+} qm_run;
+typedef struct qm_run_figures {
+  uint32_t group;    /* blocks reserved at a time now */
+  uint32_t reserved; /* free blocks that their sequences take first */
+  uint32_t splits;   /* reservations split for others, since creation */
+} qm_run_figures;
+/* For a new cache without groups, of up to 2^24 blocks. reserve: most blocks that a sequence is given at a time with those that it
+ * does not need yet, 1 to the blocks; 0: 60, or a quarter of a smaller pool. QM_INVALID_ARGUMENT, QM_OUT_OF_MEMORY. */
+QM_API int qm_cache_set_runs(qm_core* core, qm_cache cache, uint32_t reserve);
+/* QM_NOT_FOUND for a cache without runs, as the two calls after it. */
+QM_API int qm_cache_run_figures(qm_core* core, qm_cache cache, qm_run_figures* figures);
+/* Up to `limit` free runs that nobody has reserved, in order, of those that start at block `from` or behind it. Returns how
+ * many. */
+QM_API int qm_cache_free_runs(qm_core* core, qm_cache cache, uint32_t from, qm_run* runs, uint32_t limit);
+/* The free blocks that a sequence takes next; none: length 0. QM_UNKNOWN_SEQUENCE. */
+QM_API int qm_sequence_tail(qm_core* core, qm_cache cache, uint32_t sequence, qm_run* tail);
+
 /* Accounts of tenants, for a new cache before it has a scheduler (docs/guide.md, "Quotas"). */
 QM_API int qm_cache_set_tenants(qm_core* core, qm_cache cache, uint32_t tenants);
 /* In blocks, floor <= watermark <= ceiling. tenant: a number below the tenants', or their number for the common account. */
@@ -297,8 +317,22 @@ QM_API int qm_request_marks(qm_core* core, qm_scheduler scheduler, uint32_t requ
 QM_API int qm_request_pin(qm_core* core, qm_scheduler scheduler, uint32_t request, int hard, uint32_t priority,
                           double for_us);
 QM_API int qm_abort(qm_core* core, qm_scheduler scheduler, uint32_t request);
-/* State of a request: 1 arriving, 2 waiting, 3 running, 4 being read back from the host tier, 0 ended. */
+/* State of a request: 1 arriving, 2 waiting, 3 running, 4 being read back from the host tier, 5 idle until its next turn, 0
+ * ended. */
 QM_API int qm_request_state(qm_core* core, qm_scheduler scheduler, uint32_t request);
+
+/* A live request stays, idle, when its answer is complete: a conversation. Its outcome is "finished" as ever; it holds no blocks, what
+ * has been computed for it goes to the host tier if there is one, and qm_abort ends it. QM_UNKNOWN_REQUEST; QM_INVALID_ARGUMENT for
+ * one that drops tokens. */
+QM_API int qm_request_turns(qm_core* core, qm_scheduler scheduler, uint32_t request);
+typedef struct qm_turn {
+  const uint32_t* tokens; /* what is said, behind all tokens that the request has; at least one */
+  uint32_t token_count, max_new_tokens;
+  int last; /* not 0: the request ends with this turn's answer */
+} qm_turn;
+/* The next turn of an idle request: it waits for its place as a new one does. QM_UNKNOWN_REQUEST, QM_INVALID_ARGUMENT for one that is
+ * not idle, and whatever qm_submit would refuse all its tokens with; when refused it stays idle. */
+QM_API int qm_next_turn(qm_core* core, qm_scheduler scheduler, uint32_t request, const qm_turn* turn);
 
 /* A step's decisions: the words of StepPlan in docs/abi.md, sections as pointers into the core, valid until the next
  * qm_step. Decode rows come first. */
@@ -360,7 +394,8 @@ typedef struct qm_host_tier_options {
 QM_API int qm_scheduler_add_host_tier(qm_core* core, qm_scheduler scheduler, const qm_host_tier_options* options);
 /* A transfer has been carried out or given up: its first `blocks` blocks have arrived, in us microseconds (0: unknown). */
 QM_API int qm_transferred(qm_core* core, qm_scheduler scheduler, uint32_t transfer, uint32_t blocks, double us);
-/* Time of the next arrival, deadline or queue time-out; infinity when there is none. */
+/* Time of the next arrival, deadline or queue time-out; infinity when there is none. 0: the next plan has transfers of a turn that
+ * has ended. */
 QM_API double qm_next_wake_us(qm_core* core, qm_scheduler scheduler);
 
 /* Weighted tokens that a tenant has been served (QM_FAIR); negative for a tenant that there is not. */

@@ -402,6 +402,77 @@ int qm_sequence_group_table(qm_core* core, qm_cache cache, uint32_t sequence, ui
   return count;
 }
 
+/* Words of the header of runs, blocks reserved at a time by default, and the slot in a sequence's handle: docs/abi.md. */
+enum {
+  RUNS_EXTENTS = 0,
+  RUNS_TAILS = 1,
+  RUNS_RESERVED = 2,
+  RUNS_GROUP = 3,
+  RUNS_SPLITS = 7,
+  RUNS_RESERVE = 60,
+  SLOT_MASK = 0xfffff
+};
+
+int qm_cache_set_runs(qm_core* core, qm_cache cache, uint32_t reserve) {
+  REQUIRE(core, QM_KV_CACHE, cache);
+  const uint32_t blocks = word(core, cache + QM_CACHE_BLOCKS), quarter = blocks < 4 ? 1 : blocks / 4;
+  double bytes = 0;
+  if (reserve == 0) reserve = quarter < RUNS_RESERVE ? quarter : RUNS_RESERVE;
+  QM_CALL(core, bytes, w2c_qm_kvRunsBytes(instance, blocks, word(core, cache + QM_CACHE_MAX_SEQUENCES)));
+  const int status = make_room(core, bytes);
+  if (status != QM_OK) return status;
+  RESULT(core, w2c_qm_kvRunsCreate(instance, cache, reserve));
+}
+
+/* Address of a cache's runs. */
+static int runs_of(qm_core* core, qm_cache cache, uint32_t* runs) {
+  QM_CALL(core, *runs, w2c_qm_kvRuns(instance, cache));
+  return *runs == 0 ? QM_NOT_FOUND : QM_OK;
+}
+
+int qm_cache_run_figures(qm_core* core, qm_cache cache, qm_run_figures* figures) {
+  REQUIRE(core, QM_KV_CACHE, cache);
+  uint32_t runs = 0;
+  if (figures == NULL) return QM_INVALID_ARGUMENT;
+  const int status = runs_of(core, cache, &runs);
+  if (status != QM_OK) return status;
+  *figures = (qm_run_figures){.group = word(core, runs + 4 * RUNS_GROUP),
+                              .reserved = word(core, runs + 4 * RUNS_RESERVED),
+                              .splits = word(core, runs + 4 * RUNS_SPLITS)};
+  return QM_OK;
+}
+
+/* Runs go through the core's scratch, as many at a time as fit there. */
+int qm_cache_free_runs(qm_core* core, qm_cache cache, uint32_t from, qm_run* runs, uint32_t limit) {
+  REQUIRE(core, QM_KV_CACHE, cache);
+  const uint32_t batch = QM_SCRATCH_BYTES / sizeof *runs;
+  uint32_t header = 0, total = 0;
+  if (runs == NULL && limit > 0) return QM_INVALID_ARGUMENT;
+  const int status = runs_of(core, cache, &header);
+  if (status != QM_OK) return status;
+  const uint32_t extents = word(core, header + 4 * RUNS_EXTENTS);
+  while (total < limit) {
+    const uint32_t wanted = limit - total < batch ? limit - total : batch;
+    uint32_t found = 0;
+    QM_CALL(core, found, w2c_qm_freeExtentsList(instance, extents, from, wanted, core->scratch));
+    memcpy(runs + total, at(core, core->scratch), found * sizeof *runs);
+    total += found;
+    if (found < wanted) break;
+    from = runs[total - 1].start + 1;
+  }
+  return (int)total;
+}
+
+int qm_sequence_tail(qm_core* core, qm_cache cache, uint32_t sequence, qm_run* tail) {
+  uint32_t runs = 0;
+  if (tail == NULL) return QM_INVALID_ARGUMENT;
+  int status = qm_sequence_length(core, cache, sequence);
+  if (status >= 0) status = runs_of(core, cache, &runs);
+  if (status != QM_OK) return status;
+  memcpy(tail, at(core, word(core, runs + 4 * RUNS_TAILS) + (sequence & SLOT_MASK) * sizeof *tail), sizeof *tail);
+  return QM_OK;
+}
+
 int qm_cache_set_tenants(qm_core* core, qm_cache cache, uint32_t tenants) {
   REQUIRE(core, QM_KV_CACHE, cache);
   double bytes = 0;
@@ -747,6 +818,22 @@ int qm_abort(qm_core* core, qm_scheduler scheduler, uint32_t request) {
 int qm_request_state(qm_core* core, qm_scheduler scheduler, uint32_t request) {
   REQUIRE(core, QM_SCHEDULER, scheduler);
   RESULT(core, w2c_qm_requestState(instance, scheduler, request));
+}
+
+int qm_request_turns(qm_core* core, qm_scheduler scheduler, uint32_t request) {
+  REQUIRE(core, QM_SCHEDULER, scheduler);
+  RESULT(core, w2c_qm_requestTurns(instance, scheduler, request));
+}
+
+int qm_next_turn(qm_core* core, qm_scheduler scheduler, uint32_t request, const qm_turn* turn) {
+  REQUIRE(core, QM_SCHEDULER, scheduler);
+  if (turn == NULL) return QM_INVALID_ARGUMENT;
+  uint32_t cache = 0;
+  QM_CALL(core, cache, w2c_qm_schedulerCache(instance, scheduler));
+  const int status = put_tokens(core, cache, turn->tokens, turn->token_count);
+  if (status != QM_OK) return status;
+  RESULT(core, w2c_qm_requestNextTurn(instance, scheduler, request, turn->token_count, turn->max_new_tokens,
+                                      turn->last != 0));
 }
 
 static const uint32_t* section(const qm_core* core, uint32_t plan, uint32_t index) {
