@@ -1,6 +1,6 @@
 /*
  * The measured targets of the core in C: what bench/anchors/cases.ts does, over the core that wasm2c translated. Sizes and
- * prompts are the same. Prints one line of JSON. anchors [--quick]
+ * prompts are the same. Prints one line of JSON. anchors [--quick] [--everything]
  */
 #include <quartermaster.h>
 
@@ -62,12 +62,39 @@ static qm_core* new_core(void) {
   return core;
 }
 
+/* Whether caches and schedulers have every add-on that goes together: not cache groups and runs of blocks. */
+static int everything;
+
+static void add_ons(qm_core* core, qm_cache cache, uint32_t blocks) {
+  static const uint8_t domain_key[QM_KEY_BYTES] = {7}, fingerprint[QM_KEY_BYTES] = {9};
+  must(qm_cache_set_order(core, cache, QM_S3_FIFO, blocks, 0, 0), "order");
+  must(qm_cache_reuse_parts(core, cache, 8), "parts");
+  must(qm_cache_set_tenants(core, cache, 4), "tenants");
+  must(qm_cache_set_quota(core, cache, 1, 16, blocks, blocks), "quota");
+  must(qm_cache_set_marks(core, cache, 1024), "marks");
+  must(qm_cache_set_pins(core, cache, 64, 64), "pins");
+  must(qm_cache_set_content_keys(core, cache, 64, domain_key, fingerprint), "content keys");
+  must(qm_cache_set_events(core, cache, 4096, 0, 0), "events");
+}
+
 static qm_cache new_cache(qm_core* core, uint32_t blocks, uint32_t sequences, uint32_t longest) {
   qm_cache cache;
   const qm_cache_options options = {
       .blocks = blocks, .block_size = BLOCK, .max_sequences = sequences, .max_sequence_tokens = longest};
   must(qm_cache_create(core, &options, &cache), "cache");
+  if (everything) add_ons(core, cache, blocks);
   return cache;
+}
+
+static qm_scheduler new_scheduler(qm_core* core, qm_cache cache, qm_scheduler_options options) {
+  qm_scheduler scheduler;
+  if (everything) options.tenants = 4;
+  must(qm_scheduler_create(core, cache, &options, &scheduler), "scheduler");
+  if (!everything) return scheduler;
+  const qm_host_tier_options tier = {.blocks = 4096, .copies = options.max_requests};
+  must(qm_scheduler_set_drafts(core, scheduler, 4), "drafts");
+  must(qm_scheduler_add_host_tier(core, scheduler, &tier), "host tier");
+  return scheduler;
 }
 
 static uint32_t add(qm_core* core, qm_cache cache, const uint32_t* tokens, uint32_t count) {
@@ -129,13 +156,12 @@ static void decode(int rounds) {
   const uint32_t running = 1024, fresh = (uint32_t)rounds * 2 + 16, longest = 1024 + fresh;
   qm_core* core = new_core();
   const qm_cache cache = new_cache(core, running * ((longest + BLOCK - 1) / BLOCK), running, longest);
-  qm_scheduler scheduler;
   const qm_scheduler_options options = {.vocab_size = 32000,
                                         .max_requests = running,
                                         .max_running = running,
                                         .max_batch_tokens = 1 << 16,
                                         .token_capacity = running * (longest + 256)};
-  must(qm_scheduler_create(core, cache, &options, &scheduler), "scheduler");
+  const qm_scheduler scheduler = new_scheduler(core, cache, options);
   for (uint32_t i = 0; i < running; i++) {
     prompt(tokens, i, 1024);
     const qm_request request = {.id = i + 1, .tokens = tokens, .token_count = 1024, .max_new_tokens = fresh};
@@ -155,9 +181,8 @@ static void admit(int rounds) {
   const uint32_t finish = 1;
   qm_core* core = new_core();
   const qm_cache cache = new_cache(core, 8192, 64, 2048);
-  qm_scheduler scheduler;
   const qm_scheduler_options options = {.vocab_size = 32000, .max_requests = 64, .max_running = 64};
-  must(qm_scheduler_create(core, cache, &options, &scheduler), "scheduler");
+  const qm_scheduler scheduler = new_scheduler(core, cache, options);
   prompt(tokens, 3, 64 * BLOCK + 8);
   double now = 0;
   uint64_t id = 0;
@@ -192,14 +217,13 @@ static void order(int rounds, uint32_t waiting) {
   static uint32_t contexts[4][512 * BLOCK], tokens[512 * BLOCK + OWN];
   qm_core* core = new_core();
   const qm_cache cache = new_cache(core, 2048, 16, 8448);
-  qm_scheduler scheduler;
   const qm_scheduler_options options = {.vocab_size = 32000,
                                         .max_requests = waiting,
                                         .max_running = 1,
                                         .max_batch_tokens = 8448,
                                         .token_capacity = waiting * 4096,
                                         .policy = QM_LONGEST_PREFIX};
-  must(qm_scheduler_create(core, cache, &options, &scheduler), "scheduler");
+  const qm_scheduler scheduler = new_scheduler(core, cache, options);
   for (uint32_t i = 0; i < 4; i++) prompt(contexts[i], i + 1, CONTEXTS[i] * BLOCK);
   for (uint32_t i = 0; i < waiting; i++) {
     const uint32_t shared = CONTEXTS[i % 4] * BLOCK;
@@ -233,7 +257,12 @@ static void bytes_per_block(void) {
 }
 
 int main(int argc, char** argv) {
-  const int quick = argc > 1 && strcmp(argv[1], "--quick") == 0, rounds = quick ? 5 : 30;
+  int quick = 0;
+  for (int i = 1; i < argc; i++) {
+    quick |= strcmp(argv[i], "--quick") == 0;
+    everything |= strcmp(argv[i], "--everything") == 0;
+  }
+  const int rounds = quick ? 5 : 30;
   match(rounds);
   allocate_free(rounds);
   decode(quick ? 12 : 120);

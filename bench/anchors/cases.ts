@@ -3,7 +3,13 @@
  * bench/anchors/anchors.c does the same in C: keep sizes and prompts equal.
  */
 import process from "node:process";
-import { Core } from "../../bindings/main.js";
+import {
+  Core,
+  type KvCache,
+  type KvCacheOptions,
+  type Scheduler,
+  type SchedulerOptions,
+} from "../../bindings/main.js";
 
 export interface Figure {
   readonly case: string;
@@ -18,6 +24,30 @@ const MATCHED = [64, 512, 4096];
 /** Blocks of the contexts that waiting requests share, and tokens of their own behind them. */
 const CONTEXTS = [64, 128, 256, 512];
 const OWN = 40;
+
+/** Whether caches and schedulers have every add-on that goes together: not cache groups and runs of blocks. */
+let everything = false;
+
+function newCache(core: Core, options: KvCacheOptions): KvCache {
+  if (!everything) return core.kvCache(options);
+  const { blocks } = options;
+  return core.kvCache({
+    ...options,
+    evictionOrder: { kind: "s3-fifo", history: blocks },
+    partialReuse: 8,
+    tenants: 4,
+    quotas: [{ tenant: 1, floor: 16 }],
+    marks: 1024,
+    pins: { capacity: 64 },
+    contentKeys: { domainKey: new Uint8Array(32).fill(7), fingerprint: new Uint8Array(32).fill(9) },
+    events: { ring: 4096 },
+  });
+}
+
+function newScheduler(core: Core, options: SchedulerOptions): Scheduler {
+  if (!everything) return core.scheduler(options);
+  return core.scheduler({ ...options, tenants: 4, maxDraftTokens: 4, hostTier: { blocks: 4096 } });
+}
 
 /** Token ids of a prompt; each seed has its own. */
 export function prompt(seed: number, tokens: number): Uint32Array {
@@ -60,7 +90,7 @@ function figure(
 async function match(rounds: number): Promise<Figure[]> {
   const blocks = RESIDENT * 64 + MATCHED.reduce((sum, size) => sum + size, 0) + 64;
   const core = await Core.create();
-  const cache = core.kvCache({
+  const cache = newCache(core, {
     blocks,
     blockSize: BLOCK,
     maxSequences: RESIDENT + 8,
@@ -86,7 +116,12 @@ async function match(rounds: number): Promise<Figure[]> {
 
 async function allocateFree(rounds: number): Promise<Figure> {
   const core = await Core.create();
-  const cache = core.kvCache({ blocks: 65536, blockSize: BLOCK, maxSequences: 64, maxSequenceTokens: 16384 });
+  const cache = newCache(core, {
+    blocks: 65536,
+    blockSize: BLOCK,
+    maxSequences: 64,
+    maxSequenceTokens: 16384,
+  });
   const times = sample(rounds, () => {
     for (let i = 0; i < 128; i++) {
       const sequence = cache.open({ tokens: [], private: true });
@@ -103,8 +138,8 @@ async function decode(rounds: number): Promise<Figure> {
   const maxSequenceTokens = 1024 + maxNewTokens;
   const core = await Core.create();
   const blocks = running * Math.ceil(maxSequenceTokens / BLOCK);
-  const scheduler = core.scheduler({
-    cache: core.kvCache({ blocks, blockSize: BLOCK, maxSequences: running, maxSequenceTokens }),
+  const scheduler = newScheduler(core, {
+    cache: newCache(core, { blocks, blockSize: BLOCK, maxSequences: running, maxSequenceTokens }),
     vocabSize: 32000,
     maxRequests: running,
     maxRunning: running,
@@ -130,8 +165,8 @@ async function decode(rounds: number): Promise<Figure> {
 
 async function admit(rounds: number): Promise<Figure> {
   const core = await Core.create();
-  const cache = core.kvCache({ blocks: 8192, blockSize: BLOCK, maxSequences: 64, maxSequenceTokens: 2048 });
-  const scheduler = core.scheduler({ cache, vocabSize: 32000, maxRequests: 64, maxRunning: 64 });
+  const cache = newCache(core, { blocks: 8192, blockSize: BLOCK, maxSequences: 64, maxSequenceTokens: 2048 });
+  const scheduler = newScheduler(core, { cache, vocabSize: 32000, maxRequests: 64, maxRunning: 64 });
   const tokens = prompt(3, 64 * BLOCK + 8);
   const results = { tokens: new Uint32Array(1).fill(5), finished: new Uint8Array(1).fill(1) };
   let now = 0;
@@ -148,8 +183,8 @@ async function admit(rounds: number): Promise<Figure> {
 /** Nothing is cached and everybody stands in order of arrival; then the contexts are, and the next step orders all. */
 async function order(rounds: number, waiting: number): Promise<Figure> {
   const core = await Core.create();
-  const cache = core.kvCache({ blocks: 2048, blockSize: BLOCK, maxSequences: 16, maxSequenceTokens: 8448 });
-  const scheduler = core.scheduler({
+  const cache = newCache(core, { blocks: 2048, blockSize: BLOCK, maxSequences: 16, maxSequenceTokens: 8448 });
+  const scheduler = newScheduler(core, {
     cache,
     vocabSize: 32000,
     policy: "longest-prefix",
@@ -184,15 +219,21 @@ async function order(rounds: number, waiting: number): Promise<Figure> {
   return figure(`order ${waiting.toLocaleString("en")} waiting`, times, 1);
 }
 
+/** Memory grows by pages of 64 KiB: a difference over almost 2^20 blocks is right to a tenth of a byte. */
 async function bytesPerBlock(): Promise<Figure> {
-  const { exports } = await Core.create();
-  const bytes = (blocks: number): number => exports.kvCacheBytes(blocks, BLOCK, 64, 4096, 0);
-  const each = (bytes(65536) - bytes(1)) / 65535 - 4 * BLOCK;
+  const [small, large] = [1 << 16, 1 << 20];
+  const bytes = async (blocks: number): Promise<number> => {
+    const core = await Core.create();
+    newCache(core, { blocks, blockSize: BLOCK, maxSequences: 64, maxSequenceTokens: 4096 });
+    return core.memory.buffer.byteLength;
+  };
+  const each = ((await bytes(large)) - (await bytes(small))) / (large - small) - 4 * BLOCK;
   return { case: "bytes a cached block", median: each, best: each, unit: "bytes" };
 }
 
-/** Every case once. `quick`: fewer rounds, fewer waiting. */
-export async function measureAnchors(quick: boolean): Promise<Figure[]> {
+/** Every case once. `quick`: fewer rounds, fewer waiting. `withAddOns`: caches and schedulers have them all. */
+export async function measureAnchors(quick: boolean, withAddOns: boolean): Promise<Figure[]> {
+  everything = withAddOns;
   const rounds = quick ? 5 : 30;
   return [
     ...(await match(rounds)),
