@@ -192,7 +192,8 @@ export class SwapHost {
     }
     for (const [flight, mark] of begun) {
       if (flight.out) this.sent.push(flight.blocks.length);
-      if (mark !== BEFORE || abandoned) continue;
+      // A host that gives the step up need not wait, but no load begins before the swap-outs that its plan waits for.
+      if (mark !== BEFORE || (abandoned && !(flight.out && loads))) continue;
       if (this.options.mistake === "ignore-waits" && flight.out) continue;
       this.#finish(flight);
     }
