@@ -6,7 +6,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
 import { type Build, Core, type KvCache, QuartermasterError, type SequenceId } from "../../bindings/main.js";
-import { GroupHarness, MOST_TOKENS, randomGroups } from "../support/group-harness.js";
+import { GroupHarness, randomShape } from "../support/group-harness.js";
 import { GroupModel } from "../support/group-model.js";
 import { Random } from "../support/random.js";
 
@@ -15,18 +15,9 @@ async function run(build: Build, runs: number): Promise<void> {
   await fc.assert(
     fc.asyncProperty(fc.integer(), fc.integer({ min: 1, max: 500 }), async (seed, operations) => {
       const random = new Random(seed);
-      const blockSize = 1 << random.below(3);
-      const shape = {
-        blocks: 16 + random.below(60),
-        blockSize,
-        maxSequences: 1 + random.below(6),
-        groups: randomGroups(random, blockSize),
-      };
+      const { shape, options } = randomShape(random);
       const core = await Core.create({ build, seed: seed >>> 0 });
-      const groups = shape.groups.map(({ window, ...group }) =>
-        group.kind === "window" ? { ...group, window } : group,
-      );
-      const cache = core.kvCache({ ...shape, groups, maxSequenceTokens: MOST_TOKENS });
+      const cache = core.kvCache(options);
       assert.deepEqual(cache.groups, shape.groups);
       const harness = new GroupHarness(cache, new GroupModel(shape), random);
       for (let i = 0; i < operations; i++) harness.operate();

@@ -6,7 +6,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
 import { type Build, Core, type KvCacheOptions, QuartermasterError } from "../../bindings/main.js";
-import { GroupHarness, type Isolation, MOST_TOKENS, randomGroups } from "../support/group-harness.js";
+import { GroupHarness, type Isolation, randomShape } from "../support/group-harness.js";
 import { GroupModel } from "../support/group-model.js";
 import { Random } from "../support/random.js";
 
@@ -25,19 +25,10 @@ async function run(build: Build, runs: number, isolation: Isolation): Promise<Se
   await fc.assert(
     fc.asyncProperty(fc.integer(), fc.integer({ min: 1, max: 400 }), async (seed, operations) => {
       const random = new Random(seed);
-      const blockSize = 1 << random.below(3);
-      const shape = {
-        blocks: 16 + random.below(60),
-        blockSize,
-        maxSequences: 1 + random.below(6),
-        groups: randomGroups(random, blockSize),
-      };
+      const { shape, options: shaped } = randomShape(random);
       const core = await Core.create({ build, seed: seed >>> 0 });
-      const groups = shape.groups.map(({ window, ...group }) =>
-        group.kind === "window" ? { ...group, window } : group,
-      );
       const { tenants = 0, marks = false, pins } = isolation;
-      const options: KvCacheOptions = { ...shape, groups, maxSequenceTokens: MOST_TOKENS, tenants };
+      const options: KvCacheOptions = { ...shaped, tenants };
       if (marks) options.marks = 256;
       const share = 0.4;
       if (pins !== undefined) options.pins = { share };

@@ -20,7 +20,7 @@ import {
 import { type Packable, packMessage } from "../../bindings/msgpack.js";
 import { CacheHarness } from "../support/cache-harness.js";
 import { EventMirror } from "../support/event-mirror.js";
-import { GroupHarness, MOST_TOKENS, randomGroups } from "../support/group-harness.js";
+import { GroupHarness, randomShape } from "../support/group-harness.js";
 import { GroupModel } from "../support/group-model.js";
 import { long } from "../support/long.js";
 import { type Unpacked, unpack } from "../support/naive-msgpack.js";
@@ -356,15 +356,9 @@ test("with groups every group's blocks are told under its number: a mirror of ea
   await fc.assert(
     fc.asyncProperty(fc.integer(), fc.constantFrom(2, 8, 4096), async (seed, ring) => {
       const random = new Random(seed);
-      const blockSize = 1 << random.below(3);
-      const groups = randomGroups(random, blockSize);
-      const shape = { blocks: 16 + random.below(60), blockSize, maxSequences: 1 + random.below(6), groups };
+      const { shape, options } = randomShape(random);
       const core = await Core.create({ build: random.below(9) === 0 ? "debug" : "core", seed: seed >>> 0 });
-      const cache = core.kvCache({
-        ...shape,
-        groups: groups.map(({ window, ...group }) => (window > 0 ? { ...group, window } : group)),
-        ...{ maxSequenceTokens: MOST_TOKENS, contentKeys, events: { ring } },
-      });
+      const cache = core.kvCache({ ...options, contentKeys, events: { ring } });
       const harness = new GroupHarness(cache, new GroupModel(shape), random);
       const log = new KvEventLog(cache.events({ instance: "a", epoch: 5 }), 20);
       const mirror = new EventMirror();

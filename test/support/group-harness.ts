@@ -23,12 +23,27 @@ export interface Pair {
   readonly model: ModelSequence;
 }
 
-export function randomGroups(random: Random, blockSize: number): CacheGroup[] {
+function randomGroups(random: Random, blockSize: number): CacheGroup[] {
   return Array.from({ length: 1 + random.below(3) }, () => {
     const kind = random.pick(["full", "window", "window", "recurrent"] as const);
     const window = kind === "window" ? 1 + random.below(14) : 0;
     return { kind, window, blockSize: blockSize << random.below(3) };
   });
+}
+
+/** A small pool with random groups: the model's shape, and the cache's options, where only windows have a width. */
+export function randomShape(random: Random) {
+  const blockSize = 1 << random.below(3);
+  const shape = {
+    blocks: 16 + random.below(60),
+    blockSize,
+    maxSequences: 1 + random.below(6),
+    groups: randomGroups(random, blockSize),
+  };
+  const groups = shape.groups.map(({ window, ...group }) =>
+    group.kind === "window" ? { ...group, window } : group,
+  );
+  return { shape, options: { ...shape, groups, maxSequenceTokens: MOST_TOKENS } };
 }
 
 /** What the cache has beside groups. */

@@ -1,4 +1,7 @@
-/* quartermaster.h over the translated core. */
+/*
+ * quartermaster.h over the translated core. Longer than its neighbours because it is a list: a call of the header, a call of the
+ * core, in the header's order, over one struct that nobody else sees.
+ */
 #include "quartermaster.h"
 
 #include <math.h>
