@@ -42,8 +42,8 @@ export interface BlockOrderOptions {
    */
   kind: BlockOrderKind;
   /**
-   * Blocks remembered by hash after they have left, 0 to 2^26, about 36 bytes each: the ghost queue of `s3-fifo`, the
-   * uses that `lfu`, `gdsf` and `gittins` go on counting when a block returns. 0 with `lfu`: uses since the block came in.
+   * Blocks remembered by hash after they have left, 0 to 2^26: the ghost queue of `s3-fifo` (10 to 12 bytes each), the uses
+   * that `lfu` and `gdsf` (14 to 16) and `gittins` (26 to 28) go on counting when a block returns. 0 with `lfu`: uses since the block came in.
    * `seen-twice` remembers in 4 to 8 bytes each, the latest so many to twice as many, and takes one in 90 or fewer for seen
    * that was not. Default: as many as the cache has blocks for `s3-fifo` and the orders by advice, 4 times as many for
    * `lfu`, `gdsf`, `gittins` and `seen-twice`, else 0.

@@ -73,9 +73,9 @@ export function adviceEnter(order: Order, r: Record, key: u64): void {
   let thrownOut = false;
   if (order.history != 0) {
     const trace = historyTake(order.history, key);
-    if (trace != null) {
-      counter = min(COUNTER, trace.state + 1);
-      thrownOut = trace.stamp == order.phase;
+    if (trace != 0) {
+      counter = min(COUNTER, load<u32>(trace, 8) + 1);
+      thrownOut = load<u64>(trace) == order.phase;
     }
   }
   arrive(order, r, thrownOut);
@@ -176,8 +176,8 @@ function flush(order: Order): void {
 export function adviceLeave(order: Order, r: Record, key: u64): void {
   if (order.history == 0) return;
   const trace = historyAdd(order.history, key);
-  trace.state = r.state & COUNTER;
-  trace.stamp = r.minor;
+  store<u64>(trace, r.minor);
+  store<u32>(trace, r.state & COUNTER, 8);
 }
 
 /** A leftover to give back before its room is needed, or NONE. */

@@ -27,10 +27,21 @@ function listsOf(kind: u32): u32 {
   return kind == OrderKind.Gittins ? CLASSES : takesAdvice(kind) ? ADVICE_LISTS : 0;
 }
 
+/** Bytes that the kind notes of an id that has left. */
+// @ts-ignore: decorator
+@inline
+function notedBy(kind: u32): u32 {
+  if (kind == OrderKind.Gittins) return 16;
+  if (takesAdvice(kind)) return 12;
+  return kind == OrderKind.S3Fifo ? 0 : 4;
+}
+
 /** Exact bytes of an order of this kind over `capacity` ids that remembers `history` of those that have left. */
 export function orderBytes(kind: u32, capacity: u32, history: u32): u64 {
   let bytes = align(offsetof<Order>()) + align(<u64>capacity * offsetof<Record>());
-  bytes += align(kind == OrderKind.SeenTwice ? seenFilterBytes(history) : historyBytes(history));
+  bytes += align(
+    kind == OrderKind.SeenTwice ? seenFilterBytes(history) : historyBytes(history, notedBy(kind)),
+  );
   bytes += <u64>heapsOf(kind) * align(heapBytes(capacity));
   bytes += align(listsBytes(listsOf(kind)));
   if (kind == OrderKind.Gittins) bytes += align(lifetimesBytes(capacity));
@@ -53,8 +64,8 @@ export function orderLayOut(order: Order, kind: u32, capacity: u32, history: u32
     at += <usize>align(seenFilterBytes(history));
   } else if (history != 0) {
     order.history = <u32>at;
-    historyCreate(at, history);
-    at += <usize>align(historyBytes(history));
+    historyCreate(at, history, notedBy(kind));
+    at += <usize>align(historyBytes(history, notedBy(kind)));
   }
   const lists = listsOf(kind);
   if (lists != 0) {

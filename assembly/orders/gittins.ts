@@ -32,12 +32,11 @@ export function gittinsEnter(order: Order, r: Record, key: u64): void {
   r.state = 0;
   r.count = 1;
   if (order.history == 0) return;
-  if (order.history == 0) return;
   const trace = historyTake(order.history, key);
-  if (trace == null) return;
-  const living = (trace.state & LIVING) != 0;
-  if (!living || lifeEnd(order.lifetimes, trace.stamp, trace.state & CLASS_MASK, true))
-    r.count = trace.count + 1;
+  if (trace == 0) return;
+  const state = load<u32>(trace, 12);
+  if ((state & LIVING) == 0 || lifeEnd(order.lifetimes, load<u64>(trace), state & CLASS_MASK, true))
+    r.count = load<u32>(trace, 8) + 1;
 }
 
 export function gittinsUse(order: Order, r: Record): void {
@@ -90,9 +89,9 @@ export function gittinsVictim(order: Order): u32 {
 export function gittinsLeave(order: Order, r: Record, key: u64): void {
   if (order.history == 0) return;
   const trace = historyAdd(order.history, key);
-  trace.stamp = r.stamp;
-  trace.count = r.count;
-  trace.state = r.state;
+  store<u64>(trace, r.stamp);
+  store<u32>(trace, r.count, 8);
+  store<u32>(trace, r.state, 12);
 }
 
 // @ts-ignore: decorator

@@ -8,7 +8,7 @@
  *   lists      heads and tails                      candidates of the learned order and of those by advice (lists.ts)
  *   lifetimes  learned order only                   what it has learned (lifetimes.ts)
  *   terms      priority order only                  times at which priorities fall back (priority.ts)
- *   history    [history] Trace, 32 B, and buckets   ids that have left, by key (history.ts), or a filter of their keys
+ *   history    [history] trace, 10 to 28 B          ids that have left, by key (history.ts), or a filter of their keys
  *                                                   (seen-filter.ts)
  *
  * Least recently used needs none of this: it is the pool's own list.

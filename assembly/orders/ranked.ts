@@ -14,7 +14,7 @@
  * Deepest first: of equals in one chain the last goes first.
  */
 import { heapAdd, heapMoved, heapRemove, heapTop } from "./heap";
-import { historyAdd, historyTake, Trace } from "./history";
+import { historyAdd, historyTake } from "./history";
 import { NONE, Order, OrderKind, Record, record } from "./layout";
 import { isSeen, see } from "./seen-filter";
 
@@ -60,7 +60,7 @@ export function rankedEnter(order: Order, r: Record, key: u64): void {
   r.major = 0;
   if (order.history != 0) {
     const trace = historyTake(order.history, key);
-    if (trace != null) r.count = trace.count;
+    if (trace != 0) r.count = load<u32>(trace);
   }
   if (order.filter != 0) r.count = u32(isSeen(order.filter, key));
   if (order.kind == OrderKind.Fifo) r.major = ++order.clock;
@@ -102,7 +102,7 @@ export function rankedVictim(order: Order): u32 {
 
 export function rankedLeave(order: Order, r: Record, key: u64, evicted: bool): void {
   if (evicted && order.kind == OrderKind.Gdsf) order.inflation = unordered64(r.major);
-  if (order.history != 0) historyAdd(order.history, key).count = r.count;
+  if (order.history != 0) store<u32>(historyAdd(order.history, key), r.count);
   if (order.filter != 0) see(order.filter, key);
 }
 

@@ -32,7 +32,7 @@ function queue(order: Order, r: Record): usize {
 }
 
 export function s3Enter(order: Order, r: Record, key: u64): void {
-  const known = order.history != 0 && historyTake(order.history, key) != null;
+  const known = order.history != 0 && historyTake(order.history, key) != 0;
   r.state = known ? MAIN : SMALL;
   r.count = 0;
   r.major = ++order.clock;
