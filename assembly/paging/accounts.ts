@@ -2,10 +2,10 @@
  * Accounts: which tenant pays for each block that is held or cached, and whose cached blocks may go.
  *
  *   header    (Accounts)
- *   accounts  [tenants + 1] Account, 104 B    the last one is the common account
+ *   accounts  [tenants + 1] Account, 112 B    the last one is the common account
  *   open      heap of accounts                with a block that anybody may push out, by its place in the order
  *   over      heap of accounts                above their watermark with a block to give, the furthest above it first
- *   seats     [blocks] Seat, 40 B             payer, and a heap for each account of its blocks that can be forgotten
+ *   seats     [blocks] Seat, 24 B             payer, and a heap for each account of its blocks that can be forgotten
  *
  * A block is paid by the tenant whose sequence took it. Once a sequence of another tenant holds it too it is in the common
  * account for as long as it is held or cached: what is shared is nobody's.
@@ -16,11 +16,22 @@
  *    of rest under orders that go by more than a key (S3-FIFO, Gittins, those by advice).
  * 3. What follows a tenant's own block is its own, twins in groups (groups.ts) included: whoever holds a block holds those
  *    before it. So a tenant can always give as many of its own blocks as rest.
- * 4. kept = resting blocks that only the tenant itself may push out: up to its floor, held ones counted first.
+ * 4. calm is NONE unless kept = 0 and used <= watermark; then it is floor + resting.
+ * 5. kept = resting blocks that only the tenant itself may push out: up to its floor, held ones counted first.
  *
  * Every change is O(log blocks + log tenants), and nothing for caches without accounts.
  */
-import { forestAdd, forestRemove, forestValid, seat } from "../orders/forest";
+import {
+  Forest,
+  forestAdd,
+  forestKey,
+  forestRemove,
+  forestValid,
+  isSeated,
+  Seat,
+  seat,
+  treeOf,
+} from "../orders/forest";
 import {
   heapAdd,
   heapBytes,
@@ -31,7 +42,7 @@ import {
   heapTop,
   heapValid,
 } from "../orders/heap";
-import { OrderKind, record as orderRecord, takesAdvice } from "../orders/layout";
+import { OrderKind, Record, takesAdvice } from "../orders/layout";
 import { orderVictim } from "../orders/order";
 import { Block, block, BlockId, isCached, KvCache, NONE, orderOf } from "./layout";
 
@@ -58,7 +69,8 @@ export class Account {
   used: u32;
   resting: u32;
   kept: u32;
-  unused: u32;
+  /** `root` when the figures were last brought up to date. */
+  ranked: u32;
   /** Scratch of a validation. */
   counted: u64;
   // Counts since creation.
@@ -67,6 +79,12 @@ export class Account {
   evictedByOthers: u64;
   /** Reservations refused for its ceiling. */
   refused: u64;
+  /**
+   * floor + resting, where nothing else changes as long as used is between this and the watermark and the first block is the
+   * same; NONE elsewhere. Most blocks come and go with two comparisons.
+   */
+  calm: u32;
+  unused: u32;
 }
 
 
@@ -76,11 +94,13 @@ export class Accounts {
   accounts: u32;
   open: u32;
   over: u32;
+  /** The forest of their blocks (forest.ts). */
   seats: u32;
+  keys: u32;
+  stride: u32;
   /** Sums over all accounts. */
   kept: u32;
   floors: u32;
-  unused: u32;
   /** Times that a block began to rest. */
   clock: u64;
 }
@@ -99,6 +119,25 @@ export function accountAt(a: Accounts, index: u32): Account {
 
 // @ts-ignore: decorator
 @inline
+function forestOf(a: Accounts): Forest {
+  return changetype<Forest>(changetype<usize>(a) + offsetof<Accounts>("seats"));
+}
+
+// @ts-ignore: decorator
+@inline
+function seatOf(a: Accounts, id: BlockId): Seat {
+  return seat(forestOf(a), id);
+}
+
+/** Number of the account that pays for a block. */
+// @ts-ignore: decorator
+@inline
+export function payerOf(a: Accounts, id: BlockId): u32 {
+  return treeOf(seatOf(a, id));
+}
+
+// @ts-ignore: decorator
+@inline
 function align(bytes: u64): u64 {
   return (bytes + 63) & ~63;
 }
@@ -108,7 +147,7 @@ export function accountsBytes(blocks: u32, tenants: u32): u64 {
     align(offsetof<Accounts>()) +
     align((<u64>tenants + 1) * offsetof<Account>()) +
     2 * align(heapBytes(tenants + 1)) +
-    align(<u64>blocks * 40)
+    align(<u64>blocks * offsetof<Seat>())
   );
 }
 
@@ -121,6 +160,8 @@ export function accountsCreate(kv: KvCache, region: usize, tenants: u32): void {
   a.open = a.accounts + <u32>align((<u64>tenants + 1) * offsetof<Account>());
   a.over = a.open + <u32>align(heapBytes(tenants + 1));
   a.seats = a.over + <u32>align(heapBytes(tenants + 1));
+  a.keys = a.seats;
+  a.stride = offsetof<Seat>();
   heapCreate(a.open, a.accounts, offsetof<Account>());
   heapCreate(a.over, a.accounts + offsetof<Account>("overMajor"), offsetof<Account>());
   for (let index: u32 = 0; index <= tenants; index++) {
@@ -128,6 +169,7 @@ export function accountsCreate(kv: KvCache, region: usize, tenants: u32): void {
     account.position = NONE;
     account.overPosition = NONE;
     account.root = NONE;
+    account.ranked = NONE;
     account.watermark = kv.blockCount;
     account.ceiling = kv.blockCount;
   }
@@ -148,48 +190,80 @@ function excessOf(account: Account): u32 {
 }
 
 /** Brings what depends on an account's figures up to date. */
-function changed(a: Accounts, index: u32): void {
+function rank(a: Accounts, index: u32): void {
   const account = accountAt(a, index);
   const kept = account.resting - min(account.resting, excessOf(account));
   a.kept = a.kept - account.kept + kept;
   account.kept = kept;
-  const has = account.root != NONE;
+  const root = account.root;
+  const has = root != NONE;
+  account.ranked = root;
   if (has) {
-    const first = seat(a.seats, account.root);
+    const first = forestKey(forestOf(a), root);
     account.major = first.major;
-    account.minor = first.minor;
+    account.minor = a.keys == a.seats ? 0 : first.minor;
   }
   place(a.open, index, has && excessOf(account) != 0, account.position);
   // Of two that are as far above, the lower number first.
   account.overMajor = ~(<u64>account.used - account.watermark);
   account.overMinor = index;
-  place(a.over, index, has && account.used > account.watermark, account.overPosition);
+  const over = account.used > account.watermark;
+  place(a.over, index, has && over, account.overPosition);
+  account.calm = kept == 0 && !over ? account.floor + account.resting : NONE;
 }
 
-/** A block has been taken for a tenant; NONE: for nobody in particular. */
-export function charge(kv: KvCache, id: BlockId, tenant: u32): void {
+/** `used` has changed. */
+// @ts-ignore: decorator
+@inline
+function usedChanged(a: Accounts, index: u32, account: Account): void {
+  if (account.used < account.calm || account.used > account.watermark) rank(a, index);
+}
+
+/** A block more rests, or (-1) one less; the account's first block may be another. */
+// @ts-ignore: decorator
+@inline
+function restingChanged(a: Accounts, index: u32, account: Account, by: u32): void {
+  account.resting += by;
+  const calm = account.calm + by;
+  if (account.calm == NONE || account.root != account.ranked || account.used < calm) rank(a, index);
+  else account.calm = calm;
+}
+
+/** Who pays for a block that has just been taken; `charge` counts it. */
+// @ts-ignore: decorator
+@inline
+export function setPayer(kv: KvCache, id: BlockId, tenant: u32): void {
+  const a = accountsOf(kv);
+  // It is in no heap: its rank is 0.
+  seatOf(a, id).treeAndRank = min(tenant, a.tenants);
+}
+
+/** So many blocks have been taken for a tenant; NONE: for nobody in particular. */
+export function charge(kv: KvCache, count: u32, tenant: u32): void {
   const a = accountsOf(kv);
   const index = min(tenant, a.tenants);
-  seat(a.seats, id).tree = index;
-  accountAt(a, index).used += 1;
-  changed(a, index);
+  const account = accountAt(a, index);
+  account.used += count;
+  usedChanged(a, index, account);
 }
 
 /** A block is free again. */
 export function discharge(kv: KvCache, id: BlockId): void {
   const a = accountsOf(kv);
-  const index = seat(a.seats, id).tree;
-  accountAt(a, index).used -= 1;
-  changed(a, index);
+  const index = payerOf(a, id);
+  const account = accountAt(a, index);
+  account.used -= 1;
+  usedChanged(a, index, account);
 }
 
 /** A tenant's sequence holds a block that it has not taken. */
 export function share(kv: KvCache, id: BlockId, tenant: u32): void {
   const a = accountsOf(kv);
-  const index = seat(a.seats, id).tree;
+  const index = payerOf(a, id);
   if (index == tenant || index == a.tenants) return;
   discharge(kv, id);
-  charge(kv, id, NONE);
+  setPayer(kv, id, NONE);
+  charge(kv, 1, NONE);
 }
 
 /** Whether blocks stand in an account's heap by the key that the eviction order gives them. */
@@ -201,57 +275,54 @@ function goesByKey(kv: KvCache): bool {
   return kind != OrderKind.S3Fifo && kind != OrderKind.Gittins && !takesAdvice(kind);
 }
 
-function offer(kv: KvCache, id: BlockId): void {
+function offer(kv: KvCache, id: BlockId, account: Account): void {
   const a = accountsOf(kv);
-  const own = seat(a.seats, id);
-  const account = accountAt(a, own.tree);
   if (goesByKey(kv)) {
-    const r = orderRecord(orderOf(kv), id);
-    own.major = r.major;
-    own.minor = r.minor;
+    a.keys = orderOf(kv).records;
+    a.stride = offsetof<Record>();
   }
-  account.root = forestAdd(a.seats, account.root, id);
+  account.root = forestAdd(forestOf(a), account.root, id);
 }
 
 // @ts-ignore: decorator
 @inline
-function withdraw(a: Accounts, id: BlockId): void {
-  const account = accountAt(a, seat(a.seats, id).tree);
-  if (seat(a.seats, id).rank != 0) account.root = forestRemove(a.seats, account.root, id);
+function withdraw(a: Accounts, id: BlockId, account: Account): void {
+  if (isSeated(seatOf(a, id))) account.root = forestRemove(forestOf(a), account.root, id);
 }
 
 /** A cached block has lost its last holder. */
 export function accountRest(kv: KvCache, id: BlockId, childless: bool): void {
   const a = accountsOf(kv);
-  const own = seat(a.seats, id);
-  a.clock += 1;
-  own.major = a.clock;
-  own.minor = 0;
-  if (childless) offer(kv, id);
-  accountAt(a, own.tree).resting += 1;
-  changed(a, own.tree);
+  const own = seatOf(a, id);
+  const index = treeOf(own);
+  const account = accountAt(a, index);
+  own.stamp = ++a.clock;
+  if (childless) offer(kv, id, account);
+  restingChanged(a, index, account, 1);
 }
 
 /** A block that rested is held again, or forgotten. */
 export function accountHold(kv: KvCache, id: BlockId): void {
   const a = accountsOf(kv);
-  withdraw(a, id);
-  const index = seat(a.seats, id).tree;
-  accountAt(a, index).resting -= 1;
-  changed(a, index);
+  const index = payerOf(a, id);
+  const account = accountAt(a, index);
+  withdraw(a, id, account);
+  restingChanged(a, index, account, -1);
 }
 
 /** A block that rests has lost its last cached child. */
 export function accountBare(kv: KvCache, id: BlockId): void {
-  offer(kv, id);
-  changed(accountsOf(kv), seat(accountsOf(kv).seats, id).tree);
+  const a = accountsOf(kv);
+  const index = payerOf(a, id);
+  offer(kv, id, accountAt(a, index));
+  rank(a, index);
 }
 
 /** The eviction order has given a block another key. */
 export function accountMoved(kv: KvCache, id: BlockId): void {
   const a = accountsOf(kv);
-  if (seat(a.seats, id).rank == 0) return;
-  withdraw(a, id);
+  if (!isSeated(seatOf(a, id))) return;
+  withdraw(a, id, accountAt(a, payerOf(a, id)));
   accountBare(kv, id);
 }
 
@@ -277,7 +348,7 @@ export function accountVictim(kv: KvCache, tenant: u32): BlockId {
   if (heapSize(a.over) != 0) return accountAt(a, heapTop(a.over)).root;
   if (kv.order != 0 && kv.evictableCount != 0 && !goesByKey(kv)) {
     const victim = orderVictim(orderOf(kv));
-    if (excessOf(accountAt(a, seat(a.seats, victim).tree)) != 0) return victim;
+    if (excessOf(accountAt(a, payerOf(a, victim))) != 0) return victim;
   }
   return heapSize(a.open) != 0 ? accountAt(a, heapTop(a.open)).root : own.root;
 }
@@ -290,7 +361,7 @@ export function setLimits(kv: KvCache, index: u32, floor: u32, watermark: u32, c
   account.floor = floor;
   account.watermark = watermark;
   account.ceiling = ceiling;
-  changed(a, index);
+  rank(a, index);
 }
 
 /** Whether the invariants hold. Counts in the accounts, and leaves 0 there. */
@@ -299,13 +370,14 @@ export function accountsValid(kv: KvCache): bool {
   let sound = heapValid(a.open, a.tenants + 1) && heapValid(a.over, a.tenants + 1);
   for (let id: u32 = 0; id < kv.blockCount; id++) {
     const record: Block = block(kv, id);
-    const own = seat(a.seats, id);
-    if (own.tree > a.tenants) return false;
-    const account = accountAt(a, own.tree);
+    const payer = payerOf(a, id);
+    if (payer > a.tenants) return false;
+    const account = accountAt(a, payer);
     const rests = record.refs == 0 && isCached(record);
     account.counted += ((<u64>rests) << 32) + u64(rests || record.refs != 0);
     const candidate = rests && record.children == 0;
-    if (candidate != (own.rank != 0) || (candidate && !forestValid(a.seats, account.root, id))) sound = false;
+    if (candidate != isSeated(seatOf(a, id))) sound = false;
+    if (candidate && !forestValid(forestOf(a), account.root, id)) sound = false;
   }
   let kept: u32 = 0;
   for (let index: u32 = 0; index <= a.tenants; index++) {
@@ -315,6 +387,8 @@ export function accountsValid(kv: KvCache): bool {
     if ((account.position != NONE) != (has && excessOf(account) != 0)) sound = false;
     if ((account.overPosition != NONE) != (has && account.used > account.watermark)) sound = false;
     if (account.kept != account.resting - min(account.resting, excessOf(account))) sound = false;
+    if (account.calm != NONE && account.calm != account.floor + account.resting) sound = false;
+    if (account.calm != NONE && (account.kept != 0 || account.used > account.watermark)) sound = false;
     account.counted = 0;
     kept += account.kept;
   }

@@ -30,7 +30,7 @@ import {
   tokensOf,
 } from "./layout";
 import { leaveTwin, memberOf } from "./groups";
-import { accountHold, accountVictim, charge } from "./accounts";
+import { accountHold, accountVictim, charge, setPayer } from "./accounts";
 import { childrenEnter, childrenLeave } from "./children";
 import { groupWord, markBlock, matchMarks, nextWord, unmarkBlock, wordOf } from "./marks";
 import { giveWay } from "./pins";
@@ -236,22 +236,22 @@ export function trim(kv: KvCache): void {
   while (kv.evictableCount > kv.retained) evictBlock(kv, anyVictim(kv));
 }
 
-/**
- * Takes one block for a tenant, referenced once: a free one, else the next victim of the eviction order. One must be
- * available.
- */
+/** Takes one block, referenced once: a free one, else the next victim of the eviction order. One must be available. */
 // @ts-ignore: decorator
 @inline
-export function takeBlock(kv: KvCache, tenant: u32 = NONE): BlockId {
+export function takeBlock(kv: KvCache): BlockId {
   if (kv.freeCount == 0) evictBlock(kv, anyVictim(kv));
-  const id = takeFree(kv);
-  if (kv.accounts != 0) charge(kv, id, tenant);
-  return id;
+  return takeFree(kv);
 }
 
-/** `takeBlock` as a call. */
+/** `takeBlock` for a tenant, as a call. */
 export function grabBlock(kv: KvCache, tenant: u32 = NONE): BlockId {
-  return takeBlock(kv, tenant);
+  const id = takeBlock(kv);
+  if (kv.accounts != 0) {
+    setPayer(kv, id, tenant);
+    charge(kv, 1, tenant);
+  }
+  return id;
 }
 
 /** Forgets every cached block that no sequence holds; returns how many. */

@@ -11,8 +11,7 @@
  * because a block behind it is under its payer's floor. Then what could go has gone when OUT_OF_BLOCKS comes back.
  */
 import { OK, OUT_OF_BLOCKS, QUOTA_EXCEEDED, Status } from "../memory/status";
-import { seat } from "../orders/forest";
-import { accountAt, accountFirst, accountsOf, accountVictim, setLimits } from "./accounts";
+import { accountAt, accountFirst, accountsOf, accountVictim, payerOf, setLimits } from "./accounts";
 import { BlockId, KvCache, NONE } from "./layout";
 import { giveWay } from "./pins";
 import { availableBlocks } from "./pool";
@@ -21,7 +20,7 @@ import { evictBlock } from "./prefix";
 /** Forgets a block for the sake of the account of this number. */
 function evictFor(kv: KvCache, index: u32, victim: BlockId): void {
   const a = accountsOf(kv);
-  const payer = seat(a.seats, victim).tree;
+  const payer = payerOf(a, victim);
   if (payer == index) accountAt(a, payer).evictedOwn += 1;
   else accountAt(a, payer).evictedByOthers += 1;
   evictBlock(kv, victim);

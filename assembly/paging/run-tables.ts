@@ -10,7 +10,7 @@
  * Contiguity never changes which block is forgotten next, and costs at most `FORGOTTEN_TOGETHER` - 1 cached blocks
  * for each run that is taken. With accounts of tenants nothing is forgotten ahead.
  */
-import { charge } from "./accounts";
+import { charge, setPayer } from "./accounts";
 import { KvCache, NONE, Sequence } from "./layout";
 import { availableBlocks, takeThis } from "./pool";
 import { anyVictim, evictBlock } from "./prefix";
@@ -45,9 +45,10 @@ export function takeRuns(kv: KvCache, slot: u32, sequence: Sequence, table: usiz
     const taken = min(length, needed - i);
     for (let k: u32 = 0; k < taken; k++) {
       takeThis(kv, start + k);
-      if (kv.accounts != 0) charge(kv, start + k, sequence.tenant);
+      if (kv.accounts != 0) setPayer(kv, start + k, sequence.tenant);
       store<u32>(table + ((<usize>(i + k)) << 2), start + k);
     }
+    if (kv.accounts != 0) charge(kv, taken, sequence.tenant);
     setTail(runs, slot, start + taken, length - taken);
     i += taken;
   }

@@ -50,7 +50,7 @@ import {
   tableOf,
   tokensOf,
 } from "./layout";
-import { accountsOf, share } from "./accounts";
+import { accountsOf, charge, setPayer, share } from "./accounts";
 import { copyPending, recordCopy, releaseWithCopies } from "./copies";
 import { childrenFind, childrenOf } from "./children";
 import { fitting } from "./group-match";
@@ -72,7 +72,7 @@ import { takeRuns } from "./run-tables";
 import { dropTail } from "./runs";
 import { dropList, holdList, isList, listBefore } from "./marks";
 import { orderUse } from "../orders/order";
-import { hold, isShared, letGo, reference, release } from "./pool";
+import { hold, isShared, letGo, reference, release, takeFree } from "./pool";
 import { grabBlock, matchPrefix, publish, takeBlock, trim } from "./prefix";
 import { roomFor } from "./quotas";
 
@@ -238,6 +238,17 @@ function copyTail(kv: KvCache, handle: u32, sequence: Sequence, table: usize): v
   recordCopy(kv, handle, source, target, filled, 0);
 }
 
+/** Fills the table up to `needed` blocks, for which `roomFor` has made room among the free ones. */
+function takeFreed(kv: KvCache, sequence: Sequence, table: usize, needed: u32): void {
+  const tenant = sequence.tenant;
+  for (let i: u32 = sequence.blockCount; i < needed; i++) {
+    const id = takeFree(kv);
+    setPayer(kv, id, tenant);
+    store<u32>(table + ((<usize>i) << 2), id);
+  }
+  charge(kv, needed - min(needed, sequence.blockCount), tenant);
+}
+
 /**
  * Makes room for `count` tokens behind the sequence's length, all or nothing, and un-shares its tail.
  * Returns the number of blocks added to the table.
@@ -273,9 +284,10 @@ export function reserveBeside(kv: KvCache, handle: u32, count: u32, beside: u32)
   if (kv.groups != 0) groupsReserve(kv, handle, sequence.length, beside);
   if (shared) copyTail(kv, handle, sequence, table);
   if (kv.runs != 0) takeRuns(kv, handle & SLOT_MASK, sequence, table, needed);
+  else if (kv.accounts != 0) takeFreed(kv, sequence, table, needed);
   else
     for (let i: u32 = sequence.blockCount; i < needed; i++)
-      store<u32>(table + ((<usize>i) << 2), takeBlock(kv, sequence.tenant));
+      store<u32>(table + ((<usize>i) << 2), takeBlock(kv));
   sequence.blockCount += added;
   return <i32>added;
 }
