@@ -164,7 +164,7 @@ export interface PagingExports {
 }
 
 export interface IsolationExports {
-  kvChildrenBytes(blocks: number): number;
+  kvChildrenBytes(blocks: number, ordered: number): number;
   kvChildrenCreate(kv: number, threshold: number): number;
   kvCopiedTokens(kv: number): number;
   kvAccountsBytes(blocks: number, tenants: number): number;

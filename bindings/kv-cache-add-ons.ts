@@ -61,7 +61,7 @@ export function addOnsOf(core: Core, shape: KvCacheShape): AddOn[] {
   const addOns: AddOn[] = [];
   if (shape.partialReuse > 0)
     addOns.push({
-      bytes: exports.kvChildrenBytes(shape.blocks),
+      bytes: exports.kvChildrenBytes(shape.blocks, +(shape.evictionOrder.kind !== "lru")),
       create: (kv) => exports.kvChildrenCreate(kv, shape.partialReuse),
     });
   const { contentKeys } = shape;

@@ -39,9 +39,9 @@ function isNew(kv: KvCache): bool {
   return kv.cachedCount == 0 && kv.openSequences == 0;
 }
 
-/** Bytes of `kvChildrenCreate` for a cache of so many blocks. */
-export function kvChildrenBytes(blocks: u32): f64 {
-  return <f64>childrenBytes(blocks);
+/** Bytes of `kvChildrenCreate` for a cache of so many blocks, with (`ordered` not 0) or without an eviction order. */
+export function kvChildrenBytes(blocks: u32, ordered: u32): f64 {
+  return <f64>childrenBytes(blocks, ordered != 0);
 }
 
 /** Lets a new cache reuse the beginning of a block by copy, from `threshold` tokens on, 1 to the block size. */
@@ -49,7 +49,7 @@ export function kvChildrenCreate(cache: usize, threshold: u32): Status {
   const kv = changetype<KvCache>(cache);
   if (kv.children != 0 || kv.groups != 0 || !isNew(kv) || threshold == 0 || threshold > kv.blockSize)
     return INVALID_ARGUMENT;
-  const region = arenaTake(ARENA, RegionKind.CacheAddOn, childrenBytes(kv.blockCount));
+  const region = arenaTake(ARENA, RegionKind.CacheAddOn, childrenBytes(kv.blockCount, kv.order != 0));
   if (region == 0) return OUT_OF_MEMORY;
   childrenCreate(kv, region, threshold);
   return OK;

@@ -3,8 +3,10 @@
  * common: a block of its own with the first tokens copied.
  *
  *   header  (Children)
- *   links   [blocks] Link, 12 B     first cached child, and the siblings beside a cached block
+ *   heads   [blocks] u32            first cached child of each block
  *   roots   [ROOTS] u32             first blocks of prefixes, by namespace: lists like those of children
+ *   links   [blocks] Link, 8 B      the siblings beside a cached block; with an eviction order they lie in the blocks, whose
+ *                                   links no cached block needs then
  *
  * Invariants (`childrenValid`):
  * 1. A cached block is in the list of its parent, or of its namespace's root, and in no other.
@@ -31,15 +33,16 @@ export class Children {
   found: u32;
   /** Tokens that sequences have had by copy. */
   copiedTokens: u64;
+  links: u32;
+  stride: u32;
 }
 
 
 @unmanaged
 class Link {
-  first: u32;
-  next: u32;
   /** NONE: it is the first of its list. */
   previous: u32;
+  next: u32;
 }
 
 // @ts-ignore: decorator
@@ -49,26 +52,31 @@ export function childrenOf(kv: KvCache): Children {
 }
 
 function link(kv: KvCache, id: BlockId): Link {
-  return changetype<Link>(<usize>kv.children + offsetof<Children>() + <usize>id * offsetof<Link>());
+  const children = childrenOf(kv);
+  return changetype<Link>(<usize>children.links + <usize>id * <usize>children.stride);
 }
 
 /** Where the head of the list of `parent`'s children is kept; namespaces share lists of first blocks. */
 function headPtr(kv: KvCache, parent: u32): usize {
-  if (!isFirst(parent)) return changetype<usize>(link(kv, parent));
-  const root = <usize>(parent & ~ROOT & (ROOTS - 1));
-  return changetype<usize>(link(kv, kv.blockCount)) + (root << 2);
+  const head = isFirst(parent) ? kv.blockCount + (parent & (ROOTS - 1)) : parent;
+  return <usize>kv.children + offsetof<Children>() + ((<usize>head) << 2);
 }
 
-export function childrenBytes(blocks: u32): u64 {
-  return <u64>offsetof<Children>() + <u64>blocks * offsetof<Link>() + <u64>ROOTS * 4;
+/** `ordered`: for a cache with an eviction order. */
+export function childrenBytes(blocks: u32, ordered: bool): u64 {
+  return <u64>offsetof<Children>() + <u64>ROOTS * 4 + <u64>blocks * (ordered ? 4 : 4 + offsetof<Link>());
 }
 
 /** Gives a cache without cached blocks lists of children, in a region of `childrenBytes` bytes. */
 export function childrenCreate(kv: KvCache, region: usize, threshold: u32): void {
-  memory.fill(region, 0xff, <usize>childrenBytes(kv.blockCount));
+  const bytes = <usize>childrenBytes(kv.blockCount, true);
+  memory.fill(region, 0xff, bytes);
   kv.children = <u32>region;
-  childrenOf(kv).threshold = threshold;
-  childrenOf(kv).copiedTokens = 0;
+  const children = childrenOf(kv);
+  children.threshold = threshold;
+  children.copiedTokens = 0;
+  children.links = kv.order == 0 ? <u32>(region + bytes) : kv.blocks;
+  children.stride = <u32>(kv.order == 0 ? offsetof<Link>() : offsetof<Block>());
 }
 
 /** A block has become cached behind `parent`. */
@@ -76,7 +84,6 @@ export function childrenEnter(kv: KvCache, id: BlockId, parent: u32): void {
   const head = headPtr(kv, parent);
   const own = link(kv, id);
   const next = load<u32>(head);
-  own.first = NONE;
   own.next = next;
   own.previous = NONE;
   if (next != NONE) link(kv, next).previous = id;
@@ -142,7 +149,7 @@ export function childrenValid(kv: KvCache): bool {
       if (link(kv, own.previous).next != id || !isCached(before) || headPtr(kv, before.parent) != head)
         return false;
     }
-    if ((own.first == NONE) != (record.children == 0)) return false;
+    if ((load<u32>(headPtr(kv, id)) == NONE) != (record.children == 0)) return false;
     if (own.next != NONE && link(kv, own.next).previous != id) return false;
   }
   return true;

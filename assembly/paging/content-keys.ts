@@ -3,7 +3,7 @@
  * each, equal wherever the same tokens are cached for the same model in the same scope. Computed when asked for, and kept.
  *
  *   header  (ContentKeys, 2 lines)
- *   records [blocks] KeyRecord, 40 B
+ *   keys    [blocks] Key, 32 B
  *   scopes  [2^k >= 2 * scopes] Scope, 40 B    open addressing by namespace
  *   hasher                                     blake3.ts
  *
@@ -15,7 +15,8 @@
  * equal only if all of their parts are. Scope and extras are lists of { type u8, bytes u32, content }, so that a salt never
  * equals an adapter's name. A namespace that has been given no scope has { 1, 4, namespace }, namespace 0 the empty list.
  *
- * Invariant: a known key is that of the block's content; whoever enters a block makes its key unknown (`contentEnter`).
+ * Invariant: a known key is that of the block's content; whoever enters a block makes its key unknown (`contentEnter`), which
+ * a first word of 0 says. Should a key begin so, one in 2^64, it is computed each time that it is asked for.
  */
 import { alignToLine } from "../memory/arena";
 import { copyDigest, DIGEST, HASHER_BYTES, hashEnd, hashStart, hashUpdate } from "../memory/blake3";
@@ -48,7 +49,7 @@ export class ContentKeys {
   fingerprint1: u64;
   fingerprint2: u64;
   fingerprint3: u64;
-  records: u32;
+  keys: u32;
   scopes: u32;
   scopeMask: u32;
   scopeCount: u32;
@@ -63,14 +64,13 @@ export class ContentKeys {
 
 
 @unmanaged
-class KeyRecord {
-  key: u64;
-  key1: u64;
-  key2: u64;
-  key3: u64;
-  /** Scratch of a walk down a prefix: the block below. */
-  below: u32;
-  known: u32;
+class Key {
+  /** 0: unknown. */
+  word: u64;
+  /** Unknown: scratch of a walk down a prefix, the block below. */
+  word1: u64;
+  word2: u64;
+  word3: u64;
 }
 
 
@@ -92,17 +92,8 @@ function contentOf(kv: KvCache): ContentKeys {
 
 // @ts-ignore: decorator
 @inline
-function keyRecord(content: ContentKeys, id: BlockId): KeyRecord {
-  return changetype<KeyRecord>(<usize>content.records + <usize>id * offsetof<KeyRecord>());
-}
-
-/** Scratch of a walk down a prefix: the block below a block. Computing the block's key changes it. */
-export function below(kv: KvCache, id: BlockId): BlockId {
-  return keyRecord(contentOf(kv), id).below;
-}
-
-export function setBelow(kv: KvCache, id: BlockId, next: BlockId): void {
-  keyRecord(contentOf(kv), id).below = next;
+function keyOf(content: ContentKeys, id: BlockId): Key {
+  return changetype<Key>(<usize>content.keys + <usize>id * offsetof<Key>());
 }
 
 // @ts-ignore: decorator
@@ -115,7 +106,7 @@ function scopeSlots(scopes: u32): u32 {
 export function contentBytes(blocks: u32, scopes: u32): u64 {
   return (
     <u64>alignToLine(offsetof<ContentKeys>()) +
-    <u64>blocks * offsetof<KeyRecord>() +
+    <u64>blocks * offsetof<Key>() +
     <u64>scopeSlots(scopes) * offsetof<Scope>() +
     HASHER_BYTES
   );
@@ -134,9 +125,8 @@ export function contentCreate(
   copyDigest(at + offsetof<ContentKeys>("fingerprint"), fingerprint);
   content.maxScopes = scopes;
   content.scopeMask = scopeSlots(scopes) - 1;
-  const records = at + alignToLine(offsetof<ContentKeys>());
-  content.records = <u32>records;
-  content.scopes = content.records + kv.blockCount * <u32>offsetof<KeyRecord>();
+  content.keys = <u32>(at + alignToLine(offsetof<ContentKeys>()));
+  content.scopes = content.keys + kv.blockCount * <u32>offsetof<Key>();
   content.hasher = content.scopes + scopeSlots(scopes) * <u32>offsetof<Scope>();
   kv.content = <u32>at;
 }
@@ -145,7 +135,7 @@ export function contentCreate(
 // @ts-ignore: decorator
 @inline
 export function contentEnter(kv: KvCache, id: BlockId): void {
-  keyRecord(contentOf(kv), id).known = 0;
+  keyOf(contentOf(kv), id).word = 0;
 }
 
 /** Ends a message with its list of `bytes` bytes at `list` and its domain. */
@@ -227,19 +217,17 @@ function rootInto(content: ContentKeys, namespace: u32, out: usize): void {
 
 /** Computes the key of a block whose parent's is known. */
 function compute(kv: KvCache, content: ContentKeys, id: BlockId): void {
-  const record = keyRecord(content, id);
-  const key = changetype<usize>(record);
+  const key = changetype<usize>(keyOf(content, id));
   const parent = block(kv, id).parent;
   let above = key;
   if (isFirst(parent)) rootInto(content, parent & ~ROOT, key);
-  else above = changetype<usize>(keyRecord(content, parent));
+  else above = changetype<usize>(keyOf(content, parent));
   start(content);
   hashUpdate(<usize>content.hasher, above, <u32>DIGEST);
   hashUpdate(<usize>content.hasher, tokensOf(kv, id), kv.blockSize << 2);
   // Its marks are its extras; they are written where marks come in, which is free between calls.
   const marks = kv.marks == 0 ? 0 : writeMarks(kv, id, isFirst(parent) ? 0 : wordOf(kv, parent));
   finish(content, kv.marks == 0 ? 0 : marksInput(kv), marks, Domain.Block, key);
-  record.known = 1;
   content.computed += 1;
 }
 
@@ -248,15 +236,19 @@ export function contentKey(kv: KvCache, id: BlockId): usize {
   const content = contentOf(kv);
   let at = id;
   let next = NONE;
-  while (keyRecord(content, at).known == 0) {
-    keyRecord(content, at).below = next;
+  while (keyOf(content, at).word == 0) {
+    keyOf(content, at).word1 = next;
     next = at;
     const parent = block(kv, at).parent;
     if (isFirst(parent)) break;
     at = parent;
   }
-  for (; next != NONE; next = keyRecord(content, next).below) compute(kv, content, next);
-  return changetype<usize>(keyRecord(content, id));
+  while (next != NONE) {
+    at = next;
+    next = <u32>keyOf(content, at).word1;
+    compute(kv, content, at);
+  }
+  return changetype<usize>(keyOf(content, id));
 }
 
 /** Writes the key of `count` tokens by themselves, wherever they stand, with a list of extras, to `out`. */

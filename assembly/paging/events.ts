@@ -2,8 +2,8 @@
  * KV events: what has entered and left a cache since somebody last asked, for routers that keep a picture of it.
  *
  *   header (Events, 1 line)
- *   states [blocks] State, 8 B
  *   ring   [capacity] Entry, 40 B
+ *   states [blocks] u32
  *
  * What happens to a block is noted in a few stores; keys are computed when the ring is read. A block that enters and
  * leaves between two reads leaves no trace. Tokens and key of a stored block are read from the cache: an entry whose
@@ -16,13 +16,14 @@
  * a snapshot. Until then whatever is cached counts as told, because the snapshot will tell it.
  *
  * Invariants:
- * 1. The state of a block that is not cached is 0; of a cached one it is TOLD, or PENDING + the slot of its entry.
+ * 1. The state of a block that is not cached is 0; of a cached one it is TOLD, or PENDING + the slot of its entry, or
+ *    VISITED + its namespace: the last snapshot has told of it.
  * 2. Whoever has applied all batches since a snapshot (or since the beginning) without a gap knows exactly the cached
  *    blocks that were there at the last read.
  */
 import { alignToLine } from "../memory/arena";
 import { copyDigest } from "../memory/blake3";
-import { below, contentKey, setBelow } from "./content-keys";
+import { contentKey } from "./content-keys";
 import { block, BlockId, isCached, isFirst, KvCache, NONE, ROOT, tokensOf } from "./layout";
 import { groupAt, memberOf } from "./groups";
 
@@ -49,9 +50,8 @@ const enum Kind {
 @inline const TOLD: u32 = 1;
 // @ts-ignore: decorator
 @inline const PENDING: u32 = 2;
-/** Set with TOLD: the snapshot that is being written has the block. */
 // @ts-ignore: decorator
-@inline const VISITED: u32 = 0x80000000;
+@inline const VISITED: u32 = ROOT;
 
 
 @unmanaged
@@ -76,17 +76,10 @@ export class Events {
 
 
 @unmanaged
-class State {
-  told: u32;
-  /** Of the block's prefix. */
-  namespace: u32;
-}
-
-
-@unmanaged
 class Entry {
   kind: u32;
   block: u32;
+  /** Of what was stored its namespace. */
   key: u64;
   key1: u64;
   key2: u64;
@@ -125,8 +118,14 @@ export function eventsOf(kv: KvCache): Events {
 
 // @ts-ignore: decorator
 @inline
-function stateOf(events: Events, id: BlockId): State {
-  return changetype<State>(<usize>events.states + ((<usize>id) << 3));
+function stateOf(events: Events, id: BlockId): u32 {
+  return load<u32>(<usize>events.states + ((<usize>id) << 2));
+}
+
+// @ts-ignore: decorator
+@inline
+function setState(events: Events, id: BlockId, state: u32): void {
+  store<u32>(<usize>events.states + ((<usize>id) << 2), state);
 }
 
 // @ts-ignore: decorator
@@ -136,29 +135,29 @@ function entryAt(events: Events, slot: u32): Entry {
 }
 
 export function eventsBytes(blocks: u32, capacity: u32): u64 {
-  return (
-    <u64>alignToLine(offsetof<Events>()) + <u64>blocks * offsetof<State>() + <u64>capacity * offsetof<Entry>()
-  );
+  return <u64>alignToLine(offsetof<Events>()) + <u64>capacity * offsetof<Entry>() + <u64>blocks * 4;
 }
 
 /** Gives a new cache with content keys its events, at `at`, a zeroed region of `eventsBytes` bytes. */
 export function eventsCreate(kv: KvCache, at: usize, capacity: u32, tier: u32, group: u32): void {
   const events = changetype<Events>(at);
-  events.states = <u32>(at + alignToLine(offsetof<Events>()));
-  events.ring = events.states + kv.blockCount * <u32>offsetof<State>();
+  events.ring = <u32>(at + alignToLine(offsetof<Events>()));
+  events.states = events.ring + capacity * <u32>offsetof<Entry>();
   events.capacity = capacity;
   events.tier = tier;
   events.group = group;
   kv.events = <u32>at;
 }
 
+/** Every cached block counts as told, and as not visited. */
+function allTold(kv: KvCache, events: Events): void {
+  for (let id: u32 = 0; id < kv.blockCount; id++) if (stateOf(events, id) != 0) setState(events, id, TOLD);
+}
+
 /** Gives up what is in the ring: the next read begins with a gap. */
 export function eventsLose(kv: KvCache): void {
   const events = eventsOf(kv);
-  for (let id: u32 = 0; id < kv.blockCount; id++) {
-    const state = stateOf(events, id);
-    if (state.told != 0) state.told = TOLD;
-  }
+  allTold(kv, events);
   events.count = 0;
   events.lost = 1;
   events.gaps += 1;
@@ -192,23 +191,21 @@ function push(kv: KvCache, events: Events, kind: u32, id: BlockId): u32 {
   return slot;
 }
 
-/** A block has entered the cache behind `parent`. */
-export function eventStored(kv: KvCache, id: BlockId, parent: u32): void {
+/** A block of a prompt of this namespace has entered the cache. */
+export function eventStored(kv: KvCache, id: BlockId, namespace: u32): void {
   const events = eventsOf(kv);
-  const state = stateOf(events, id);
-  state.namespace = isFirst(parent) ? parent & ~ROOT : stateOf(events, parent).namespace;
   const slot = push(kv, events, Kind.Stored, id);
-  state.told = slot == NONE ? TOLD : PENDING + slot;
+  setState(events, id, slot == NONE ? TOLD : PENDING + slot);
+  if (slot != NONE) entryAt(events, slot).key = namespace;
 }
 
 /** A block is about to leave the cache. */
 export function eventRemoved(kv: KvCache, id: BlockId): void {
   const events = eventsOf(kv);
   const state = stateOf(events, id);
-  const told = state.told & ~VISITED;
-  state.told = 0;
-  if (told != TOLD) {
-    entryAt(events, told - PENDING).kind = Kind.Void;
+  setState(events, id, 0);
+  if (<i32>state >= <i32>PENDING) {
+    entryAt(events, state - PENDING).kind = Kind.Void;
     return;
   }
   const slot = push(kv, events, Kind.Removed, id);
@@ -227,7 +224,7 @@ export function eventsCleared(kv: KvCache): void {
   push(kv, events, Kind.Cleared, NONE);
 }
 
-function write(kv: KvCache, events: Events, out: usize, kind: u32, id: BlockId): void {
+function write(kv: KvCache, events: Events, out: usize, kind: u32, id: BlockId, namespace: u32): void {
   memory.fill(out, 0, EVENT_BYTES);
   const event = changetype<Event>(out);
   const member = kind >> MEMBER_SHIFT;
@@ -236,7 +233,7 @@ function write(kv: KvCache, events: Events, out: usize, kind: u32, id: BlockId):
   event.tier = events.tier;
   event.group = events.group + member;
   if (event.kind != Kind.Stored) return;
-  event.namespace = stateOf(events, id).namespace;
+  event.namespace = namespace;
   if (member != 0) id = event.block = block(kv, id).parent;
   let parent = id;
   const steps: u32 = member == 0 ? 1 : 1 << groupAt(kv, member - 1).ratio;
@@ -256,7 +253,7 @@ export function eventsRead(kv: KvCache, out: usize, limit: u32, others: u32): u3
   let written: u32 = 0;
   if (events.lost != 0) {
     events.lost = 0;
-    write(kv, events, out, Kind.Gap, NONE);
+    write(kv, events, out, Kind.Gap, NONE, 0);
     written = 1;
   }
   while (events.count != 0 && written < limit) {
@@ -265,8 +262,8 @@ export function eventsRead(kv: KvCache, out: usize, limit: u32, others: u32): u3
     events.count -= 1;
     if (entry.kind == Kind.Void) continue;
     const at = out + <usize>written * EVENT_BYTES;
-    write(kv, events, at, entry.kind, entry.block);
-    if ((entry.kind & KIND_MASK) == Kind.Stored) stateOf(events, entry.block).told = TOLD;
+    write(kv, events, at, entry.kind, entry.block, <u32>entry.key);
+    if ((entry.kind & KIND_MASK) == Kind.Stored) setState(events, entry.block, TOLD);
     else copyDigest(at + offsetof<Event>("key"), changetype<usize>(entry) + offsetof<Entry>("key"));
     written += 1;
   }
@@ -276,9 +273,8 @@ export function eventsRead(kv: KvCache, out: usize, limit: u32, others: u32): u3
 
 /** Begins a snapshot; everything has been read. */
 export function snapshotBegin(kv: KvCache): void {
-  const events = eventsOf(kv);
-  for (let id: u32 = 0; id < kv.blockCount; id++) stateOf(events, id).told &= ~VISITED;
-  events.cursor = 0;
+  allTold(kv, eventsOf(kv));
+  eventsOf(kv).cursor = 0;
 }
 
 /**
@@ -289,25 +285,30 @@ export function snapshotNext(kv: KvCache, out: usize, limit: u32): u32 {
   const events = eventsOf(kv);
   let written: u32 = 0;
   for (; events.cursor < kv.blockCount; events.cursor++) {
-    // Up to the first ancestor that is written, leaving in each block who comes below; then down.
+    // Up to the first ancestor that is written, each block's state saying who comes below; then down.
     let at = events.cursor;
     let next = NONE;
-    while (stateOf(events, at).told == TOLD) {
-      setBelow(kv, at, next);
+    while (!isFirst(at) && stateOf(events, at) == TOLD) {
+      setState(events, at, next);
       next = at;
-      const parent = block(kv, at).parent;
-      if (isFirst(parent)) break;
-      at = parent;
+      at = block(kv, at).parent;
     }
-    while (next != NONE) {
-      if (written == limit) return written;
-      const id = next;
-      next = below(kv, id);
-      const kind = Kind.Stored | (memberAt(kv, id) << MEMBER_SHIFT);
-      write(kv, events, out + <usize>written * EVENT_BYTES, kind, id);
-      stateOf(events, id).told = TOLD | VISITED;
+    const namespace = (isFirst(at) ? at : stateOf(events, at)) & ~VISITED;
+    while (next != NONE && written < limit) {
+      at = next;
+      next = stateOf(events, at);
+      setState(events, at, VISITED | namespace);
+      const kind = Kind.Stored | (memberAt(kv, at) << MEMBER_SHIFT);
+      write(kv, events, out + <usize>written * EVENT_BYTES, kind, at, namespace);
       written += 1;
     }
+    if (next == NONE) continue;
+    // There was no room for the rest, which the next call finds again.
+    for (; next != NONE; next = at) {
+      at = stateOf(events, next);
+      setState(events, next, TOLD);
+    }
+    break;
   }
   return written;
 }
@@ -316,10 +317,10 @@ export function snapshotNext(kv: KvCache, out: usize, limit: u32): u32 {
 export function eventsValid(kv: KvCache): bool {
   const events = eventsOf(kv);
   for (let id: u32 = 0; id < kv.blockCount; id++) {
-    const told = stateOf(events, id).told & ~VISITED;
-    if (isCached(block(kv, id)) != (told != 0)) return false;
-    if (told < PENDING) continue;
-    const slot = told - PENDING;
+    const state = stateOf(events, id);
+    if (isCached(block(kv, id)) != (state != 0)) return false;
+    if (<i32>state < <i32>PENDING) continue;
+    const slot = state - PENDING;
     if (slot >= events.capacity) return false;
     const entry = entryAt(events, slot);
     const place = slot >= events.head ? slot - events.head : slot + events.capacity - events.head;

@@ -179,7 +179,7 @@ export function groupsAdvance(kv: KvCache, sequence: Sequence, slot: u32, before
       if (twin == NONE) {
         const primary = load<u32>(primaries + ((<usize>(((index + 1) << group.ratio) - 1)) << 2));
         enterTwin(kv, g, primary, id);
-        if (kv.events != 0) eventStored(kv, id, primary);
+        if (kv.events != 0) eventStored(kv, id, sequence.namespace);
         continue;
       }
       holdTwin(kv, slot, twin);

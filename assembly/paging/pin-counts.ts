@@ -18,6 +18,9 @@ export class Pins {
   nextUs: f64;
   /** Pins made since creation. */
   made: u64;
+  /** Bits of a count: 8, 16 or 32, as the capacity needs. */
+  bits: u32;
+  unused: u32;
 }
 
 // @ts-ignore: decorator
@@ -26,18 +29,40 @@ export function pinsOf(kv: KvCache): Pins {
   return changetype<Pins>(<usize>kv.pins);
 }
 
-/** Address of the hard pins of a block, with its soft ones behind. */
-export function hardPtr(kv: KvCache, id: BlockId): usize {
-  return <usize>pinsOf(kv).counts + ((<usize>id) << 3);
+// @ts-ignore: decorator
+@inline
+export function countBits(capacity: u32): u32 {
+  return capacity >= 1 << 16 ? 32 : capacity >= 1 << 8 ? 16 : 8;
+}
+
+/** Address of the hard pins of a block, with its soft ones above; what lies above them is of other blocks. */
+// @ts-ignore: decorator
+@inline
+function countsPtr(p: Pins, id: BlockId): usize {
+  return <usize>p.counts + <usize>id * <usize>(p.bits >> 2);
+}
+
+export function countOf(kv: KvCache, id: BlockId, hard: bool): u32 {
+  const p = pinsOf(kv);
+  const counts = load<u64>(countsPtr(p, id)) << (64 - (hard ? p.bits : 2 * p.bits));
+  return <u32>(counts >> (64 - p.bits));
+}
+
+/** Adds to a count that has room for it. */
+export function addToCount(kv: KvCache, id: BlockId, hard: bool, delta: i32): void {
+  const p = pinsOf(kv);
+  const at = countsPtr(p, id);
+  store<u64>(at, load<u64>(at) + ((<u64>(<i64>delta)) << (hard ? 0 : p.bits)));
 }
 
 export function softOf(kv: KvCache, id: BlockId): u32 {
-  return load<u32>(hardPtr(kv, id), 4);
+  return countOf(kv, id, false);
 }
 
 /** Whether a pin holds the block. */
 export function isPinned(kv: KvCache, id: BlockId): bool {
-  return load<u64>(hardPtr(kv, id)) != 0;
+  const p = pinsOf(kv);
+  return load<u64>(countsPtr(p, id)) << (64 - 2 * p.bits) != 0;
 }
 
 /** A block that several hold is about to have another holder. */

@@ -6,7 +6,7 @@
  *
  *   header  (Pins)
  *   pins    [capacity] Pin, 40 B
- *   counts  [blocks] { hard u32, soft u32 }
+ *   counts  [blocks] { hard, soft }    1, 2 or 4 bytes each, as the capacity needs
  *
  * A pin holds every block from the beginning of a prefix to its leaf, as a sequence would, so pins mean the same under every
  * eviction order; with groups (groups.ts) also the twins that a sequence of that length needs, which stay what they are as
@@ -34,7 +34,7 @@ import {
   SLOT_MASK,
   tableOf,
 } from "./layout";
-import { hardPtr, Pins, pinsHold, pinsOf, softOf } from "./pin-counts";
+import { addToCount, countBits, countOf, isPinned, Pins, pinsHold, pinsOf, softOf } from "./pin-counts";
 import { hold, letGo } from "./pool";
 
 // @ts-ignore: decorator
@@ -76,7 +76,10 @@ function pinAt(kv: KvCache, slot: u32): Pin {
 }
 
 export function pinsBytes(blocks: u32, capacity: u32): u64 {
-  return <u64>offsetof<Pins>() + <u64>capacity * offsetof<Pin>() + <u64>blocks * 8;
+  // Counts are read and written by 8 bytes.
+  return (
+    <u64>offsetof<Pins>() + <u64>capacity * offsetof<Pin>() + <u64>blocks * (countBits(capacity) >> 2) + 8
+  );
 }
 
 /** Room for pins in a zeroed region of `pinsBytes` bytes. */
@@ -85,6 +88,7 @@ export function pinsCreate(kv: KvCache, region: usize, capacity: u32, limit: u32
   const p = pinsOf(kv);
   p.capacity = capacity;
   p.limit = limit;
+  p.bits = countBits(capacity);
   p.counts = <u32>changetype<usize>(pinAt(kv, capacity));
   p.nextUs = Infinity;
   for (let slot: u32 = 0; slot < capacity; slot++)
@@ -93,23 +97,22 @@ export function pinsCreate(kv: KvCache, region: usize, capacity: u32, limit: u32
 
 function visit(kv: KvCache, id: BlockId, hard: bool, tenant: u32, what: Visit): u32 {
   const record = block(kv, id);
-  const counter = hardPtr(kv, id) + (hard ? 0 : 4);
-  const count = load<u32>(counter);
+  const count = countOf(kv, id, hard);
   if (what == Visit.Fresh) return u32(count == 0);
   if (what == Visit.Hold) {
     hold(kv, id);
-    store<u32>(counter, count + 1);
+    addToCount(kv, id, hard, 1);
     // A twin may have had no holder but soft pins, and none of this tenant.
     if (record.refs == softOf(kv, id)) pinsOf(kv).yielding += 1;
     if (kv.accounts != 0) share(kv, id, tenant);
   } else if (what == Visit.LetGo) {
     if (softOf(kv, id) != 0) pinsHold(kv, id, record.refs);
-    store<u32>(counter, count - 1);
+    addToCount(kv, id, hard, -1);
     if (hard && count == 1) pinsOf(kv).hardBlocks -= 1;
     letGo(kv, id);
   } else {
-    const delta: u32 = what == Visit.Count ? 1 : -1;
-    store<u32>(counter, count + delta);
+    const delta: i32 = what == Visit.Count ? 1 : -1;
+    addToCount(kv, id, hard, delta);
     record.refs += delta;
   }
   return 0;
@@ -245,7 +248,7 @@ export function pinsValid(kv: KvCache): bool {
   let hard: u32 = 0;
   let yielding: u32 = 0;
   for (let id: u32 = 0; id < kv.blockCount; id++) {
-    hard += u32(load<u32>(hardPtr(kv, id)) != 0);
+    hard += u32(countOf(kv, id, true) != 0);
     yielding += u32(softOf(kv, id) != 0 && softOf(kv, id) == block(kv, id).refs);
   }
   return hard == p.hardBlocks && hard <= p.limit && yielding == p.yielding;
@@ -255,5 +258,5 @@ export function pinsValid(kv: KvCache): bool {
 // @ts-ignore: decorator
 @inline
 export function uncounted(kv: KvCache, id: BlockId): bool {
-  return kv.pins == 0 || load<u64>(hardPtr(kv, id)) == 0;
+  return kv.pins == 0 || !isPinned(kv, id);
 }

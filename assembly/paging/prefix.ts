@@ -34,7 +34,7 @@ import { accountHold, accountVictim, charge, setPayer } from "./accounts";
 import { childrenEnter, childrenLeave } from "./children";
 import { groupWord, markBlock, matchMarks, nextWord, unmarkBlock, wordOf } from "./marks";
 import { giveWay } from "./pins";
-import { eventRemoved, eventsCleared, eventStored } from "./events";
+import { eventRemoved, eventsCleared } from "./events";
 import { evictableToFree, loseChild, nextVictim, takeFree } from "./pool";
 import { announce, withdraw } from "./probe-index";
 import { forgetLink } from "./tiers/slots";
@@ -188,7 +188,6 @@ export function publish(kv: KvCache, id: BlockId, parent: u32, word: u32): Block
   if (kv.order != 0) orderEnter(orderOf(kv), id, isFirst(parent) ? NONE : parent, key);
   if (kv.probeIndex != 0) announce(kv, key, id);
   if (kv.content != 0) contentEnter(kv, id);
-  if (kv.events != 0) eventStored(kv, id, parent);
   return id;
 }
 

@@ -72,6 +72,7 @@ import { takeRuns } from "./run-tables";
 import { dropTail } from "./runs";
 import { dropList, holdList, isList, listBefore } from "./marks";
 import { orderUse } from "../orders/order";
+import { eventStored } from "./events";
 import { hold, isShared, letGo, reference, release, takeFree } from "./pool";
 import { grabBlock, matchPrefix, publish, takeBlock, trim } from "./prefix";
 import { roomFor } from "./quotas";
@@ -309,7 +310,7 @@ function publishFull(kv: KvCache, sequence: Sequence, table: usize): void {
       if (kv.order != 0) orderUse(orderOf(kv), canonical);
       store<u32>(entry, canonical);
       letGo(kv, id);
-    }
+    } else if (kv.events != 0) eventStored(kv, id, sequence.namespace);
   }
   sequence.published = full;
 }

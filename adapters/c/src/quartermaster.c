@@ -368,7 +368,8 @@ int qm_cache_forget(qm_core* core, qm_cache cache) {
 int qm_cache_reuse_parts(qm_core* core, qm_cache cache, uint32_t threshold) {
   REQUIRE(core, QM_KV_CACHE, cache);
   double bytes = 0;
-  QM_CALL(core, bytes, w2c_qm_kvChildrenBytes(instance, word(core, cache + QM_CACHE_BLOCKS)));
+  QM_CALL(core, bytes,
+          w2c_qm_kvChildrenBytes(instance, word(core, cache + QM_CACHE_BLOCKS), word(core, cache + QM_CACHE_ORDER)));
   const int status = make_room(core, bytes);
   if (status != QM_OK) return status;
   RESULT(core, w2c_qm_kvChildrenCreate(instance, cache, threshold));
