@@ -273,8 +273,8 @@ export class Scheduler {
   }
 
   /**
-   * Plans a step at `nowUs`. The plan is a set of views, valid until the next step. Throws STEP_IN_FLIGHT,
-   * COMPACTION_PENDING, INVALID_TIME.
+   * Plans a step at `nowUs`. The plan is a set of views, valid until the next step, and in flight until `commit` or
+   * `abandon`, even when it is empty. Throws STEP_IN_FLIGHT, COMPACTION_PENDING, INVALID_TIME.
    */
   step(nowUs: number): StepPlan {
     requireTime("nowUs", nowUs);

@@ -18,16 +18,23 @@ for (const variant of ["scalar", "simd"]) {
   const installed = join(root, "build", "c", variant, "installed");
   const program = join(installed, "conformance");
   const skip = existsSync(program) ? false : `${program} was not built: npm run build:c`;
-  const conform = (...args: string[]): ReturnType<typeof spawnSync> =>
-    spawnSync(program, args, {
+  const run = (name: string, ...args: string[]): ReturnType<typeof spawnSync> =>
+    spawnSync(join(installed, name), args, {
       encoding: "utf8",
       env: { ...process.env, LD_LIBRARY_PATH: join(installed, "lib") },
     });
+  const conform = (...args: string[]): ReturnType<typeof spawnSync> => run("conformance", ...args);
 
   test(`the C library (${variant}) gives every answer of the conformance scripts`, { skip }, () => {
     const { status, stdout } = conform(...scripts.map((name) => join(SCRIPTS, name)));
     assert.equal(status, 0, stdout as string);
     assert.equal((stdout as string).trim().split("\n").length, scripts.length);
+  });
+
+  test(`the C example (${variant}) serves everybody, across a gap without work`, { skip }, () => {
+    const { status, stdout, stderr } = run("scheduler_loop");
+    assert.equal(status, 0, `${stdout as string}${stderr as string}`);
+    assert.match(stdout as string, /^10 of 10 requests finished in \d+ steps, idle 1 times/);
   });
 
   test(`a wrong answer in a script is found by the C library (${variant})`, { skip }, () => {

@@ -44,6 +44,29 @@ test("the scripts refuse, evict, preempt, copy on write and end requests", () =>
   assert.deepEqual([...kinds].sort(), [1, 2, 3, 4]);
 });
 
+test("a plan without rows is in flight until it is committed or taken back, and somebody runs behind the sleep", () => {
+  const { steps } = scripts.find(({ name }: Script) => name === "idle")!;
+  const empty = steps.flatMap(([[operation], [status, , rows]], at) =>
+    operation === "step" && status === 0 && rows === 0 ? [at] : [],
+  );
+  const behind = (offset: number, operation: string, status: number): number[] =>
+    empty.filter((at) => steps[at + offset][0][0] === operation && steps[at + offset][1][0] === status);
+  assert.ok(behind(1, "step", -16).length > 5);
+  assert.equal(behind(1, "step", 0).length, 0);
+  for (const [operation, least] of [
+    ["commit", 20],
+    ["abandon", 2],
+  ] as const) {
+    assert.ok(behind(1, operation, 0).length >= least);
+    assert.ok(behind(2, operation, 0).length >= 1, `${operation} behind a refused step`);
+  }
+  const woken = empty.filter((at) => {
+    const [wake, step] = [steps[at + 2], steps.slice(at + 2).find(([[operation]]) => operation === "step")];
+    return wake[0][0] === "wake" && step !== undefined && wake[1][0] === step[0][1] && step[1][2] > 0;
+  });
+  assert.ok(woken.length > 5, "the step at the time of the wake has rows");
+});
+
 test("the scripts use drafts, host tier, turns, quotas, marks, pins, groups, runs, keyed pool and virtual memory to some effect", () => {
   const steps = scripts.flatMap((script: Script) => script.steps);
   const some = (operation: string, holds: (answer: Answer, call: Call) => boolean): void =>

@@ -1,4 +1,4 @@
-/** Scripts about what a scheduler may have besides: drafts, a host tier for the preempted. */
+/** Scripts about a scheduler that idles, and about what it may have besides: drafts, a host tier for the preempted. */
 import { Phase, type StepPlan, TRANSFER_WORDS, TransferMark, TransferOp } from "../../bindings/main.js";
 import { POLICIES } from "../../bindings/scheduler-options.js";
 import { type Generator, type Recorder, tokens } from "./recorder.js";
@@ -65,6 +65,38 @@ export const drafting: Generator = async (recorder) => {
   const shape = [7, 24, 6, 30, 0, 1, 6144, POLICIES.indexOf("shortest-first"), 0, 1, 1, 1, 2];
   await recorder.call("scheduler-as", 4, 0, shape, []);
   await callDrafts(recorder, 7);
+};
+
+/**
+ * Requests that come long after each other: empty plans between them, which are in flight as every other is, and sleeps until the
+ * next wake.
+ */
+export const idling: Generator = async (recorder) => {
+  const { random } = recorder;
+  const vocabulary = 7;
+  await recorder.call("core", 28);
+  await recorder.call("cache", 20, 4, 8, 64, 1);
+  await recorder.call("scheduler", vocabulary, 24, 2, 16, 0, 0, 6144, POLICIES.indexOf("fcfs"), 90);
+  let now = 0;
+  for (let i = 0; i < 160; i++) {
+    if (random.below(4) === 0) {
+      const prompt = tokens(random, 24);
+      const arrival = now + random.below(3) * random.below(2000);
+      await recorder.call("submit", recorder.steps.length + 1, 0, 0, arrival, 1 + random.below(8), prompt);
+    }
+    const [status, stepId, rows, , samplingRows] = await recorder.call("step", now);
+    if (status < 0) continue;
+    if (rows === 0 && random.below(3) === 0) await recorder.call("step", now + 1);
+    if (random.below(8) === 0) await recorder.call("abandon", stepId);
+    else {
+      const sampled = Array.from({ length: samplingRows }, () => random.below(vocabulary));
+      const flags = sampled.map(() => +(random.below(12) === 0));
+      const [, ended] = await recorder.call("commit", stepId, now, sampled, flags);
+      const [wake] = await recorder.call("wake");
+      now = rows > 0 || ended > 0 ? now + 1 + random.below(20) : Math.max(now, wake);
+    }
+  }
+  await recorder.call("validate");
 };
 
 /** Blocks of each transfer that a plan begins, by id; and those that must be complete before its batch. */

@@ -10,7 +10,7 @@ import { type BlockOrderKind, ORDER_KINDS } from "../../bindings/block-order.js"
 import { POLICIES, type PolicyName } from "../../bindings/scheduler-options.js";
 import { root } from "../support/package-root.js";
 import { Random } from "../support/random.js";
-import { drafting, swapping } from "./generate-scheduling.js";
+import { drafting, idling, swapping } from "./generate-scheduling.js";
 import { grouped, isolated, isolatedRequests } from "./generate-sharing.js";
 import { blockRuns, turns } from "./generate-conversations.js";
 import { keyedPool, virtualMemory } from "./generate-pools.js";
@@ -263,6 +263,7 @@ const GENERATORS: Readonly<Record<string, Generator>> = {
   "block-runs-quotas": blockRuns(3),
   turns: turns(false),
   "turns-host-tier": turns(true),
+  idle: idling,
 };
 
 /** All scripts, made anew. */

@@ -354,7 +354,9 @@ typedef struct qm_plan {
   const uint32_t* outcomes;        /* [outcome_count][8]; qm_commit adds to them: see qm_outcomes */
 } qm_plan;
 
-/* Plans a step at now_us (>= every earlier time). An empty plan needs no commit. Returns QM_OK. */
+/* Plans a step at now_us (>= every earlier time). Every plan, an empty one too, is in flight until qm_commit or qm_abandon:
+ * another step before that is refused with QM_STEP_IN_FLIGHT. Behind an empty one without transfers and outcomes nothing
+ * changes before qm_next_wake_us, unless something is submitted. Returns QM_OK. */
 QM_API int qm_step(qm_core* core, qm_scheduler scheduler, double now_us, qm_plan* plan);
 /* tokens, [sampling_rows]: what was sampled, in row order. finish, [sampling_rows] or NULL: not 0 ends the request
  * after this token. */
