@@ -187,6 +187,7 @@ export interface IsolationExports {
   kvMarksInput(kv: number): number;
   kvMarks(kv: number, count: number): number;
   kvMarksRelease(kv: number, marks: number): number;
+  kvMarksRead(kv: number, marks: number): number;
   kvRunsBytes(blocks: number, maxSequences: number): number;
   kvRunsCreate(kv: number, reserve: number): number;
   kvRuns(kv: number): number;

@@ -5,6 +5,7 @@
  * Its versions differ in whether records are arrays or maps; both are here. What its union of events does not know (gaps,
  * snapshots) is left out or said in its words, unless `extended` is asked for.
  */
+import type { BlockMarks } from "./kv-event-marks.js";
 import type { KvEvent, KvEventBatch, KvStored } from "./kv-events.js";
 import { Float, packMessage, type Packable } from "./msgpack.js";
 
@@ -85,21 +86,33 @@ function storedFields(event: KvStored, block_hashes: Packable[], encoding: KvEve
   const { kind = undefined, window = 0 } = event.layers ?? {};
   const specKind = encoding.specKind ?? (kind === undefined ? null : SPEC_KINDS[kind]);
   const specSlidingWindow = encoding.specSlidingWindow ?? (window > 0 ? window : null);
-  const adapter = event.scope?.adapter;
+  const marked = event.marks?.find((own) => own?.adapter !== undefined)?.adapter;
+  const adapter = event.scope?.adapter ?? marked?.toString();
   return {
     block_hashes,
     parent_block_hash: event.parentKey && hashOf(event.parentKey, encoding),
     token_ids: event.tokenIds,
     block_size: event.blockTokens,
-    lora_id: null,
+    lora_id: marked !== undefined && marked <= Number.MAX_SAFE_INTEGER ? Number(marked) : null,
     medium: event.medium,
     lora_name: typeof adapter === "string" ? adapter : null,
-    extra_keys: null,
+    extra_keys: event.marks?.map(extraKeys) ?? null,
     group_idx: event.group,
     kv_cache_spec_kind: specKind,
     kv_cache_spec_sliding_window: specSlidingWindow,
     ...(extended && { namespace: event.namespace, block_count: event.keys.length }),
   };
+}
+
+/** A block's extra keys as vLLM lists them: its adapter, then [content, first token in the block] of each item. */
+function extraKeys(marks: BlockMarks | null): Packable {
+  if (marks === null) return null;
+  const { adapter, scope, items } = marks;
+  return [
+    ...(adapter === undefined ? [] : [adapter.toString()]),
+    ...items.map(({ hash, offset }) => [hash.toString(), offset]),
+    ...(scope === "public" ? [] : [scope]),
+  ];
 }
 
 function hashOf(key: Uint8Array, { hashes = "bytes" }: KvEventEncoding): Packable {

@@ -9,6 +9,7 @@ import type { CacheGroup } from "./cache-groups.js";
 import type { ContentScope } from "./content-keys.js";
 import { invalidArgument, QuartermasterError, requireInteger } from "./errors.js";
 import type { KvCache } from "./kv-cache.js";
+import { type BlockMarks, marksOfBlock } from "./kv-event-marks.js";
 import { DIGEST_BYTES, requireBytes } from "./keyed-hash.js";
 
 /** Where the data of an event lies. Any text may name a tier; these are the ones that other engines know. */
@@ -27,6 +28,8 @@ export interface KvStored {
   /** Namespace of the prefix, and what it stands for outside if that was said with `cache.content.scope`. */
   readonly namespace: number;
   readonly scope?: ContentScope;
+  /** Of each block, what it depends on besides its tokens; undefined when no block depends on anything else. */
+  readonly marks?: readonly (BlockMarks | null)[];
   readonly medium: KvMedium;
   /** Group of the cache's layers: `events.group` for its own tables, one more for each of its `groups`. */
   readonly group: number;
@@ -101,7 +104,7 @@ export type TierEvent =
 /** Words of a record (docs/abi.md). */
 const EVENT_BYTES = 96;
 const EVENT_WORDS = EVENT_BYTES / 4;
-const Word = { block: 1, parent: 2, namespace: 3, group: 6 } as const;
+const Word = { block: 1, parent: 2, namespace: 3, group: 6, marks: 7 } as const;
 const KEY_AT = 32;
 const PARENT_KEY_AT = 64;
 const STORED = 1;
@@ -273,10 +276,12 @@ export class KvEvents {
         const scope = content?.scopes.get(namespace);
         const { kind: layers, window, blockSize } = this.#groups[group - this.#firstGroup];
         const tokenIds = new Uint32Array(run * blockSize);
-        for (let n = 0; n < run; n++) {
+        const marks = Array.from({ length: run }, (_, n) => {
           const block = words[n * EVENT_WORDS + Word.block];
           readTokens(block, tokenIds.subarray(n * blockSize, (n + 1) * blockSize));
-        }
+          const list = words[n * EVENT_WORDS + Word.marks];
+          return list === 0 ? null : marksOfBlock(this.cache, block, list, blockSize);
+        });
         events.push({
           type: "stored",
           keys,
@@ -285,6 +290,7 @@ export class KvEvents {
           blockTokens: blockSize,
           namespace,
           ...(scope && { scope }),
+          ...(marks.some((own) => own !== null) && { marks }),
           medium,
           group,
           ...(this.#groups.length > 1 && { layers: { kind: layers, window } }),

@@ -93,6 +93,7 @@ export type { CoreExports } from "./exports.js";
 export { BlockRuns, type BlockRunOptions, type BlockRunStats } from "./block-runs.js";
 export { FreeExtents, type Extent, type Fit, type FreeExtentsOptions } from "./free-extents.js";
 export { encodeKvEvents, type KvEventEncoding } from "./kv-events-msgpack.js";
+export { type BlockItem, type BlockMarks } from "./kv-event-marks.js";
 export { KvEventLog } from "./kv-event-log.js";
 export {
   type KvEvent,

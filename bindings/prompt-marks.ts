@@ -33,15 +33,32 @@ export interface PromptMarks {
 }
 
 /** Numbers of the kinds in the core (docs/abi.md). */
-const KINDS = { public: 1, group: 2, tenant: 3, adapter: 4, item: 5 } as const;
+export const markKind = { public: 1, group: 2, tenant: 3, adapter: 4, item: 5 } as const;
 const MARK_WORDS = 8;
 const MOST_MARKS = 256;
 
-interface Mark {
+export interface Mark {
   readonly kind: number;
   readonly offset: number;
   readonly length: number;
   readonly content: bigint;
+}
+
+/** The marks of a list that is held, by position. */
+export function readMarks(cache: KvCache, list: number): Mark[] {
+  const { core, pointer } = cache;
+  const count = core.call(() => core.exports.kvMarksRead(pointer, list), "marks");
+  if (count === 0) return [];
+  const words = new Uint32Array(
+    core.memory.buffer,
+    core.exports.kvMarksInput(pointer) >>> 0,
+    count * MARK_WORDS,
+  );
+  return Array.from({ length: count }, (_, i) => {
+    const [offset, kind, length, , ...parts] = words.subarray(i * MARK_WORDS, (i + 1) * MARK_WORDS);
+    const content = parts.reduceRight((high, part) => (high << 32n) | BigInt(part), 0n);
+    return { kind, offset, length, content };
+  });
 }
 
 function wide(argument: string, value: unknown): bigint {
@@ -64,7 +81,7 @@ function list<T>(argument: string, values: readonly T[] | undefined): readonly T
 function marksOf({ ranges, adapter, items }: PromptMarks, longest: number): Mark[] {
   const marks: Mark[] = [];
   if (adapter !== undefined && adapter !== null)
-    marks.push({ kind: KINDS.adapter, offset: 0, length: 0, content: wide("adapter", adapter) });
+    marks.push({ kind: markKind.adapter, offset: 0, length: 0, content: wide("adapter", adapter) });
   let behind = 0;
   list("ranges", ranges).forEach((range, i) => {
     const offset = requireInteger(`ranges[${i}].offset`, range?.offset, behind, longest);
@@ -76,14 +93,14 @@ function marksOf({ ranges, adapter, items }: PromptMarks, longest: number): Mark
       throw invalidArgument(`ranges[${i}].salt`, salt, "none for a public range");
     if (scope === "public" && i === 0) return; // as it is without it
     const content = scope === "public" ? 0n : wide(`ranges[${i}].salt`, salt);
-    marks.push({ kind: KINDS[scope], offset, length: 0, content });
+    marks.push({ kind: markKind[scope], offset, length: 0, content });
   });
   behind = 0;
   list("items", items).forEach((item, i) => {
     const offset = requireInteger(`items[${i}].offset`, item?.offset, behind, longest);
     const length = requireInteger(`items[${i}].length`, item.length, 1, longest);
     behind = offset + length;
-    marks.push({ kind: KINDS.item, offset, length, content: wide(`items[${i}].hash`, item.hash) });
+    marks.push({ kind: markKind.item, offset, length, content: wide(`items[${i}].hash`, item.hash) });
   });
   return marks.sort((a, b) => a.offset - b.offset || a.kind - b.kind);
 }

@@ -15,7 +15,16 @@ import {
   MAX_TENANTS,
 } from "../paging/accounts";
 import { KvCache, OWNED } from "../paging/layout";
-import { listOf, dropList, isList, marksBytes, marksCreate, marksInput, MAX_MARKS } from "../paging/marks";
+import {
+  dropList,
+  isList,
+  listOf,
+  marksBytes,
+  marksCreate,
+  marksInput,
+  MAX_MARKS,
+  readList,
+} from "../paging/marks";
 import { MAX_PINS, pin, pinsBytes, pinsCreate, unpin } from "../paging/pins";
 import { availableBlocks } from "../paging/pool";
 import { matchLength } from "../paging/group-tables";
@@ -156,6 +165,12 @@ export function kvMarksRelease(cache: usize, marks: u32): Status {
   if (!isList(kv, marks)) return INVALID_ARGUMENT;
   if (marks != 0) dropList(kv, marks);
   return checked(kv, OK);
+}
+
+/** Writes the marks of a list, first mark first, to the input as `kvMarks` reads them; returns how many. */
+export function kvMarksRead(cache: usize, marks: u32): i32 {
+  const kv = changetype<KvCache>(cache);
+  return isList(kv, marks) ? (marks == 0 ? 0 : <i32>readList(kv, marks)) : INVALID_ARGUMENT;
 }
 
 /** As `kvMatch`, of a prompt with marks. */

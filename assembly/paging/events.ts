@@ -26,6 +26,7 @@ import { copyDigest } from "../memory/blake3";
 import { contentKey } from "./content-keys";
 import { block, BlockId, isCached, isFirst, KvCache, NONE, ROOT, tokensOf } from "./layout";
 import { groupAt, memberOf } from "./groups";
+import { wordOf } from "./marks";
 
 // @ts-ignore: decorator
 @inline export const MAX_RING: u32 = 1 << 26;
@@ -99,7 +100,8 @@ class Event {
   tokens: u32;
   tier: u32;
   group: u32;
-  unused: u32;
+  /** The list of marks before the block's end, 0: none. */
+  marks: u32;
   key: u64;
   key1: u64;
   key2: u64;
@@ -240,6 +242,7 @@ function write(kv: KvCache, events: Events, out: usize, kind: u32, id: BlockId, 
   for (let i: u32 = 0; i < steps; i++) parent = block(kv, parent).parent;
   event.parent = parent;
   event.tokens = <u32>tokensOf(kv, id);
+  event.marks = wordOf(kv, id);
   copyDigest(out + offsetof<Event>("key"), contentKey(kv, id));
   if (!isFirst(parent)) copyDigest(out + offsetof<Event>("parentKey"), contentKey(kv, parent));
 }

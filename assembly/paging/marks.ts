@@ -350,6 +350,24 @@ export function writeMarks(kv: KvCache, id: BlockId, above: u32): u32 {
   return bytes;
 }
 
+/** Writes a list to the input, as the host does; returns how many marks it has. */
+export function readList(kv: KvCache, list: u32): u32 {
+  const m = marksOf(kv);
+  let count: u32 = 0;
+  for (let at = list; at != 0; at = mark(m, at).below) count += 1;
+  let input = <usize>m.input + <usize>count * offsetof<MarkInput>();
+  for (let at = list; at != 0; at = mark(m, at).below) {
+    const own = mark(m, at);
+    input -= offsetof<MarkInput>();
+    store<u32>(input, own.offset);
+    store<u32>(input, own.kind, 4);
+    store<u32>(input, own.length, 8);
+    store<u64>(input, own.low, 16);
+    store<u64>(input, own.high, 24);
+  }
+  return count;
+}
+
 /** Whether words are of cached blocks and, like the marks below them, of marks that are held; used ones are not free. */
 export function marksValid(kv: KvCache): bool {
   const m = marksOf(kv);

@@ -206,6 +206,8 @@ QM_API int qm_cache_set_marks(qm_core* core, qm_cache cache, uint32_t capacity);
 /* The list of up to 256 marks, yours until qm_marks_release; 0 is the empty one. */
 QM_API int qm_marks(qm_core* core, qm_cache cache, const qm_mark* marks, uint32_t count);
 QM_API int qm_marks_release(qm_core* core, qm_cache cache, uint32_t marks);
+/* The marks of a list, by position; returns how many. *out lasts until the next call with marks. */
+QM_API int qm_marks_read(qm_core* core, qm_cache cache, uint32_t marks, const qm_mark** out);
 QM_API int qm_sequence_open_marked(qm_core* core, qm_cache cache, uint32_t name_space, const uint32_t* tokens,
                                    uint32_t count, uint32_t tenant, uint32_t marks);
 
@@ -256,9 +258,10 @@ QM_API int qm_chunk_content_key(qm_core* core, qm_cache cache, const uint32_t* t
 
 typedef enum qm_event_kind { QM_STORED = 1, QM_REMOVED = 2, QM_CLEARED = 3, QM_GAP = 4 } qm_event_kind;
 /* docs/abi.md, "KV events". Stored: parent is the block before it, or 2^31 + name_space, and then parent_key is zero. A block
- * of a cache's group has that group's number behind `group`, and the key of the own block that it ends with. */
+ * of a cache's group has that group's number behind `group`, and the key of the own block that it ends with. `marks`: the
+ * list before its end, for qm_marks_read as long as nothing else is called. */
 typedef struct qm_event {
-  uint32_t kind, block, parent, name_space, tokens, tier, group, unused;
+  uint32_t kind, block, parent, name_space, tokens, tier, group, marks;
   uint8_t key[32], parent_key[32];
 } qm_event;
 /* Gives a new cache with content keys events; the core keeps `ring` of them between two reads. */

@@ -528,6 +528,15 @@ int qm_marks_release(qm_core* core, qm_cache cache, uint32_t marks) {
   RESULT(core, w2c_qm_kvMarksRelease(instance, cache, marks));
 }
 
+int qm_marks_read(qm_core* core, qm_cache cache, uint32_t marks, const qm_mark** out) {
+  REQUIRE(core, QM_KV_CACHE, cache);
+  uint32_t input = 0;
+  QM_CALL(core, input, w2c_qm_kvMarksInput(instance, cache));
+  if (input == 0 || out == NULL) return QM_INVALID_ARGUMENT;
+  *out = (const qm_mark*)at(core, input);
+  RESULT(core, w2c_qm_kvMarksRead(instance, cache, marks));
+}
+
 int qm_sequence_open_marked(qm_core* core, qm_cache cache, uint32_t name_space, const uint32_t* tokens, uint32_t count,
                             uint32_t tenant, uint32_t marks) {
   REQUIRE(core, QM_KV_CACHE, cache);
