@@ -73,6 +73,8 @@ export const PlanHeader = {
   evictableBlocks: 28,
 } as const;
 const PLAN_HEADER_WORDS = 32;
+/** `kvPinFigure`: blocks that hard pins keep at most. */
+const PIN_LIMIT_FIGURE = 5;
 
 /** u32 words of the drafts' header (docs/abi.md). */
 const DraftsHeader = { most: 0, accepted: 3, fed: 4, right: 6 } as const;
@@ -512,10 +514,20 @@ export class Scheduler {
     return { samplingRows: header[PlanHeader.samplingRows] };
   }
 
+  /** How long a request may be for the pool: hard pins may keep their share of it, and groups take theirs. */
+  #longest(): string {
+    const { blocks, blockSize, groups, pointer } = this.cache;
+    const pinned = this.core.exports.kvPinFigure(pointer, PIN_LIMIT_FIGURE);
+    const grouped = groups.length > 0;
+    const most = `${grouped ? "less than" : "at most"} ${(blocks - pinned) * blockSize + 1}`;
+    const kept = pinned > 0 ? `, ${pinned} of them for hard pins` : "";
+    return `${most}: the pool has ${blocks} blocks${kept}${grouped ? ", and groups take theirs" : ""}`;
+  }
+
   /** Names the argument that made the core refuse a submission. */
   #explainRefusal(error: unknown, options: RequestOptions, count: number): unknown {
     if (!(error instanceof QuartermasterError)) return error;
-    const { maxSequenceTokens, blocks, blockSize } = this.cache;
+    const { maxSequenceTokens } = this.cache;
     const total = count + options.maxNewTokens;
     const explain = (argument: string, value: unknown, range: string): QuartermasterError =>
       new QuartermasterError(error.code, `${argument} is ${String(value)}; allowed: ${range}`, {
@@ -529,11 +541,7 @@ export class Scheduler {
       case "TOO_LONG":
         return explain("tokens.length + maxNewTokens", total, `at most ${maxSequenceTokens}`);
       case "POOL_TOO_SMALL":
-        return explain(
-          "tokens.length + maxNewTokens",
-          total,
-          `at most ${blocks * blockSize + 1}: the pool has ${blocks} blocks`,
-        );
+        return explain("tokens.length + maxNewTokens", total, this.#longest());
       case "DUPLICATE_ID":
         return explain("id", options.id, "an id that no live request has");
       case "INVALID_TOKEN":

@@ -214,7 +214,9 @@ export function kvUnpin(cache: usize, handle: u32): Status {
   return checked(kv, status);
 }
 
-/** 0: hard-pinned blocks, 1: blocks that only soft pins keep, 2: pins, 3: soft pins that have given way, 4: pins at most. */
+/**
+ * 0: hard-pinned blocks, 1: blocks that only soft pins keep, 2: pins, 3: soft pins that have given way, 4: pins, 5: hard-pinned
+ * blocks at most. */
 export function kvPinFigure(cache: usize, figure: u32): u32 {
   const kv = changetype<KvCache>(cache);
   if (kv.pins == 0) return 0;
@@ -227,5 +229,7 @@ export function kvPinFigure(cache: usize, figure: u32): u32 {
         ? p.used
         : figure == 3
           ? p.given
-          : p.capacity;
+          : figure == 4
+            ? p.capacity
+            : p.limit;
 }

@@ -15,9 +15,9 @@ import {
 } from "../memory/status";
 import { adviceSet } from "../orders/advice";
 import { LAST_KIND, MAX_HISTORY, Order, OrderKind, takesAdvice } from "../orders/layout";
-import { MAX_PRIORITY, priorityAdvance, priorityGive, priorityNextUs } from "../orders/priority";
+import { MAX_PRIORITY, priorityGive, priorityNextUs } from "../orders/priority";
 import { setScore } from "../orders/ranked";
-import { accountMoved } from "../paging/accounts";
+import { advance } from "../paging/advance";
 import { kvMatchAs } from "./isolation";
 import { kvCreate, kvSetOrder, kvShapeValid, kvShareProbe } from "../paging/cache";
 import { revertCopies, settleCopies } from "../paging/copies";
@@ -27,7 +27,6 @@ import {
   kvBytes,
   KvCache,
   MAX_NAMESPACE,
-  NONE,
   orderOf,
   OWNED,
   sequenceOf,
@@ -35,7 +34,6 @@ import {
   slotsOf,
   tableOf,
 } from "../paging/layout";
-import { pinsAdvance } from "../paging/pins";
 import { availableBlocks } from "../paging/pool";
 import { forgetUnreferenced, trim } from "../paging/prefix";
 import { probeBlocks, probeStart, probeWorkBytes } from "../paging/probe";
@@ -188,13 +186,7 @@ export function kvPrioritize(
 export function kvAdvance(cache: usize, nowUs: f64): Status {
   const kv = changetype<KvCache>(cache);
   if (!(nowUs >= 0 && nowUs < Infinity)) return INVALID_TIME;
-  if (kv.pins != 0) {
-    pinsAdvance(kv, nowUs);
-    trim(kv);
-  }
-  if (kv.order == 0 || orderOf(kv).kind != OrderKind.Priority) return checked(kv, OK);
-  for (let id = priorityAdvance(orderOf(kv), nowUs); id != NONE; id = priorityAdvance(orderOf(kv), nowUs))
-    if (kv.accounts != 0) accountMoved(kv, id);
+  advance(kv, nowUs);
   return checked(kv, OK);
 }
 

@@ -1,6 +1,7 @@
 /**
  * The step: decides what runs next.
  *
+ *   0 what time alone changes in the cache: pins, priorities and times to live end
  *   1 requests whose time has come enter the queue; those that wait past their deadline or time-out end
  *   2 running requests in admission order: those that decode get a block for their next token, preempting if they must
  *   3 running requests that still prefill get a chunk of what the token budget leaves
@@ -19,7 +20,8 @@
  * O(running + admitted) plus the tokens written.
  */
 import { accountAt, accountsOf } from "../paging/accounts";
-import { pinsAdvance } from "../paging/pins";
+import { advance } from "../paging/advance";
+import { pinsOf } from "../paging/pin-counts";
 import { availableBlocks } from "../paging/pool";
 import { groupsAdded, groupsRoom } from "../paging/group-tables";
 import { groupsPeak } from "../paging/groups";
@@ -74,7 +76,7 @@ export function step(s: Scheduler, nowUs: f64): i32 {
   s.preemptedInStep = 0;
   plan.rows = 0;
   plan.outcomeCount = 0;
-  if (s.kv.pins != 0) pinsAdvance(s.kv, nowUs);
+  advance(s.kv, nowUs);
 
   while (nextArrivalUs(s) <= nowUs) enqueueArrived(s, popArrival(s));
   if (s.nextDeadlineUs <= nowUs) expire(s, plan);
@@ -280,13 +282,13 @@ function runs(s: Scheduler, tenant: u32): bool {
 
 /**
  * A request cannot be admitted: whether others may be in its place, which is so when its own tenant's quota is why. What
- * nobody's end would ever make room for is rejected.
+ * nobody's end would ever make room for, nor that of a pin, is rejected.
  */
 function passOver(s: Scheduler, plan: StepPlan, slot: u32, r: Request, status: Status): bool {
   if (s.kv.accounts == 0) return false;
   const alone =
     status == QUOTA_EXCEEDED ? !runs(s, r.tenant) : status == OUT_OF_BLOCKS && s.kv.openSequences == 0;
-  if (alone) {
+  if (alone && (s.kv.pins == 0 || pinsOf(s.kv).nextUs == Infinity)) {
     recordOutcome(s, plan, slot, OutcomeKind.Rejected, status);
     dequeue(s, slot);
     endRequest(s, slot);

@@ -334,3 +334,33 @@ test("bad options are refused with argument, value and range, and nothing is cre
   assert.equal(exports.kvOrderBytes(8, 0, 0), -1, "least recently used needs no bytes");
   assert.equal(exports.kvRetain(plain.pointer, 9), -1);
 });
+
+test("a step is a moment too: what has outlived its time by then goes before what was used longer ago", async () => {
+  for (const until of [50, 5000]) {
+    const core = await Core.create();
+    const cache = core.kvCache({
+      blocks: 8,
+      blockSize: 4,
+      maxSequences: 4,
+      maxSequenceTokens: 32,
+      evictionOrder: "priority",
+    });
+    const scheduler = core.scheduler({ cache, vocabSize: 1000, watermarkBlocks: 0 });
+    const serve = (from: number, nowUs: number, liveUntilUs?: number): void => {
+      const tokens = Array.from({ length: 9 }, (_, i) => from + i);
+      scheduler.submit({ tokens, maxNewTokens: 2 });
+      const first = scheduler.step(nowUs);
+      scheduler.commit(first.stepId, nowUs, { tokens: [5] });
+      const second = scheduler.step(nowUs);
+      if (liveUntilUs !== undefined) cache.prioritize(second.sequences[0], { liveUntilUs });
+      scheduler.commit(second.stepId, nowUs, { tokens: [5] });
+    };
+    serve(100, 0);
+    serve(200, 1, until);
+    serve(300, 100);
+    serve(400, 101);
+    const left = [100, 200].map((from) => cache.match(Array.from({ length: 9 }, (_, i) => from + i)));
+    assert.equal(left[1] < left[0], until === 50, `${left.join(" and ")} tokens are left`);
+    core.validate();
+  }
+});

@@ -235,8 +235,40 @@ test("a request's prompt is pinned with its first token, for its time, and its o
   for (let i = 0; i < 40; i++) ask(prompt(60 + (i % 30)));
   assert.equal(ask(prompt(1)).cachedTokens, 0);
   assert.equal(cache.pinned().pins, 0);
-  assert.throws(() => scheduler.submit({ tokens: prompt(1, 80), maxNewTokens: 1 }), {
+  const most = (SHAPE.blocks - 6) * SHAPE.blockSize + 1;
+  assert.throws(() => scheduler.submit({ tokens: prompt(1, most), maxNewTokens: 1 }), {
     code: "POOL_TOO_SMALL",
+    message: new RegExp(`allowed: at most ${most}: the pool has 24 blocks, 6 of them for hard pins`),
   });
+  scheduler.abort(scheduler.submit({ tokens: prompt(1, most - 1), maxNewTokens: 1 }));
   core.validate();
+});
+
+test("a request that only a pin with an end keeps from its tenant's ceiling waits for the end; without one it is rejected", async () => {
+  for (const forUs of [1000, Infinity]) {
+    const core = await Core.create();
+    const cache = core.kvCache({
+      ...SHAPE,
+      pins: { share: 0.5 },
+      tenants: 2,
+      quotas: [{ tenant: 0, ceiling: 6 }],
+    });
+    const scheduler = core.scheduler({ cache, vocabSize: 100_000, tenants: 2, watermarkBlocks: 0 });
+    scheduler.submit({ tokens: prompt(1, 17), maxNewTokens: 1, pin: { hard: true, forUs } });
+    scheduler.commit(scheduler.step(0).stepId, 0, { tokens: [5] });
+    const request = scheduler.submit({ tokens: prompt(2, 17), maxNewTokens: 1 });
+    const early = scheduler.step(1);
+    assert.equal(early.rows, 0);
+    scheduler.commit(early.stepId, 1, { tokens: [] });
+    if (forUs === Infinity) {
+      assert.equal(scheduler.outcomes()[0].kind, "rejected");
+      continue;
+    }
+    assert.equal(scheduler.state(request), "waiting");
+    assert.equal(scheduler.nextWakeUs(), 1000);
+    const plan = scheduler.step(1000);
+    assert.equal(plan.rows, 1);
+    scheduler.commit(plan.stepId, 1000, { tokens: [5] });
+    core.validate();
+  }
 });
