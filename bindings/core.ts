@@ -487,11 +487,11 @@ export class Core {
     }
     const { hostTier } = shape;
     if (hostTier !== undefined) {
-      const { blocks, copies, preemption, blocking, reuse, outUs, inUs, prefillUs } = hostTier;
+      const { blocks, copies, preemption, blocking, reuse, outUs, inUs, prefillUs, swapIn } = hostTier;
       this.#makeRoom(exports.hostTierBytes(pointer, blocks, copies), "hostTier");
       const flags = [preemption, Number(blocking), Number(reuse)] as const;
       this.call(
-        () => exports.hostTierCreate(pointer, blocks, copies, ...flags, outUs, inUs, prefillUs),
+        () => exports.hostTierCreate(pointer, blocks, copies, ...flags, outUs, inUs, prefillUs, swapIn),
         "hostTier",
       );
     }

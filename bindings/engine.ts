@@ -243,7 +243,8 @@ export class Engine {
     const ended = this.#transfers?.ended;
     const plan = this.scheduler.step(startUs);
     const preempted = this.#readOutcomes();
-    await this.#transfers?.begin(plan);
+    // Without all that its batch reads a step is planned again.
+    if ((await this.#transfers?.begin(plan)) === false) return this.scheduler.abandon(plan.stepId);
     if (plan.rows === 0) {
       this.scheduler.commit(plan.stepId, this.#nowUs(), { tokens: [] });
       // Who made room without a transfer, its copies being valid, has it taken in the next step.

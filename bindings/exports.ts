@@ -333,6 +333,7 @@ export interface TierExports {
     outUs: number,
     inUs: number,
     prefillUs: number,
+    swapIn: number,
   ): number;
   schedulerTier(scheduler: number): number;
   schedulerTransferred(scheduler: number, transfer: number, good: number, us: number): number;

@@ -19,6 +19,13 @@ export interface HostTierOptions {
   copies?: number;
   /** Every transfer is complete before the batch of the step that begins it. Default false: they run beside batches. */
   blocking?: boolean;
+  /**
+   * When a request that is read back joins a batch. "async" (default): in the first step after its blocks have arrived, so
+   * that nobody waits for them. "sync": in the step that begins to read them, whose batch waits. "adaptive": as sync when
+   * nobody else could run, or when its step's loads are expected to take at most half of a step, else as async: by the last 16
+   * loads and an average over steps, both as the host reports them.
+   */
+  swapIn?: "async" | "sync" | "adaptive";
   /** Keep what requests have there once they run again, until room is needed. Default true. */
   reuse?: boolean;
   /** Microseconds to send a block and to read one back, until transfers have been measured. Default 0. */
@@ -39,6 +46,8 @@ export interface HostTierStats {
   /** Preemptions and admissions that have begun a transfer. */
   readonly swapOuts: number;
   readonly swapIns: number;
+  /** Swap-ins that the batch of their step has waited for ("sync", "adaptive"). */
+  readonly joins: number;
   /** Blocks sent; blocks of preempted requests that were there already; blocks read back. */
   readonly sentBlocks: number;
   readonly keptBlocks: number;
@@ -50,6 +59,8 @@ export interface HostTierStats {
   /** Averages, in microseconds: a block sent, a block read back. */
   readonly outUs: number;
   readonly inUs: number;
+  /** Average microseconds of steps with rows that began no load which might have joined; 0 before the first. */
+  readonly stepUs: number;
 }
 
 /** Words of the header (docs/abi.md). */
@@ -67,11 +78,14 @@ const Header = {
   swapOuts: 32,
   swapIns: 34,
   conflicts: 36,
+  joins: 42,
+  stepUs: 44,
 } as const;
-const HEADER_WORDS = 40;
+const HEADER_WORDS = 46;
 /** Word of the free extents. */
 const FREE_BLOCKS = 1;
 const PREEMPTION = ["recompute", "swap", "auto"] as const;
+const SWAP_IN = ["async", "sync", "adaptive"] as const;
 
 export type HostTierShape = ReturnType<typeof hostTierShape>;
 
@@ -89,6 +103,9 @@ export function hostTierShape(options: HostTierOptions, maxRequests: number) {
   const name = options.preemption ?? "swap";
   const preemption = PREEMPTION.indexOf(name);
   if (preemption < 1) throw invalidArgument("hostTier.preemption", name, "swap, auto");
+  const swapInName = options.swapIn ?? "async";
+  const swapIn = SWAP_IN.indexOf(swapInName);
+  if (swapIn < 0) throw invalidArgument("hostTier.swapIn", swapInName, SWAP_IN.join(", "));
   const prefillUs = requireUs("hostTier.prefillUs", options.prefillUs ?? 0);
   if (name === "auto" && prefillUs === 0)
     throw invalidArgument("hostTier.prefillUs", prefillUs, 'more than 0 for "auto"');
@@ -101,6 +118,7 @@ export function hostTierShape(options: HostTierOptions, maxRequests: number) {
     outUs: requireUs("hostTier.outUs", options.outUs ?? 0),
     inUs: requireUs("hostTier.inUs", options.inUs ?? 0),
     prefillUs,
+    swapIn,
   };
 }
 
@@ -117,6 +135,7 @@ export function hostTierStats(core: Core, pointer: number): HostTierStats | unde
     pendingBlocks: words[Header.pendingBlocks],
     swapOuts: wide(Header.swapOuts),
     swapIns: wide(Header.swapIns),
+    joins: wide(Header.joins),
     sentBlocks: wide(Header.sentBlocks),
     keptBlocks: wide(Header.keptBlocks),
     loadedBlocks: wide(Header.loadedBlocks),
@@ -124,5 +143,6 @@ export function hostTierStats(core: Core, pointer: number): HostTierStats | unde
     conflicts: wide(Header.conflicts),
     outUs: floats[Header.outUs / 2],
     inUs: floats[Header.inUs / 2],
+    stepUs: floats[Header.stepUs / 2],
   };
 }

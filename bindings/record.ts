@@ -239,8 +239,8 @@ class RecordingScheduler extends Scheduler {
     );
   }
 
-  override transferred(transfer: number, blocks: number, us = 0): void {
-    this.#record(
+  override transferred(transfer: number, blocks: number, us = 0): boolean {
+    return this.#record(
       () => super.transferred(transfer, blocks, us),
       () => ({ transferred: transfer, blocks, us }),
     );

@@ -323,8 +323,8 @@ export class Scheduler {
   }
 
   /**
-   * Enters the results of the step in flight. Throws UNKNOWN_STEP, INVALID_TIME, INVALID_TOKEN, INVALID_ARGUMENT; then
-   * nothing has changed.
+   * Enters the results of the step in flight. Throws UNKNOWN_STEP, INVALID_TIME, INVALID_TOKEN, INVALID_ARGUMENT, and
+   * COPIES_PENDING while what its batch reads has not been read back (`hostTier.swapIn`); then nothing has changed.
    */
   commit(stepId: number, nowUs: number, results: CommitResults): void {
     requireTime("nowUs", nowUs);
@@ -358,7 +358,7 @@ export class Scheduler {
   }
 
   /**
-   * Takes back the step in flight: it was not executed. Preemptions stand, admissions do not. Throws
+   * Takes back the step in flight: it was not executed. Preemptions and transfers stand, admissions do not. Throws
    * UNKNOWN_STEP.
    */
   abandon(stepId: number): void {
@@ -406,18 +406,20 @@ export class Scheduler {
   /**
    * A transfer of the plan has been carried out, or given up: its first `blocks` blocks (of all its records, in their order)
    * have arrived, after `us` microseconds (0: say nothing of its cost). To be called once for each transfer, at any time, also
-   * for those of a step that was abandoned. What has not arrived is lost: its request computes it again. Throws NOT_FOUND when
-   * no such transfer is in flight, INVALID_ARGUMENT for more blocks than it has.
+   * for those of a step that was abandoned. What has not arrived is lost: its request computes it again. Returns whether the
+   * batch of the step in flight was to read it (`hostTier.swapIn`): that step can only be abandoned. Throws NOT_FOUND when no
+   * such transfer is in flight, INVALID_ARGUMENT for more blocks than it has.
    */
-  transferred(transfer: number, blocks: number, us = 0): void {
+  transferred(transfer: number, blocks: number, us = 0): boolean {
     requireInteger("transfer", transfer, 0, 2 ** 31 - 1);
     requireInteger("blocks", blocks, 0, 2 ** 27);
     if (typeof us !== "number" || !(us >= 0 && us < Infinity))
       throw invalidArgument("us", us, "finite microseconds >= 0");
-    this.core.call(
+    const lost = this.core.call(
       () => this.core.exports.schedulerTransferred(this.pointer, transfer, blocks, us),
       `transferred(transfer ${transfer})`,
     );
+    return lost === 1;
   }
 
   /**

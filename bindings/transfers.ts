@@ -18,6 +18,7 @@ export class PlanTransfers {
   readonly #inFlight = new Map<number, Promise<void>>();
   /** Transfers that have ended so far. */
   ended = 0;
+  #lost = false;
 
   /** Throws INVALID_ARGUMENT when the executor cannot hold what the scheduler's tier does. */
   constructor(scheduler: Scheduler, executor: Executor, nowUs: () => number) {
@@ -34,9 +35,13 @@ export class PlanTransfers {
     return this.#inFlight.size;
   }
 
-  /** Begins the plan's transfers; settles when all that must be complete before its batch are. */
-  async begin(plan: StepPlan): Promise<void> {
-    if (plan.transferCount === 0) return;
+  /**
+   * Begins the plan's transfers; settles when all that must be complete before its batch are. False: something that the batch
+   * reads has not arrived.
+   */
+  async begin(plan: StepPlan): Promise<boolean> {
+    if (plan.transferCount === 0) return true;
+    this.#lost = false;
     const swaps = readSwaps(plan);
     for (const { id, op } of swaps) if (op === TransferOp.Wait) await this.#inFlight.get(id);
     for (const op of [TransferOp.SwapOut, TransferOp.SwapIn]) {
@@ -44,6 +49,7 @@ export class PlanTransfers {
       const begun = mine.map((swap) => ({ swap, end: this.#start(swap) }));
       for (const { swap, end } of begun) if (swap.mark === TransferMark.Before) await end;
     }
+    return !this.#lost;
   }
 
   /** Settles when everything in flight has ended, or with `any` when something has. */
@@ -68,7 +74,7 @@ export class PlanTransfers {
     }
     this.#inFlight.delete(id);
     this.ended += 1;
-    this.#scheduler.transferred(id, blocks, Math.max(0, this.#nowUs() - startUs));
+    if (this.#scheduler.transferred(id, blocks, Math.max(0, this.#nowUs() - startUs))) this.#lost = true;
   }
 }
 

@@ -120,7 +120,8 @@ static int make_scheduler(const call* c) {
   if (status == QM_OK && u(c, 0) > 0) status = qm_scheduler_set_drafts(core, scheduler, u(c, 0));
   if (status == QM_OK && c->list_lengths[1] > 0) {
     const qm_host_tier_options tier = {.blocks = t[0],   .copies = t[1], .by_cost = t[2] != 0, .blocking = t[3] != 0,
-                                       .no_reuse = t[4] != 0, .out_us = t[5], .in_us = t[6],   .prefill_us = t[7]};
+                                       .no_reuse = t[4] != 0, .out_us = t[5], .in_us = t[6],   .prefill_us = t[7],
+                                       .swap_in = c->list_lengths[1] > 8 ? (int)t[8] : 0};
     status = qm_scheduler_add_host_tier(core, scheduler, &tier);
   }
   if (status == QM_OK && u(c, 1) != 0) status = qm_set_preemptive(core, scheduler, 1);

@@ -8,7 +8,7 @@ import { Policy, Scheduler } from "../scheduling/layout";
 import { transferred } from "../scheduling/swap";
 import { predict, prioritize } from "../scheduling/urgency";
 import { schedulerValidate } from "../scheduling/validate";
-import { MAX_HOST_BLOCKS, Preemption, tierBytes, tierCreate } from "../paging/tiers/layout";
+import { MAX_HOST_BLOCKS, Preemption, SwapIn, tierBytes, tierCreate } from "../paging/tiers/layout";
 
 // @ts-ignore: decorator
 @inline
@@ -43,6 +43,7 @@ export function hostTierBytes(scheduler: usize, blocks: u32, copies: u32): f64 {
  * Gives a scheduler a host tier in a region of its own; afterwards it is the arena's last region. `preemption`: 1 swap,
  * 2 whichever costs less. `blocking`: 1 for transfers that are complete before the batch of their step. `reuse`: 1 keeps
  * copies once their requests run again. Microseconds to send a block, to read one back, to compute a token: finite, >= 0.
+ * `swapIn`: when a request that is read back joins a batch, 0 to 2 (SwapIn).
  */
 export function hostTierCreate(
   scheduler: usize,
@@ -54,10 +55,12 @@ export function hostTierCreate(
   outUs: f64,
   inUs: f64,
   prefillUs: f64,
+  swapIn: u32,
 ): Status {
   const s = changetype<Scheduler>(scheduler);
   if (!shapeValid(s, blocks, copies) || preemption < 1 || preemption > <u32>Preemption.Auto)
     return INVALID_ARGUMENT;
+  if (swapIn > <u32>SwapIn.Adaptive) return INVALID_ARGUMENT;
   if (!(outUs >= 0 && inUs >= 0 && prefillUs >= 0 && outUs + inUs + prefillUs < Infinity))
     return INVALID_ARGUMENT;
   const at = arenaTake(ARENA, RegionKind.SchedulerAddOn, tierBytes(s.kv, blocks, copies, s.maxRequests));
@@ -69,6 +72,7 @@ export function hostTierCreate(
   t.outUs = outUs;
   t.inUs = inUs;
   t.prefillUs = prefillUs;
+  t.swapIn = swapIn;
   s.tier = <u32>at;
   s.kv.tier = <u32>at;
   return checked(s, OK);
@@ -81,9 +85,10 @@ export function schedulerTier(scheduler: usize): usize {
 
 /**
  * The host has carried out transfer `id`, or given it up: its first `good` blocks have arrived, in `us` microseconds (0:
- * not known). Once for each id of a record, at any time. NOT_FOUND, INVALID_ARGUMENT.
+ * not known). Once for each id of a record, at any time. 1: the batch of the step in flight was to read what has not: the
+ * step is to be abandoned. NOT_FOUND, INVALID_ARGUMENT.
  */
-export function schedulerTransferred(scheduler: usize, id: u32, good: u32, us: f64): Status {
+export function schedulerTransferred(scheduler: usize, id: u32, good: u32, us: f64): i32 {
   const s = changetype<Scheduler>(scheduler);
   if (s.tier == 0) return NOT_FOUND;
   return checked(s, transferred(s, id, good, us));

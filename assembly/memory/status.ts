@@ -75,7 +75,7 @@ export type Status = i32;
 /** `validate` found a broken invariant. */
 // @ts-ignore: decorator
 @inline export const CORRUPT: Status = -22;
-/** The sequence's last block is the target of a copy that has not been settled. */
+/** The sequence's last block is the target of a copy that has not been settled; or a batch reads what has not been read back. */
 // @ts-ignore: decorator
 @inline export const COPIES_PENDING: Status = -23;
 /** All 64 worker ids are in use. */

@@ -8,6 +8,7 @@ import { revertCopies, settleCopies } from "../paging/copies";
 import { blocksFor, NONE, sequenceOf, SLOT_MASK } from "../paging/layout";
 import { append, uncountLookup, unreserve } from "../paging/sequences";
 import {
+  COPIES_PENDING,
   INVALID_ARGUMENT,
   INVALID_TIME,
   INVALID_TOKEN,
@@ -27,7 +28,8 @@ import { OutcomeKind, Phase, StepPlan, word } from "./plan-layout";
 import { dequeue, requeue } from "./queue";
 import { endRequest, validTime } from "./requests";
 import { compactRunning } from "./step";
-import { beginTransfers, isSwapped, leaveSequence } from "./swap";
+import { beginTransfers, isSwapped, leaveSequence, tierOf } from "./swap";
+import { noteStep } from "./swap-in";
 import { tokenPtr } from "./tokens";
 import { endTurn } from "./turns";
 
@@ -38,13 +40,17 @@ import { endTurn } from "./turns";
 export function commit(s: Scheduler, stepId: u32, nowUs: f64): Status {
   if (s.stepInFlight == 0 || stepId != s.stepId) return UNKNOWN_STEP;
   if (!validTime(nowUs)) return INVALID_TIME;
+  if (s.tier != 0 && tierOf(s).owed != 0) return COPIES_PENDING;
   const plan = changetype<StepPlan>(s.plan);
   for (let i: u32 = 0; i < plan.samplingRows; i++) {
     if (word(s.results, i) >= s.vocabSize) return INVALID_TOKEN;
   }
   if (s.drafts != 0 && !acceptedValid(s, plan)) return INVALID_ARGUMENT;
   settleCopies(s.kv);
-  if (s.tier != 0) beginTransfers(s);
+  if (s.tier != 0) {
+    if (plan.rows != 0) noteStep(s, nowUs);
+    beginTransfers(s);
+  }
   let sampled: u32 = 0;
   let ended: u32 = 0;
   for (let row: u32 = 0; row < plan.rows; row++) {
@@ -108,7 +114,7 @@ function endAborted(s: Scheduler, ended: u32): void {
 
 /**
  * The step in flight was not executed: every row's blocks go back to what they were before it, and requests
- * that it admitted return to the queue. Preemptions stand.
+ * that it admitted return to the queue. Preemptions stand, and transfers that it began go on.
  */
 export function abandon(s: Scheduler, stepId: u32): Status {
   if (s.stepInFlight == 0 || stepId != s.stepId) return UNKNOWN_STEP;
@@ -119,7 +125,9 @@ export function abandon(s: Scheduler, stepId: u32): Status {
     const slot = word(plan.slotOf, row - 1);
     const r = request(s, slot);
     r.planRow = 0;
-    if (r.admittedNow != 0) withdraw(s, slot, r);
+    if (r.state != State.Running) {
+      if (r.aborted != 0) end(s, slot, r);
+    } else if (r.admittedNow != 0) withdraw(s, slot, r);
     else unreserve(s.kv, r.sequence, word(plan.keepBlocks, row - 1));
   }
   endAborted(s, 1);
@@ -146,12 +154,17 @@ export function abort(s: Scheduler, handle: u32): Status {
     r.aborted = 1;
     return OK;
   }
+  end(s, slot, r);
+  return OK;
+}
+
+/** A request leaves the list that it is in, and is no more. */
+function end(s: Scheduler, slot: u32, r: Request): void {
   if (r.state == State.Arriving) removeArrival(s, slot);
   else if (r.state == State.Waiting) dequeue(s, slot);
   else if (r.state == State.Loading) s.loadingCount -= 1;
   else if (r.state == State.Running) leaveRunning(s, slot);
   endRequest(s, slot);
-  return OK;
 }
 
 /** Takes one request out of the running list; others that were aborted in flight stay until their step ends. */

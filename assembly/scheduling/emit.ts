@@ -1,7 +1,7 @@
 /** Writes the plan's rows out and records outcomes. */
 import { KvCache, NONE, sequenceOf, SLOT_MASK, slotsOf, tableOf } from "../paging/layout";
 import { draftPtr } from "./drafts";
-import { handleOf, knownTokens, Request, request, Scheduler } from "./layout";
+import { handleOf, knownTokens, Request, request, Scheduler, State } from "./layout";
 import { OutcomeKind, outcomeAt, Phase, setWord, StepPlan, word } from "./plan-layout";
 import { emitTransfers, swappedTokens } from "./swap";
 import { readTokens } from "./tokens";
@@ -39,7 +39,9 @@ function phaseOf(r: Request, left: u32, tokens: u32): Phase {
   if (tokens < left) return Phase.PrefillChunk;
   // A request admitted again with one token to compute comes behind the chunks: its row is a chunk like
   // theirs.
-  return r.generated > 0 && left == 1 && r.admittedNow == 0 ? Phase.Decode : Phase.LastChunk;
+  return r.generated > 0 && left == 1 && r.admittedNow == 0 && r.state == State.Running
+    ? Phase.Decode
+    : Phase.LastChunk;
 }
 
 /** Drops the rows of preempted requests and fills every section from the rows that stay. */
@@ -55,7 +57,7 @@ export function emitPlan(s: Scheduler, plan: StepPlan): void {
     const r = request(s, slot);
     const tokens = word(plan.newTokens, staged);
     const sequence = sequenceOf(kv, r.sequence);
-    const computed = sequence.length;
+    const computed = r.state == State.Loading ? swappedTokens(s, slot) : sequence.length;
     const table = tableOf(kv, r.sequence & SLOT_MASK);
     const left = knownTokens(r) - computed;
     const phase = phaseOf(r, left, tokens);
@@ -76,7 +78,7 @@ export function emitPlan(s: Scheduler, plan: StepPlan): void {
     if (tokens > left)
       memory.copy(to + ((<usize>left) << 2), draftPtr(s, slot), (<usize>(tokens - left)) << 2);
     // Lossy rows: places behind the longest lane; each lane's own places are the executor's to know.
-    const slots = slotsOf(sequence);
+    const slots = slotsOf(sequence) + computed - sequence.length;
     const slot0 = slots > sequence.reuse ? slots - sequence.reuse : 0;
     writeSlots(kv, table, slot0, tokens, <usize>plan.slots + ((<usize>start) << 2));
     r.planRow = rows + 1;
@@ -90,8 +92,8 @@ export function emitPlan(s: Scheduler, plan: StepPlan): void {
   plan.samplingRows = samplingRows;
   plan.totalTokens = start;
   plan.transferCount = kv.copyCount;
-  if (s.tier != 0) emitTransfers(s, plan);
   plan.running = s.runningCount;
+  if (s.tier != 0) emitTransfers(s, plan);
   plan.waiting = s.waitingCount;
   plan.freeBlocks = kv.freeCount;
   plan.evictableBlocks = kv.evictableCount;

@@ -6,8 +6,9 @@
  *   2 running requests in admission order: those that decode get a block for their next token, preempting if they must
  *   3 running requests that still prefill get a chunk of what the token budget leaves
  *   4 waiting requests are admitted while budget, rows and blocks (above the watermark) last
- *   5 drafts are added to decode rows, from what budget and blocks are left (drafts.ts)
- *   6 the rows are written out, decode rows first
+ *   5 requests that are read back join the batch, where it waits for them (swap-in.ts)
+ *   6 drafts are added to decode rows, from what budget and blocks are left (drafts.ts)
+ *   7 the rows are written out, decode rows first
  *
  * One token budget over all rows: iteration-level batching as in "Orca" (OSDI 2022), chunked prefill beside
  * decodes as in "Taming Throughput-Latency Tradeoff in LLM Inference with Sarathi-Serve" (arXiv 2403.02310);
@@ -61,6 +62,7 @@ import { preemptLast } from "./preempt";
 import { dequeue, endsUs, enqueueArrived, seekNext, seekWaiting } from "./queue";
 import { endRequest, validTime } from "./requests";
 import { isRevived, isSwapped, openSwapped, resume, takePending } from "./swap";
+import { joinLoads } from "./swap-in";
 import { readTokens } from "./tokens";
 import { preemptForUrgent } from "./urgency";
 
@@ -84,6 +86,7 @@ export function step(s: Scheduler, nowUs: f64): i32 {
   planDecodes(s, plan);
   planChunks(s, plan);
   if (s.preemptedInStep == 0) planAdmissions(s, plan);
+  if (s.tier != 0) joinLoads(s, plan);
   if (s.drafts != 0 && s.preemptedInStep == 0) planDrafts(s, plan);
   emitPlan(s, plan);
   s.stepInFlight = 1;
@@ -105,9 +108,7 @@ function decodes(s: Scheduler, r: Request): bool {
 }
 
 /** Adds a row. `keepBlocks`: table entries that stay if the step is abandoned. */
-// @ts-ignore: decorator
-@inline
-function addRow(s: Scheduler, plan: StepPlan, slot: u32, tokens: u32, keepBlocks: u32): void {
+export function addRow(s: Scheduler, plan: StepPlan, slot: u32, tokens: u32, keepBlocks: u32): void {
   const row = plan.rows;
   setWord(plan.slotOf, row, slot);
   setWord(plan.newTokens, row, tokens);
@@ -179,7 +180,7 @@ function chunkLimit(s: Scheduler, r: Request): u32 {
  * Tokens of a request's next chunk; 0: none in this step. What is measured of a prompt's last queries is measured in its
  * last chunk, so that one is not cut short: the chunk before it is, or it waits for a step that has room for it.
  */
-function chunkOf(s: Scheduler, r: Request, left: u32): u32 {
+export function chunkOf(s: Scheduler, r: Request, left: u32): u32 {
   const limit = chunkLimit(s, r);
   const most = min(min(limit, s.budgetLeft), left);
   if (most == left || left - most >= r.lastChunk) return most;

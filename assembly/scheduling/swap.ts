@@ -8,7 +8,7 @@
  * Which of the two is cheaper: microseconds a block out and in, averages of the finished transfers ("KV connector" load or
  * recompute), against those of computing a token. Transfers run beside batches, as in "FastSwitch" (arXiv 2411.18424,
  * multithreading swap manager): a batch waits for a swap-out only when it takes its blocks, and then for exactly that one,
- * and for a swap-in only when there is nothing else to run, because the plan is empty then.
+ * and for a swap-in when its host has asked for that (swap-in.ts).
  *
  * Requests that drop tokens go whole or not at all (lossy-swap.ts).
  */
@@ -20,8 +20,8 @@ import {
   copyOf,
   HostCopy,
   HostTier,
-  NEWEST,
   Preemption,
+  SwapIn,
   TransferOp,
 } from "../paging/tiers/layout";
 import { disown, freeCopy, takeCopy, truncateRow } from "../paging/tiers/slots";
@@ -38,6 +38,7 @@ import { openFor } from "./lossy";
 import { loadLossy, noteSlots, openLossy, sendsAll, slotTokens } from "./lossy-swap";
 import { StepPlan } from "./plan-layout";
 import { requeue } from "./queue";
+import { follow, noteLoad } from "./swap-in";
 import { readTokens } from "./tokens";
 
 // @ts-ignore: decorator
@@ -50,7 +51,10 @@ export function tierOf(s: Scheduler): HostTier {
 // @ts-ignore: decorator
 @inline
 export function beginTransfers(s: Scheduler): void {
-  tierOf(s).recordCount = 0;
+  const t = tierOf(s);
+  t.recordCount = 0;
+  t.owed = 0;
+  t.toLoad = 0;
 }
 
 /** A running request is preempted, or its turn has ended: begins to send what it has computed, if that is the cheaper way. */
@@ -196,18 +200,22 @@ export function resume(s: Scheduler, slot: u32, r: Request): void {
   }
   if (lossy) {
     loadLossy(s, t, copy, r.sequence);
-    return beginLoading(s, t, r);
+    return beginLoading(s, t, copy, r);
   }
   const from = sequenceOf(s.kv, r.sequence).length >> s.kv.blockShift;
   const to = readableBlocks(t, copy);
   if (to <= from) return;
   if (t.preemption == Preemption.Auto && t.inUs >= t.prefillUs * <f64>s.kv.blockSize) return;
   beginSwapIn(t, copy, r.sequence, from, to, s.stepId);
-  beginLoading(s, t, r);
+  beginLoading(s, t, copy, r);
 }
 
-function beginLoading(s: Scheduler, t: HostTier, r: Request): void {
+function beginLoading(s: Scheduler, t: HostTier, copy: HostCopy, r: Request): void {
   t.swapIns += 1;
+  if (t.swapIn != SwapIn.Async) {
+    t.toLoad += copy.count;
+    s.budgetLeft -= 1; // for its row, if it joins the batch
+  }
   r.state = State.Loading;
   r.admittedNow = 0;
   s.loadingCount += 1;
@@ -218,14 +226,15 @@ export function emitTransfers(s: Scheduler, plan: StepPlan): void {
   const t = tierOf(s);
   plan.transfers = <u32>orderRecords(t, s.stepId);
   plan.transferCount = t.recordCount;
+  plan.running += t.owed;
 }
 
 /**
  * The host has carried a transfer out, or given it up: its first `good` blocks have arrived. `us`: what it took, 0 when
  * that says nothing. Any time, also while a step is in flight; once for each id. NOT_FOUND for another id,
- * INVALID_ARGUMENT for more blocks than it has.
+ * INVALID_ARGUMENT for more blocks than it has. 1: the batch in flight was to read what has not arrived.
  */
-export function transferred(s: Scheduler, id: u32, good: u32, us: f64): Status {
+export function transferred(s: Scheduler, id: u32, good: u32, us: f64): i32 {
   const t = tierOf(s);
   const copy = inFlightCopy(t, id);
   if (copy === null) return NOT_FOUND;
@@ -233,11 +242,9 @@ export function transferred(s: Scheduler, id: u32, good: u32, us: f64): Status {
   const whole = good == copy.count;
   const swappedOut = copy.op == TransferOp.SwapOut;
   if (whole && us > 0) {
-    const old = swappedOut ? t.outUs : t.inUs;
     const each = us / <f64>copy.count;
-    const mean = old == 0 ? each : old + NEWEST * (each - old);
-    if (swappedOut) t.outUs = mean;
-    else t.inUs = mean;
+    if (swappedOut) follow(changetype<usize>(t) + offsetof<HostTier>("outUs"), each);
+    else noteLoad(t, each);
   }
   if (copy.sequence != NONE) close(s.kv, passSequence(t, copy));
   endTransfer(t, copy, good);
@@ -247,11 +254,14 @@ export function transferred(s: Scheduler, id: u32, good: u32, us: f64): Status {
     return OK;
   }
   if (swappedOut) return OK;
+  const planned = u32(request(s, slot).planRow != 0);
+  const lost = whole ? 0 : planned;
+  t.owed -= planned - lost;
   const lossy = copy.seen != 0;
   if (lossy) freeCopy(t, copy);
   if (lossy && !whole) loseSlots(s, slot);
   else endLoading(s, slot, lossy ? 0 : whole ? copy.tokens : (copy.from + good) << s.kv.blockShift);
-  return OK;
+  return lost;
 }
 
 /** Not all slots of a request have arrived: it waits again, to be computed anew. */
@@ -259,6 +269,7 @@ function loseSlots(s: Scheduler, slot: u32): void {
   const r = request(s, slot);
   close(s.kv, r.sequence);
   r.sequence = NONE;
+  r.planRow = 0;
   s.loadingCount -= 1;
   requeue(s, slot);
 }

@@ -21,7 +21,7 @@ export interface SwitchSystem {
   readonly name: string;
   readonly cache: Partial<KvCacheOptions>;
   /** Undefined: preempted requests, and conversations between turns, are computed again. */
-  readonly hostTier: Pick<HostTierOptions, "blocking" | "reuse"> | undefined;
+  readonly hostTier: Pick<HostTierOptions, "blocking" | "reuse" | "swapIn"> | undefined;
   readonly copies: CopyOptions;
 }
 

@@ -82,6 +82,8 @@ test("the scripts use drafts, host tier, turns, quotas, marks, pins, groups, run
   some("commit-drafts", ([status], call) => status === 0 && (call[5] as number[]).some((right) => right > 1));
   some("transferred", ([status], call) => status === 0 && call[2] === 0);
   some("transferred", ([status], call) => status === 0 && (call[2] as number) > 1);
+  some("transferred", ([status]) => status === 1);
+  some("commit", ([status]) => status === -23);
   outcome(([, kind, , , , , , swapped]) => kind === 2 && swapped > 0);
   outcome(([, kind, , , , , , pin]) => kind === 1 && pin > 0);
   outcome(([, kind, code]) => kind === 3 && code === -30);

@@ -1,6 +1,7 @@
 /** Scripts about a scheduler that idles, and about what it may have besides: drafts, a host tier for the preempted. */
 import { Phase, type StepPlan, TRANSFER_WORDS, TransferMark, TransferOp } from "../../bindings/main.js";
 import { POLICIES } from "../../bindings/scheduler-options.js";
+import { SWAP_INS } from "./host-add-ons.js";
 import { type Generator, type Recorder, tokens } from "./recorder.js";
 
 /** Drafts that each sampling row of a plan has been fed. */
@@ -119,18 +120,21 @@ export class Transfers {
   readonly #blockSize: number;
   /** Blocks of each, by id. */
   readonly #inFlight = new Map<number, number>();
+  #lost = false;
 
   constructor(recorder: Recorder, blockSize: number) {
     this.#recorder = recorder;
     this.#blockSize = blockSize;
   }
 
-  /** Begins those of the plan; what its batch needs ends. */
-  async begin(): Promise<void> {
+  /** Begins those of the plan; what its batch needs ends. False: something that it reads is lost. */
+  async begin(): Promise<boolean> {
     const { random, host } = this.#recorder;
+    this.#lost = false;
     const { blocks, first } = begun(host.scheduler.plan(), this.#blockSize);
     for (const [id, count] of blocks) this.#inFlight.set(id, count);
     for (const id of first) await this.#end(id, random.below(6) === 0 ? 0 : (this.#inFlight.get(id) ?? 0));
+    return !this.#lost;
   }
 
   /** Ends one of them, now and then. */
@@ -150,63 +154,75 @@ export class Transfers {
     const { random } = this.#recorder;
     const us = random.below(3) * random.below(90);
     const [status] = await this.#recorder.call("transferred", id, good, us);
-    if (status === 0) this.#inFlight.delete(id);
+    if (status >= 0) this.#inFlight.delete(id);
+    if (status === 1) this.#lost = true;
   }
 }
 
 /** Requests that give way to more urgent ones, and transfers that arrive late, in part, or not at all. */
-export const swapping: Generator = async (recorder) => {
-  const { random } = recorder;
-  const [vocabulary, blockSize] = [7, 4];
-  await recorder.call("core", 25);
-  await recorder.call("cache", 20, blockSize, 12, 64, 1);
-  const shape = [vocabulary, 24, 6, 24, 0, 0, 6144, POLICIES.indexOf("priority"), 0, 1, 1, 1, 2];
-  await recorder.call("scheduler-as", 0, 1, shape, [24, 8, 0, 0, 0, 10, 12, 4]);
-  const requests: number[] = [];
-  const transfers = new Transfers(recorder, blockSize);
-  let now = 0;
-  for (let i = 0; i < 160; i++) {
-    for (let n = random.below(3); n > 0; n--) {
-      const id = recorder.steps.length + 1;
-      const prompt = tokens(random, 24);
-      const [request] = await recorder.call(
-        "submit",
-        id,
-        random.below(2),
-        random.below(9),
-        0,
-        1 + random.below(24),
-        prompt,
-      );
-      if (request > 0) requests.push(request);
+export const swapping =
+  (swapIn: (typeof SWAP_INS)[number]): Generator =>
+  async (recorder) => {
+    const { random } = recorder;
+    // Where loads may join a batch, steps take about as long as they do.
+    const [steps, pauseUs, stepUs] = swapIn === "async" ? [160, 10, 0] : [90, 20, 160];
+    const [vocabulary, blockSize] = [7, 4];
+    await recorder.call("core", 25);
+    await recorder.call("cache", 20, blockSize, 12, 64, 1);
+    const shape = [vocabulary, 24, 6, 24, 0, 0, 6144, POLICIES.indexOf("priority"), 0, 1, 1, 1, 2];
+    await recorder.call("scheduler-as", 0, 1, shape, [
+      24,
+      8,
+      0,
+      0,
+      0,
+      10,
+      12,
+      4,
+      ...(swapIn === "async" ? [] : [SWAP_INS.indexOf(swapIn)]),
+    ]);
+    const requests: number[] = [];
+    const transfers = new Transfers(recorder, blockSize);
+    let now = 0;
+    for (let i = 0; i < steps; i++) {
+      for (let n = random.below(3); n > 0; n--) {
+        const id = recorder.steps.length + 1;
+        const prompt = tokens(random, 24);
+        const [request] = await recorder.call(
+          "submit",
+          id,
+          random.below(2),
+          random.below(9),
+          0,
+          1 + random.below(24),
+          prompt,
+        );
+        if (request > 0) requests.push(request);
+      }
+      now += pauseUs;
+      const [status, stepId, , , samplingRows] = await recorder.call("step", now);
+      if (status < 0) continue;
+      const whole = await transfers.begin();
+      await transfers.drift();
+      if (random.below(12) === 0 && requests.length > 0) await recorder.call("abort", random.pick(requests));
+      if (random.below(10) === 0) await recorder.call("abandon", stepId);
+      else {
+        const sampled = Array.from({ length: samplingRows }, () => random.below(vocabulary));
+        now += stepUs;
+        const finished = sampled.map(() => +(random.below(14) === 0));
+        await recorder.call("commit", stepId, now, sampled, finished);
+        if (!whole) await recorder.call("abandon", stepId);
+      }
+      await recorder.call("outcomes");
+      await transfers.drift();
+      if (requests.length > 0) {
+        await recorder.call("state", random.pick(requests.slice(-9)));
+        if (random.below(4) === 0)
+          await recorder.call("reprioritize", random.pick(requests.slice(-9)), random.below(9));
+      }
+      if (random.below(30) === 0) await recorder.call("transferred", 9999, 1, 0);
+      if (i % 20 === 0) await recorder.call("validate");
     }
-    now += 10;
-    const [status, stepId, , , samplingRows] = await recorder.call("step", now);
-    if (status < 0) continue;
-    await transfers.begin();
-    await transfers.drift();
-    if (random.below(12) === 0 && requests.length > 0) await recorder.call("abort", random.pick(requests));
-    if (random.below(10) === 0) await recorder.call("abandon", stepId);
-    else {
-      const sampled = Array.from({ length: samplingRows }, () => random.below(vocabulary));
-      await recorder.call(
-        "commit",
-        stepId,
-        now,
-        sampled,
-        sampled.map(() => +(random.below(14) === 0)),
-      );
-    }
-    await recorder.call("outcomes");
-    await transfers.drift();
-    if (requests.length > 0) {
-      await recorder.call("state", random.pick(requests.slice(-9)));
-      if (random.below(4) === 0)
-        await recorder.call("reprioritize", random.pick(requests.slice(-9)), random.below(9));
-    }
-    if (random.below(30) === 0) await recorder.call("transferred", 9999, 1, 0);
-    if (i % 20 === 0) await recorder.call("validate");
-  }
-  await transfers.endAll();
-  await recorder.call("validate");
-};
+    await transfers.endAll();
+    await recorder.call("validate");
+  };

@@ -248,7 +248,7 @@ const GENERATORS: Readonly<Record<string, Generator>> = {
     [2, 0, 8],
   ]),
   drafts: drafting,
-  "host-tier": swapping,
+  "host-tier": swapping("async"),
   "keyed-pool": keyedPool,
   "virtual-memory": virtualMemory,
   "groups-isolated": isolated([
@@ -264,6 +264,8 @@ const GENERATORS: Readonly<Record<string, Generator>> = {
   turns: turns(false),
   "turns-host-tier": turns(true),
   idle: idling,
+  "swap-in-sync": swapping("sync"),
+  "swap-in-adaptive": swapping("adaptive"),
 };
 
 /** All scripts, made anew. */

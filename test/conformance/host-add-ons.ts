@@ -18,6 +18,7 @@ type Operations = Readonly<Record<string, (args: never) => Answer>>;
 const STATUS_OF = new Map(Object.entries(STATUS_CODES).map(([number, code]) => [code as string, +number]));
 const KINDS = ["", "finished", "preempted", "rejected", "expired"];
 const GROUP_KINDS = ["full", "window", "recurrent"] as const;
+export const SWAP_INS = ["async", "sync", "adaptive"] as const;
 const SCOPES = ["", "public", "group", "tenant"] as const;
 /** Kinds of marks that are no scopes. */
 const [ADAPTER, ITEM] = [4, 5];
@@ -129,7 +130,7 @@ export function schedulerAddOns(host: ConformanceHost): Operations {
       const [vocabSize, maxRequests, maxRunning, maxBatchTokens, maxChunkTokens, watermarkBlocks, ...rest] =
         shape;
       const [tokenCapacity, policy, queueTimeoutUs, agingTokens, tenants, inputWeight, outputWeight] = rest;
-      const [blocks, copies, byCost, blocking, noReuse, outUs, inUs, prefillUs] = tier;
+      const [blocks, copies, byCost, blocking, noReuse, outUs, inUs, prefillUs, swapIn = 0] = tier;
       const hostTier = {
         blocks,
         copies,
@@ -139,6 +140,7 @@ export function schedulerAddOns(host: ConformanceHost): Operations {
         outUs,
         inUs,
         prefillUs,
+        swapIn: SWAP_INS[swapIn],
       } as const;
       host.scheduler = host.core.scheduler({
         cache: host.cache,
@@ -189,7 +191,9 @@ export function schedulerAddOns(host: ConformanceHost): Operations {
       ]);
       return [outcomes.length, ...words.flat()];
     },
-    transferred: ([transfer, blocks, us]: number[]) => [(scheduler().transferred(transfer, blocks, us), 0)],
+    transferred: ([transfer, blocks, us]: number[]) => [
+      Number(scheduler().transferred(transfer, blocks, us)),
+    ],
     reprioritize: ([request, priority]: number[]) => [(scheduler().setPriority(request, priority), 0)],
   };
 }

@@ -45,6 +45,7 @@ interface Setting {
   /** Urgent requests come in between. */
   readonly disturbed: boolean;
   readonly hostBlocks?: number;
+  readonly swapIn?: "async" | "sync";
   readonly blocks?: number;
   /** Turns of the event loop that a transfer takes. */
   readonly turns?: number;
@@ -87,7 +88,7 @@ async function serve(setting: Setting) {
       watermarkBlocks: 0,
       policy: "priority",
       preemptive: true,
-      hostTier: { blocks: hostBlocks },
+      hostTier: { blocks: hostBlocks, swapIn: setting.swapIn },
     },
   } as const;
   const scheduler = await recordScheduler(setup, setting.write ?? (() => undefined), {
@@ -182,6 +183,7 @@ const native = loadAddon();
 const RUNS = [
   ...LAYOUTS.flatMap((layout) => [0, 12].map((turns) => ({ ...layout, turns, backend: "wasm" as const }))),
   ...LAYOUTS.map((layout) => ({ ...layout, turns: 3, backend: "cpu" as const })),
+  ...LAYOUTS.map((layout) => ({ ...layout, turns: 3, backend: "wasm" as const, swapIn: "sync" as const })),
 ];
 for (const { turns, ...layout } of RUNS) {
   const name = JSON.stringify({ ...layout, turns });
@@ -285,6 +287,7 @@ test("what is lost on the way is computed anew, and nothing stays behind, with a
       disturbed: true,
       turns: 9,
       failures: 40,
+      swapIn: seed % 2 === 0 ? "async" : "sync",
       hostBlocks: seed % 4 < 3 ? 300 : 40,
       aborts: new Random(seed),
       build: "debug",

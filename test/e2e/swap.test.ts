@@ -1,6 +1,7 @@
 /** Under memory pressure, requests that are swapped out and read back answer with the same tokens as ones computed again. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { type Executor, TransferOp } from "../../bindings/main.js";
 import { loadAddon } from "../../native-host/executor/main.js";
 import { embeddedWorkload, serveOnce } from "../support/serve.js";
 
@@ -21,10 +22,37 @@ for (const [backend, skip] of [
         .slice(0, 20)
         .map((request) => ({ ...request, maxNewTokens: 48 }));
       const recomputed = await serveOnce(workload, { ...PRESSED, backend });
-      const swapped = await serveOnce(workload, { ...PRESSED, backend, hostBlocks: 400 });
       assert.ok(recomputed.preemptions > 0, "there is pressure");
-      assert.deepEqual(swapped.tokens, recomputed.tokens);
-      assert.ok(swapped.swapped!.loadedBlocks > 0, "blocks came back");
-      assert.equal(swapped.swapped!.failures, 0);
+      for (const swapIn of ["async", "sync", "adaptive"] as const) {
+        const swapped = await serveOnce(workload, { ...PRESSED, backend, hostBlocks: 400, swapIn });
+        assert.deepEqual(swapped.tokens, recomputed.tokens, swapIn);
+        const { loadedBlocks, failures, swapIns, joins } = swapped.swapped!;
+        assert.ok(loadedBlocks > 0, "blocks came back");
+        assert.equal(failures, 0);
+        if (swapIn !== "adaptive") assert.equal(joins, swapIn === "sync" ? swapIns : 0);
+      }
     },
   );
+
+test("a batch whose requests have lost what they were to read is planned again, and the tokens are the same", async () => {
+  const workload = embeddedWorkload()
+    .sort((a, b) => a.text.length - b.text.length)
+    .slice(0, 20)
+    .map((request) => ({ ...request, maxNewTokens: 48 }));
+  let loads = 0;
+  const tamper = (executor: Executor): void => {
+    const transfer = executor.transfer!.bind(executor);
+    executor.transfer = async (records) => {
+      const fails = records[0] === TransferOp.SwapIn && loads++ % 3 === 0;
+      if (fails && loads % 2 === 0) throw new Error("the link is down");
+      const blocks = await transfer(records);
+      return fails ? Math.floor(blocks / 2) : blocks;
+    };
+  };
+  const recomputed = await serveOnce(workload, PRESSED);
+  const swapped = await serveOnce(workload, { ...PRESSED, hostBlocks: 400, swapIn: "sync", tamper });
+  assert.deepEqual(swapped.tokens, recomputed.tokens);
+  const { failures, joins, swapIns } = swapped.swapped!;
+  assert.ok(failures > 3, `${failures} of ${swapIns} loads failed`);
+  assert.equal(joins, swapIns);
+});

@@ -42,6 +42,7 @@ interface Outcome {
 
 async function serve(seed: number, threads: number, waits = true): Promise<Outcome> {
   const random = new Random(seed);
+  const swapIn = random.pick(["async", "sync", "adaptive"] as const);
   const shape = { blocks: 20 + random.below(16), hostBlocks: 30 + random.below(60), blockSize: 4 };
   const executor = new PatternExecutor(theAddon(), { ...shape, vocab: VOCAB, threads, delayUs: 400 }, random);
   const core = await Core.create({ seed });
@@ -60,7 +61,7 @@ async function serve(seed: number, threads: number, waits = true): Promise<Outco
     tokenCapacity: REQUESTS * 256,
     watermarkBlocks: 0,
     preemptive: true,
-    hostTier: { blocks: shape.hostBlocks, reuse: random.below(3) > 0 },
+    hostTier: { blocks: shape.hostBlocks, reuse: random.below(3) > 0, swapIn },
   });
   if (!waits) {
     const step = scheduler.step.bind(scheduler);

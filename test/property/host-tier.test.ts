@@ -60,6 +60,7 @@ async function randomHost(
       preemption: auto ? "auto" : "swap",
       blocking: random.below(4) === 0,
       reuse: random.below(4) !== 0,
+      swapIn: random.pick(["async", "sync", "adaptive"] as const),
       prefillUs: auto ? 1 + random.below(4) : 0,
       inUs: random.below(4),
       outUs: random.below(4),
@@ -116,7 +117,7 @@ function operate(host: SwapHost, operations: number): void {
 }
 
 async function run(build: Build, runs: number): Promise<void> {
-  let swapped = 0;
+  let [swapped, joins, lost] = [0, 0, 0];
   await fc.assert(
     fc.asyncProperty(fc.integer(), fc.integer({ min: 1, max: 400 }), async (seed, operations) => {
       const host = await randomHost(build, seed);
@@ -126,10 +127,13 @@ async function run(build: Build, runs: number): Promise<void> {
       assert.equal(host.scheduler.hostTier!.inFlight, 0);
       assert.equal(host.scheduler.cache.available, CACHE.blocks, "every block is given back");
       swapped += host.swapped;
+      joins += host.scheduler.hostTier!.joins;
+      lost += host.lost;
     }),
     { numRuns: runs },
   );
   assert.ok(swapped > runs, `${swapped} swaps in ${runs} runs`);
+  assert.ok(joins > runs / 2 && lost > 0, `${joins} joined the batch that waited, ${lost} steps lost`);
 }
 
 test("requests read what they computed, with random ends, failures, aborts and priorities", () =>

@@ -128,7 +128,11 @@ async function runOne(seed: number, operations: number, blocks: number, exact: b
     tokenCapacity: 12 * 256,
     watermarkBlocks: 1,
     preemptive: true,
-    hostTier: { blocks, blocking: random.below(3) === 0 },
+    hostTier: {
+      blocks,
+      blocking: random.below(3) === 0,
+      swapIn: random.pick(["async", "sync", "adaptive"] as const),
+    },
   });
   const account = new Account(blocks, exact);
   const host = new SwapHost(scheduler, random, {

@@ -5,6 +5,8 @@ import {
   type Build,
   Core,
   Engine,
+  type Executor,
+  type HostTierOptions,
   type HostTierStats,
   type KvCacheStats,
   promptLookup,
@@ -25,6 +27,9 @@ export interface Configuration {
   maxRunning?: number;
   /** Blocks of host memory for preempted requests. */
   hostBlocks?: number;
+  swapIn?: HostTierOptions["swapIn"];
+  /** Changes what the executor does. */
+  tamper?: (executor: Executor) => void;
   /** Most drafts a step, guessed by prompt lookup. */
   maxDraftTokens?: number;
   sampling?: SamplingOptions;
@@ -58,6 +63,7 @@ export async function serveOnce(
     blockSize,
     ...(configuration.hostBlocks && { hostBlocks: configuration.hostBlocks }),
   });
+  configuration.tamper?.(model.executor);
   const core = await Core.create({ build: configuration.build });
   const cache = core.kvCache({
     blocks,
@@ -74,7 +80,9 @@ export async function serveOnce(
     maxRunning,
     maxBatchTokens,
     tokenCapacity: workload.length * 1024,
-    ...(configuration.hostBlocks && { hostTier: { blocks: configuration.hostBlocks } }),
+    ...(configuration.hostBlocks && {
+      hostTier: { blocks: configuration.hostBlocks, swapIn: configuration.swapIn },
+    }),
     maxDraftTokens: configuration.maxDraftTokens ?? 0,
   });
   let preemptions = 0;

@@ -36,13 +36,18 @@ export interface Submitted {
 
 export interface SwapHostOptions {
   vocab: number;
-  /** Of 1,000 blocks moved, how many do not arrive. */
-  failures?: number;
+  /** Of 1,000 blocks moved, how many do not arrive; of a transfer's next block, how likely. */
+  failures?: number | ((flight: Flight) => number);
   /** Mistakes to make, for the tests of the tests. */
   mistake?: "ignore-waits" | "no-data";
+  /** What a step and a transfer take, in microseconds. */
+  stepUs?: () => number;
+  transferUs?: (flight: Flight) => number;
   /** Sees each plan before anything of it is carried out, and each transfer when it has ended. */
   onPlan?: (plan: StepPlan) => void;
-  onEnd?: (flight: Flight) => void;
+  onEnd?: (flight: Flight, us: number) => void;
+  /** Sees each step that was executed, with what it took. */
+  onStep?: (plan: StepPlan, us: number) => void;
 }
 
 /** Digest of a token behind a prefix. */
@@ -62,6 +67,9 @@ export class SwapHost {
   finished = 0;
   swapped = 0;
   nowUs = 0;
+  /** Steps that were given up because what their batch was to read had not arrived. */
+  lost = 0;
+  #lost = false;
 
   constructor(
     readonly scheduler: Scheduler,
@@ -119,21 +127,31 @@ export class SwapHost {
   /** One step; `between` happens while it is in flight. False: it was abandoned. */
   step(between: () => void = () => {}, abandon = false): boolean {
     const { scheduler } = this;
-    this.nowUs += 10;
+    this.nowUs += 20;
     const plan = scheduler.step(this.nowUs);
     this.#readOutcomes();
     this.options.onPlan?.(plan);
     // What an abandoned step asked to be waited for may not have been.
+    this.#lost = false;
     this.#begin(plan, abandon);
+    abandon ||= this.#lost;
+    if (this.#lost) this.#isRefused(plan);
     if (!abandon) this.#run(plan);
     this.drift(4);
     between();
     if (abandon) {
+      this.lost += Number(this.#lost);
       scheduler.abandon(plan.stepId);
       return false;
     }
     this.#commit(plan);
     return true;
+  }
+
+  /** A step whose batch reads what has not arrived cannot be committed. */
+  #isRefused(plan: StepPlan): void {
+    const results = { tokens: new Uint32Array(plan.samplingRows) };
+    assert.throws(() => this.scheduler.commit(plan.stepId, this.nowUs, results), { code: "COPIES_PENDING" });
   }
 
   /** Some blocks of some transfers move; some transfers end. */
@@ -202,9 +220,9 @@ export class SwapHost {
   #move(flight: Flight): void {
     const { blockSize } = this.scheduler.cache;
     if (flight.done === flight.blocks.length) return this.#end(flight);
-    if (this.random.below(1000) < (this.options.failures ?? 0)) {
+    const { failures = 0 } = this.options;
+    if (this.random.below(1000) < (typeof failures === "number" ? failures : failures(flight)))
       return this.#end(flight);
-    }
     const [source, target, tokens] = flight.blocks[flight.done];
     flight.done += 1;
     const [from, to] = flight.out ? [this.device, this.host] : [this.host, this.device];
@@ -218,8 +236,9 @@ export class SwapHost {
 
   #end(flight: Flight): void {
     this.flights.delete(flight.id);
-    this.options.onEnd?.(flight);
-    this.scheduler.transferred(flight.id, flight.done, 1 + this.random.below(9));
+    const us = this.options.transferUs?.(flight) ?? 1 + this.random.below(9);
+    this.options.onEnd?.(flight, us);
+    if (this.scheduler.transferred(flight.id, flight.done, us)) this.#lost = true;
     assert.throws(() => this.scheduler.transferred(flight.id, 0), { code: "NOT_FOUND" });
   }
 
@@ -263,7 +282,9 @@ export class SwapHost {
       // The next token is a function of all before it, as greedy sampling is.
       sampled.push(request === undefined ? 0 : nextToken(request, vocab));
     }
-    this.scheduler.commit(plan.stepId, this.nowUs + 5, { tokens: sampled });
+    const us = this.options.stepUs?.() ?? 5;
+    this.options.onStep?.(plan, us);
+    this.scheduler.commit(plan.stepId, this.nowUs + us, { tokens: sampled });
     let sample = 0;
     for (let row = 0; row < plan.rows; row++) {
       if (plan.phases[row] === 0) continue;

@@ -394,10 +394,13 @@ typedef struct qm_host_tier_options {
   int no_reuse;    /* not 0: forget what a request has there once it runs again */
   double out_us, in_us; /* a block sent, a block read back, until transfers have been measured; >= 0 */
   double prefill_us;    /* a token computed */
+  int swap_in; /* a request that is read back joins: 0 the step after its blocks have arrived; 1 the one that reads them, whose batch
+                  waits; 2 as 1 when nobody else could run or reading is expected to take at most half of a step, else as 0 */
 } qm_host_tier_options;
 /* Host memory for preempted requests: the plan's transfers then hold swaps (docs/abi.md, "Host tier"). */
 QM_API int qm_scheduler_add_host_tier(qm_core* core, qm_scheduler scheduler, const qm_host_tier_options* options);
-/* A transfer has been carried out or given up: its first `blocks` blocks have arrived, in us microseconds (0: unknown). */
+/* A transfer has been carried out or given up: its first `blocks` blocks have arrived, in us microseconds (0: unknown). 1: the batch
+ * in flight was to read others of them, and can only be abandoned. */
 QM_API int qm_transferred(qm_core* core, qm_scheduler scheduler, uint32_t transfer, uint32_t blocks, double us);
 /* Time of the next arrival, deadline or queue time-out; infinity when there is none. 0: the next plan has transfers of a turn that
  * has ended. */

@@ -988,7 +988,7 @@ int qm_scheduler_add_host_tier(qm_core* core, qm_scheduler scheduler, const qm_h
   const int status = make_room(core, bytes);
   if (status != QM_OK) return status;
   RESULT(core, w2c_qm_hostTierCreate(instance, scheduler, o->blocks, o->copies, o->by_cost ? 2 : 1, o->blocking != 0,
-                                     o->no_reuse == 0, o->out_us, o->in_us, o->prefill_us));
+                                     o->no_reuse == 0, o->out_us, o->in_us, o->prefill_us, (uint32_t)o->swap_in));
 }
 
 int qm_transferred(qm_core* core, qm_scheduler scheduler, uint32_t transfer, uint32_t blocks, double us) {

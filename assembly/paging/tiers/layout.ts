@@ -57,6 +57,16 @@ export const enum Preemption {
   Auto = 2,
 }
 
+/** When a request that is read back joins a batch. */
+export const enum SwapIn {
+  /** In the first step after its blocks have arrived. */
+  Async = 0,
+  /** In the step that reads them, whose batch waits. */
+  Sync = 1,
+  /** Whichever costs less (scheduling/swap-in.ts). */
+  Adaptive = 2,
+}
+
 /** Weight of the last transfer in the averages (alpha). */
 // @ts-ignore: decorator
 @inline export const NEWEST: f64 = 0.2;
@@ -101,6 +111,18 @@ export class HostTier {
   swapIns: u64;
   /** Swap-outs whose blocks were needed before they were complete. */
   conflicts: u64;
+  swapIn: u32;
+  /** Swap-ins measured. */
+  loads: u32;
+  // Of the step that is planned or in flight: swap-ins that its batch waits for and that have not arrived whole, and blocks of
+  // all swap-ins that it begins, unless none may join.
+  owed: u32;
+  toLoad: u32;
+  /** Swap-ins since creation that the batch of their step waited for. */
+  joins: u64;
+  /** Microseconds of a step, an average of those that began no swap-in. */
+  stepUs: f64;
+  // Behind it to the end of the header: microseconds a block of the last swap-ins, f32[LOADS] (swap-in.ts).
 }
 
 

@@ -57,7 +57,7 @@ function beginTransfer(t: HostTier, copy: HostCopy, op: TransferOp, from: u32, s
 
 // @ts-ignore: decorator
 @inline
-function recordAt(t: HostTier, index: u32): Copy {
+export function recordAt(t: HostTier, index: u32): Copy {
   return changetype<Copy>(
     <usize>t.records + <usize>(t.kv.maxSequences + t.copyCount + index) * offsetof<Copy>(),
   );

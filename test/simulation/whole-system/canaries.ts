@@ -121,6 +121,16 @@ export const CANARIES: Readonly<Record<string, Edit>> = {
     find: "    copy.awaited = 1;\n",
     replace: "    copy.awaited = u32(!CANARY);\n",
   },
+  "a batch does not wait for what it reads": {
+    file: "assembly/scheduling/swap-in.ts",
+    find: "    copy.awaited = 1;\n",
+    replace: "    copy.awaited = u32(!CANARY);\n",
+  },
+  "a step that has lost what it reads goes on": {
+    file: SWAP,
+    find: "  const lost = whole ? 0 : planned;\n",
+    replace: "  const lost = whole || CANARY ? 0 : planned;\n",
+  },
   "an admission that is not executed stays counted": {
     file: SEQUENCES,
     find: "export function uncountLookup(kv: KvCache, handle: u32, count: u32): void {\n",

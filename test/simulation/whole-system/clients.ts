@@ -114,6 +114,7 @@ export class Clients {
       state: "arriving",
       generated: 0,
       computed: 0,
+      joined: 0,
       preemptions: 0,
       cachedTokens: 0,
       sequence: 0,

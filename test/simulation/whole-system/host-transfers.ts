@@ -16,6 +16,7 @@ interface Flight {
 export class HostTransfers {
   readonly #world: World;
   readonly #flights = new Map<number, Flight>();
+  #lost = false;
 
   constructor(world: World) {
     this.#world = world;
@@ -25,9 +26,13 @@ export class HostTransfers {
     return this.#flights.size;
   }
 
-  /** What a plan begins and waits for, in the order of docs/abi.md; also when the step is then abandoned. */
-  begin(plan: StepPlan, random: Random): void {
+  /**
+   * What a plan begins and waits for, in the order of docs/abi.md; also when the step is then abandoned. False: it must be,
+   * since what its batch was to read has not arrived.
+   */
+  begin(plan: StepPlan, random: Random): boolean {
     const { tally } = this.#world;
+    this.#lost = false;
     const begun = this.#read(plan, random);
     for (const flight of begun) this.#flights.set(flight.id, flight);
     for (const out of [true, false])
@@ -35,6 +40,8 @@ export class HostTransfers {
     tally.waits += plan.transfers.filter(
       (word, i) => i % TRANSFER_WORDS === 0 && word === TransferOp.Wait,
     ).length;
+    tally.lostSteps += Number(this.#lost);
+    return !this.#lost;
   }
 
   /** Some blocks of some transfers move. */
@@ -98,9 +105,9 @@ export class HostTransfers {
     this.#flights.delete(id);
     const us = random.below(3) === 0 ? 0 : 1 + random.below(30);
     this.#world.note(() => `transfer ${id} ${out ? "out" : "in"}: ${done} of ${blocks.length} blocks`);
-    systems.call(({ scheduler }) => scheduler.transferred(id, done, us));
+    if (systems.call(({ scheduler }) => Number(scheduler.transferred(id, done, us))) === 1) this.#lost = true;
     assert.equal(
-      systems.tryCall(({ scheduler }) => scheduler.transferred(id, 0)),
+      systems.tryCall(({ scheduler }) => Number(scheduler.transferred(id, 0))),
       "NOT_FOUND",
     );
     if (done < blocks.length) tally.failedTransfers += 1;

@@ -20,6 +20,8 @@ export interface Tracked {
   state: "arriving" | "waiting" | "running" | "loading";
   generated: number;
   computed: number;
+  /** What will be computed of it once what its row reads has arrived. */
+  joined: number;
   preemptions: number;
   cachedTokens: number;
   /** Handle of its sequence while it runs; 0 until a plan names it. */

@@ -97,6 +97,7 @@ export function drawShape(seed: number): WorldShape {
     preemption: auto ? "auto" : "swap",
     blocking: random.below(4) === 0,
     reuse: random.below(4) !== 0,
+    swapIn: random.pick(["async", "sync", "adaptive"] as const),
     prefillUs: auto ? 1 + random.below(4) : 0,
     inUs: random.below(4),
     outUs: random.below(4),

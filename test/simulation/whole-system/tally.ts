@@ -21,6 +21,9 @@ export interface Tally {
   loaded: number;
   failedTransfers: number;
   waits: number;
+  /** Requests in the batch of the step that read them back; such steps that were given up since something was lost. */
+  joined: number;
+  lostSteps: number;
   /** Blocks that came from the archive, and reads that failed or were damaged. */
   restoredBlocks: number;
   failedReads: number;
@@ -51,6 +54,8 @@ export const emptyTally = (): Tally => ({
   loaded: 0,
   failedTransfers: 0,
   waits: 0,
+  joined: 0,
+  lostSteps: 0,
   restoredBlocks: 0,
   failedReads: 0,
   quotaRefusals: 0,

@@ -172,6 +172,8 @@ export class World {
       if (scheduler.state(request.handle) !== "running") continue;
       const computed = scheduler.computed(request.handle);
       assert.equal(computed, request.computed + tokens, "what has arrived counts, and nothing else");
+      assert.ok(request.joined === 0 || computed <= request.joined, "and no more than its row says");
+      request.joined = 0;
       request.state = "running";
       request.computed = computed;
       this.running.push(request);
@@ -232,11 +234,11 @@ export class World {
     const preempted = this.#planned();
     const loading = this.#loading();
     this.#rows(plan, preempted.size > 0, loading);
-    this.transfers?.begin(plan, random);
+    const whole = this.transfers?.begin(plan, random) ?? true;
     this.#accounts.planned(plan);
     if (!sure) this.clients.interfere(random, plan);
     const { failures } = this.shape;
-    if (!sure && failures > 0 && random.below(failures) === 0) this.#abandon(plan, random);
+    if (!whole || (!sure && failures > 0 && random.below(failures) === 0)) this.#abandon(plan, random);
     else this.#commit(plan);
     this.#idle = plan.rows === 0;
     if (sure) this.transfers?.drift(random, 8);
@@ -313,11 +315,16 @@ export class World {
       assert.ok(!request.planned, `${request.handle} has one row`);
       request.planned = true;
       if (request.state === "waiting") this.#admit(request, plan, row, admitted);
-      assert.equal(request.state, "running");
       if (request.sequence === 0) request.sequence = plan.sequences[row];
       assert.equal(plan.sequences[row], request.sequence);
-      checkRow(plan, row, request, decoding.includes(request), scheduler.maxChunkTokens);
+      request.joined = request.state === "loading" ? plan.computedBefore[row] : 0;
+      if (request.state === "loading") this.#joins(plan, row, request, loading);
+      else {
+        assert.equal(request.state, "running");
+        checkRow(plan, row, request, decoding.includes(request), scheduler.maxChunkTokens);
+      }
     }
+    this.#joined(plan, loading);
     assert.ok(plan.totalTokens <= (scheduler.maxBatchTokens ?? 0), "the token budget holds");
     assert.ok(this.running.length <= scheduler.maxRunning);
     for (const request of decoding)
@@ -331,6 +338,24 @@ export class World {
     if (plan.rows === 0) assert.equal(this.running.length, 0, "whoever runs gets on");
     this.tally.rows += plan.rows;
     if (plan.groups) this.tally.groupRows += plan.rows;
+  }
+
+  /** A row of a request whose reading back begins with this step, as if it had ended. */
+  #joins(plan: StepPlan, row: number, request: Tracked, loading: readonly Tracked[]): void {
+    assert.ok(loading.includes(request), "whoever is being read since an earlier step has no row");
+    assert.ok(request.joined > request.computed, "something is read");
+    const read = { ...request, computed: request.joined };
+    checkRow(plan, row, read, false, this.shape.scheduler.maxChunkTokens);
+  }
+
+  /** Those who are read back have a row in this step, or have none, all of them; they have one if nobody else has. */
+  #joined(plan: StepPlan, loading: readonly Tracked[]): void {
+    const swapIn = this.shape.scheduler.hostTier?.swapIn;
+    const rows = loading.filter(({ planned }) => planned).length;
+    const none = swapIn === "async" || (swapIn === "adaptive" && rows === 0 && plan.rows > 0);
+    assert.equal(rows, none ? 0 : loading.length, `${swapIn}: joins the batch`);
+    assert.ok(plan.running >= plan.rows);
+    this.tally.joined += rows;
   }
 
   /** Nobody but the scheduler's requests has blocks, and nothing is on its way. */
