@@ -14,17 +14,28 @@ interface Row {
 
 const page = readFileSync(join(root, "docs", "features.md"), "utf8");
 
-/** Rows of all tables; a table of three columns has no marks. */
-function rows(text: string): Row[] {
+/** Cells of the rows of all tables. */
+function cellsOf(text: string): string[][] {
   const lines = text.split("\n").filter((line) => line.startsWith("| ") && !line.startsWith("| ---"));
-  return lines.flatMap((line) => {
-    const cells = line
-      .slice(1, line.lastIndexOf("|"))
-      .split("|")
-      .map((cell) => cell.trim());
-    if (cells[0] === "capability") return [];
-    return [{ capability: cells[0], mark: cells.length === 4 ? cells[1] : undefined, tests: cells.at(-1)! }];
-  });
+  return lines
+    .map((line) =>
+      line
+        .slice(1, line.lastIndexOf("|"))
+        .split("|")
+        .map((cell) => cell.trim()),
+    )
+    .filter(([first]) => first !== "capability");
+}
+
+/** Rows that name tests; a table of three columns has no marks, one of more than four is the comparison. */
+function rows(text: string): Row[] {
+  return cellsOf(text)
+    .filter((cells) => cells.length <= 4)
+    .map((cells) => ({
+      capability: cells[0],
+      mark: cells.length === 4 ? cells[1] : undefined,
+      tests: cells.at(-1)!,
+    }));
 }
 
 test("every capability that is there names tests, and every test that is named exists", () => {
@@ -43,6 +54,13 @@ test("every capability that is there names tests, and every test that is named e
       );
     }
   }
+});
+
+test("the comparison says of ours what the tables with tests say", () => {
+  const marks = new Map(rows(page).map(({ capability, mark }) => [capability, mark]));
+  const compared = cellsOf(page).filter((cells) => cells.length > 4);
+  assert.ok(compared.length >= 28);
+  for (const [capability, ours] of compared) assert.equal(ours, marks.get(capability), capability);
 });
 
 test("a capability without a test, and a test that is not there, would be noticed", () => {
