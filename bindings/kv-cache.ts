@@ -231,7 +231,7 @@ export class KvCache {
   }
 
   /** Blocks that a tenant could take now, its ceiling apart: `available` less what others' floors keep. */
-  availableTo(tenant: number): number {
+  availableTo(tenant: number | "common"): number {
     return this.core.exports.kvTenantAvailable(this.pointer, this.#account(tenant));
   }
 

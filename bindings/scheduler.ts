@@ -80,6 +80,10 @@ const PIN_LIMIT_FIGURE = 5;
 const DraftsHeader = { most: 0, accepted: 3, fed: 4, right: 6 } as const;
 const DRAFTS_HEADER_WORDS = 8;
 
+/** u32 words of the scheduler's header: pages of its token store, and those that are free (docs/abi.md). */
+const TokenStore = { pages: 9, freePages: 22 } as const;
+const PAGE_TOKENS = 256;
+
 export class Scheduler {
   readonly core: Core;
   /** Address of the structure in core memory. */
@@ -224,10 +228,21 @@ export class Scheduler {
     requireRequest(request);
     requireInteger("maxNewTokens", maxNewTokens, 1, 2 ** 24);
     const count = this.cache.writeInput("tokens", tokens);
-    this.core.call(
-      () => this.core.exports.requestNextTurn(this.pointer, request, count, maxNewTokens, Number(last)),
-      `nextTurn(request ${request})`,
-    );
+    try {
+      this.core.call(
+        () => this.core.exports.requestNextTurn(this.pointer, request, count, maxNewTokens, Number(last)),
+        `nextTurn(request ${request})`,
+      );
+    } catch (error) {
+      if (!(error instanceof QuartermasterError) || error.code !== "OUT_OF_TOKENS") throw error;
+      const [argument, value] = ["tokens.length + maxNewTokens", count + maxNewTokens];
+      const range = `with the request's own tokens ${this.#tokensLeft()}, and the pages that it has`;
+      throw new QuartermasterError(error.code, `${argument} is ${value}; allowed: ${range}`, {
+        argument,
+        value,
+        range,
+      });
+    }
   }
 
   /**
@@ -526,6 +541,13 @@ export class Scheduler {
     return `${most}: the pool has ${blocks} blocks${kept}${grouped ? ", and groups take theirs" : ""}`;
   }
 
+  /** What is left for one request now, in words. */
+  #tokensLeft(): string {
+    const header = new Uint32Array(this.core.memory.buffer, this.pointer, TokenStore.freePages + 1);
+    const [left, all] = [TokenStore.freePages, TokenStore.pages].map((word) => header[word] * PAGE_TOKENS);
+    return `at most ${left} now: what live requests leave of ${all} (tokenCapacity), in pages of ${PAGE_TOKENS}`;
+  }
+
   /** Names the argument that made the core refuse a submission. */
   #explainRefusal(error: unknown, options: RequestOptions, count: number): unknown {
     if (!(error instanceof QuartermasterError)) return error;
@@ -544,6 +566,8 @@ export class Scheduler {
         return explain("tokens.length + maxNewTokens", total, `at most ${maxSequenceTokens}`);
       case "POOL_TOO_SMALL":
         return explain("tokens.length + maxNewTokens", total, this.#longest());
+      case "OUT_OF_TOKENS":
+        return explain("tokens.length + maxNewTokens", total, this.#tokensLeft());
       case "DUPLICATE_ID":
         return explain("id", options.id, "an id that no live request has");
       case "INVALID_TOKEN":

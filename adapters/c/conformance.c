@@ -1,7 +1,7 @@
 /*
  * Runs conformance scripts (docs/conformance.md) against quartermaster.h: conformance FILE.json ...
- * Prints the first step whose answer differs, and exits with 1. With --snapshot FILE in front, writes the core's
- * state after the last script there.
+ * Prints the first step whose answer differs, and exits with 1. With --restore FILE in front, the scripts go on from the
+ * state there, in place of making a core; with --snapshot FILE, writes the core's state after the last script there.
  */
 #include "conformance.h"
 
@@ -142,6 +142,16 @@ static void put_plan(void) {
   put_outcomes();
 }
 
+static void answer_statistics(void) {
+  qm_cache_statistics s;
+  const int status = qm_cache_get_statistics(core, cache, &s);
+  put(status);
+  if (status != QM_OK) return;
+  put_words((const uint32_t[]){s.blocks, s.block_size, s.free, s.evictable, s.cached, s.open_sequences}, 6);
+  const uint64_t wide[] = {s.queried_tokens, s.hit_tokens, s.copied_tokens, s.evictions, s.duplicates};
+  for (int i = 0; i < 5; i++) put((double)wide[i]);
+}
+
 static int answer_cache(const call* c) {
   const uint32_t* tokens = c->lists[0];
   const uint32_t count = c->list_count > 0 ? c->list_lengths[0] : 0;
@@ -180,6 +190,7 @@ static int answer_cache(const call* c) {
   else if (is(c, "prioritize")) put(qm_sequence_prioritize(core, cache, u(c, 0), u(c, 1), u(c, 2), u(c, 3)));
   else if (is(c, "advance")) put(qm_cache_advance(core, cache, u(c, 0)));
   else if (is(c, "forget")) put(qm_cache_forget(core, cache));
+  else if (is(c, "statistics")) answer_statistics();
   else if (is(c, "available")) put(qm_cache_available(core, cache));
   else if (is(c, "references")) put(qm_block_references(core, cache, u(c, 0)));
   else if (is(c, "table") || is(c, "copies")) {
@@ -209,15 +220,19 @@ static void put_events(int found, const qm_event* events, uint32_t block_size) {
   }
 }
 
+static uint32_t block_size_of(qm_cache of) {
+  qm_cache_statistics statistics = {0};
+  qm_cache_get_statistics(core, of, &statistics);
+  return statistics.block_size;
+}
+
 static int answer_outside(const call* c) {
-  static uint32_t block_size;
   uint8_t bytes[64], keys[64 * 32], list[256];
   const qm_event* events = NULL;
   if (is(c, "named")) {
-    block_size = u(c, 1);
     for (int i = 0; i < 64; i++) bytes[i] = (uint8_t)i;
     int status = qm_cache_create(core,
-                                 &(qm_cache_options){.blocks = u(c, 0), .block_size = block_size, .max_sequences = u(c, 2),
+                                 &(qm_cache_options){.blocks = u(c, 0), .block_size = u(c, 1), .max_sequences = u(c, 2),
                                                      .max_sequence_tokens = u(c, 3)},
                                  &cache);
     if (status == QM_OK) status = qm_cache_set_content_keys(core, cache, 4, bytes, bytes + 32);
@@ -241,11 +256,11 @@ static int answer_outside(const call* c) {
     if (status == QM_OK) put_key(keys);
   } else if (is(c, "events")) {
     const int found = qm_cache_read_events(core, cache, u(c, 0), &events);
-    put_events(found, events, block_size);
+    put_events(found, events, block_size_of(cache));
     put(qm_cache_event_batches(core, cache));
   } else if (is(c, "picture")) {
     const int found = qm_cache_snapshot_events(core, cache, 1, &events);
-    put_events(found, events, block_size);
+    put_events(found, events, block_size_of(cache));
   } else if (is(c, "lose")) put(qm_cache_lose_events(core, cache));
   else return 0;
   return 1;
@@ -414,17 +429,32 @@ static void write_snapshot(const char* path) {
   free(state);
 }
 
+/* Goes on from a state that this or another host has written. */
+static void restore(const char* path) {
+  size_t bytes;
+  char* state = read_file(path, &bytes);
+  if (qm_core_restore(state, bytes, 0, &core) != QM_OK) fail("cannot restore the snapshot");
+  free(state);
+  cache = qm_cache_at(core, 0);
+  scheduler = qm_scheduler_at(core, 0);
+  index_ = qm_index_at(core, 0);
+  pages_ = qm_page_set_at(core, 0);
+  find_pools();
+}
+
 int main(int count, char** arguments) {
-  const char* snapshot = NULL;
+  const char *restored = NULL, *snapshot = NULL;
   int first = 1, failed = 0;
-  if (count > 2 && strcmp(arguments[1], "--snapshot") == 0) {
-    snapshot = arguments[2];
-    first = 3;
+  for (; count > first + 1; first += 2) {
+    if (strcmp(arguments[first], "--restore") == 0) restored = arguments[first + 1];
+    else if (strcmp(arguments[first], "--snapshot") == 0) snapshot = arguments[first + 1];
+    else break;
   }
   if (count <= first) {
-    fprintf(stderr, "usage: conformance [--snapshot FILE] SCRIPT.json ...\n");
+    fprintf(stderr, "usage: conformance [--restore FILE] [--snapshot FILE] SCRIPT.json ...\n");
     return 2;
   }
+  if (restored != NULL) restore(restored);
   for (int i = first; i < count; i++) failed |= run_script(arguments[i]);
   if (snapshot != NULL) write_snapshot(snapshot);
   qm_core_free(core);

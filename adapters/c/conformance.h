@@ -39,5 +39,7 @@ int answer_cache_add_ons(const call* c);
 int answer_scheduler_add_ons(const call* c);
 int answer_keyed_pool(const call* c);
 int answer_virtual_memory(const call* c);
+/* The structures of theirs in a restored core. */
+void find_pools(void);
 
 #endif

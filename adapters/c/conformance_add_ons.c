@@ -85,6 +85,32 @@ static int open_marked(const call* c) {
   return sequence;
 }
 
+static int match_marked(const call* c) {
+  const int marks = make_marks(c, 0);
+  if (marks < 0) return marks;
+  const int found = qm_cache_match_marked(core, cache, u(c, 0), c->lists[1], c->list_lengths[1], (uint32_t)marks);
+  if (marks > 0) qm_marks_release(core, cache, (uint32_t)marks);
+  return found;
+}
+
+static void answer_account_figures(const call* c) {
+  qm_account a;
+  const int status = qm_tenant_account(core, cache, u(c, 0), &a);
+  put(status);
+  if (status != QM_OK) return;
+  put_words((const uint32_t[]){a.floor, a.watermark, a.ceiling, a.used, a.evictable}, 5);
+  const uint64_t wide[] = {a.evicted_own, a.evicted_by_others, a.refused};
+  for (int i = 0; i < 3; i++) put((double)wide[i]);
+}
+
+static void answer_pin_figures(void) {
+  qm_pin_figures figures;
+  const int status = qm_cache_pin_figures(core, cache, &figures);
+  put(status);
+  if (status == QM_OK)
+    put_words((const uint32_t[]){figures.hard_blocks, figures.soft_blocks, figures.pins, figures.gave_way}, 4);
+}
+
 int answer_cache_add_ons(const call* c) {
   const uint32_t* words = NULL;
   if (is(c, "isolated")) put(make_isolated(c));
@@ -95,6 +121,10 @@ int answer_cache_add_ons(const call* c) {
   else if (is(c, "run-free")) answer_free_runs(c);
   else if (is(c, "quota")) put(qm_cache_set_quota(core, cache, u(c, 0), u(c, 1), u(c, 2), u(c, 3)));
   else if (is(c, "account")) put(qm_tenant_blocks(core, cache, u(c, 0)));
+  else if (is(c, "account-figures")) answer_account_figures(c);
+  else if (is(c, "available-to")) put(qm_tenant_available(core, cache, u(c, 0)));
+  else if (is(c, "match-marked")) put(match_marked(c));
+  else if (is(c, "pin-figures")) answer_pin_figures();
   else if (is(c, "open-as"))
     put(qm_sequence_open_as(core, cache, u(c, 0), c->lists[0], c->list_lengths[0], u(c, 1) != 0, u(c, 2)));
   else if (is(c, "open-marked")) put(open_marked(c));
@@ -165,6 +195,7 @@ int answer_scheduler_add_ons(const call* c) {
     /* Of the 8 words the code and the last one may be negative. */
     for (int i = 0; i < 8 * count; i++) put(i % 8 == 2 || i % 8 == 7 ? (int32_t)words[i] : (double)words[i]);
   } else if (is(c, "transferred")) put(qm_transferred(core, scheduler, u(c, 0), u(c, 1), c->numbers[2]));
+  else if (is(c, "predict")) put(qm_set_prediction(core, scheduler, u(c, 0), u(c, 1)));
   else if (is(c, "reprioritize")) put(qm_set_priority(core, scheduler, u(c, 0), u(c, 1)));
   else return 0;
   return 1;

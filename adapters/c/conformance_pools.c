@@ -7,6 +7,12 @@ static qm_virtual_memory memory;
 
 static const uint32_t LOST_KEY = 1u << 31;
 
+void find_pools(void) {
+  pool = qm_keyed_pool_at(core, 0);
+  if (pool != 0) qm_keyed_pool_view(core, pool, &view);
+  memory = qm_virtual_memory_at(core, 0);
+}
+
 static uint32_t put_ids(const call* c, int list) {
   memcpy(view.ids, c->lists[list], c->list_lengths[list] * sizeof(uint32_t));
   return c->list_lengths[list];

@@ -129,7 +129,13 @@ describe("submit refuses", () => {
   test("more tokens than the token store holds", async () => {
     const { core, scheduler } = await setUp({ tokenCapacity: 256 });
     scheduler.submit({ tokens: [1], maxNewTokens: 1 });
-    refused(core, () => scheduler.submit({ tokens: [1], maxNewTokens: 1 }), "OUT_OF_TOKENS", /submit/);
+    const submit = (): unknown => scheduler.submit({ tokens: [1], maxNewTokens: 1 });
+    refused(core, submit, "OUT_OF_TOKENS", /tokens\.length \+ maxNewTokens is 2; allowed: at most 0 now/);
+    assert.throws(submit, {
+      argument: "tokens.length + maxNewTokens",
+      value: 2,
+      range: /of 256 \(tokenCapacity\)/,
+    });
   });
 });
 

@@ -93,6 +93,14 @@ test("the scripts use drafts, host tier, turns, quotas, marks, pins, groups, run
   some("run-figures", ([status, , , splits]) => status === 0 && splits > 0);
   some("run-tail", ([status, , length]) => status === 0 && length > 1);
   some("run-free", ([count, , length]) => count > 1 && length > 1);
+  some("statistics", ([, ...words]) => words.slice(6).every((since) => since > 0));
+  some("account-figures", ([status, floor, , , used]) => status === 0 && floor > 0 && used > 0);
+  for (const since of [6, 7, 8]) some("account-figures", (answer) => answer[since] > 0);
+  some("account-figures", ([status]) => status === -1);
+  some("available-to", ([blocks]) => blocks > 0);
+  some("match-marked", ([found], call) => found > 0 && (call[2] as number[]).length > 0);
+  for (const figure of [1, 2, 3, 4]) some("pin-figures", (answer) => answer[figure] > 0);
+  for (const status of [0, -1, -8]) some("predict", ([answer]) => answer === status);
   for (const status of [0, -1, -8, -10, -11, -14]) some("next-turn", ([answer]) => answer === status);
   some("state", ([state]) => state === 5);
   some("keyed-take", ([lost]) => lost > 0);

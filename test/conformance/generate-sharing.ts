@@ -100,14 +100,79 @@ async function fillMarks({ call }: Bound): Promise<void> {
   await call("open-marked", 0, 0, items.flat(), [1, 2, 3]);
 }
 
+/** What a cache says of itself, and of a prompt with marks. */
+async function callFigures({ random, call }: Bound, i: number): Promise<void> {
+  const [account, figures] = [random.below(TENANTS + 2), ["statistics", "pin-figures"]];
+  if (i % 3 === 0) await call("match-marked", random.below(2), marks(random), tokens(random, 40));
+  else if (i % 3 === 1) await call(figures[random.below(2)]);
+  else await call(random.below(2) === 0 ? "account-figures" : "available-to", account);
+}
+
+/** Two sequences fill the same blocks: the second gets those of the first. */
+async function callTwins({ call }: Bound): Promise<number[]> {
+  const same = Array.from({ length: 2 * 4 }, (_, i) => i);
+  const twins = [await call("open-as", 0, 0, 0, same), await call("open-as", 0, 0, 1, same)].map(
+    ([twin]) => twin,
+  );
+  for (const twin of twins) {
+    await call("reserve", twin, same.length);
+    await call("append", twin, same);
+  }
+  return twins;
+}
+
+/** Opens a sequence on a prompt, computes it, pins it if it is told how hard, and closes it. */
+async function callPrompt(
+  { call }: Bound,
+  tenant: number,
+  first: number,
+  count: number,
+  hard?: number,
+): Promise<void> {
+  const prompt = Array.from({ length: count }, (_, i) => first + i);
+  const [sequence] = await call("open-as", 0, 0, tenant, prompt);
+  await call("reserve", sequence, count);
+  await call("append", sequence, prompt);
+  if (hard !== undefined) await call("pin", sequence, hard, 50, -1);
+  await call("close", sequence);
+}
+
+/**
+ * Tenants without limits in turn, each with prompts of its own: what one has cached is forgotten for another. Before them a soft
+ * pin, which gives way, and a hard one, which does not.
+ */
+async function callCrowd(host: Bound, open: number[], pins: readonly number[]): Promise<void> {
+  const { call } = host;
+  while (open.length > 0) await callClose(host, open[0], open);
+  for (const pin of pins) await call("unpin", pin);
+  for (let tenant = 0; tenant < TENANTS; tenant++) await call("quota", tenant, 0, BLOCKS, BLOCKS);
+  await callPrompt(host, 0, 1000, 40, 0);
+  await callPrompt(host, 0, 2000, 8, 1);
+  await call("pin-figures");
+  for (let turn = 0; turn < 4 * TENANTS; turn++) {
+    await callPrompt(host, turn % TENANTS, 100 * turn, 40);
+    await call("account-figures", (turn + 1) % TENANTS);
+  }
+  // All blocks but those of the hard pin are held at once.
+  for (let tenant = 0; tenant < TENANTS; tenant++) {
+    const [sequence] = await call("open-as", 0, 1, tenant, []);
+    await call("reserve", sequence, 40);
+    open.push(sequence);
+  }
+  await call("pin-figures");
+  while (open.length > 0) await callClose(host, open[0], open);
+  await call("statistics");
+}
+
+/** `figures`: what it says of itself is asked for as well. */
 export const isolated =
-  (groups: Groups = []): Generator =>
+  (groups: Groups = [], figures = false): Generator =>
   async (recorder) => {
     const host = bound(recorder);
     const { random, call } = host;
     await call("core", 21);
     await makeIsolated(recorder, groups);
-    const open: number[] = [];
+    const open: number[] = figures ? await callTwins(host) : [];
     const pins: number[] = [];
     const any = (): number =>
       random.below(20) === 0 ? 12345678 : random.pick(open.length > 0 ? open : [77]);
@@ -147,9 +212,11 @@ export const isolated =
         await call(random.below(20) === 0 ? "forget" : "available");
       } else made = await callSequence(host, any);
       if (made > 0) open.push(made);
+      if (figures) await callFigures(host, i);
       if (i % 10 === 0) await call("advance", i);
       if (i % 50 === 0) await call("validate");
     }
+    if (figures) await callCrowd(host, open, pins);
     if (groups.length > 0) await fillMarks(host);
     await fillInput(host);
   };

@@ -130,6 +130,17 @@ function policyCalls(policy: PolicyName): Generator {
   return (recorder) => callScheduler(recorder, policy);
 }
 
+/** What some requests are expected to generate yet; now and then, of one that lives, too much. */
+async function callPredictions(recorder: Recorder, requests: readonly number[]): Promise<void> {
+  const { random, host } = recorder;
+  if (requests.length === 0) return;
+  for (let n = random.below(3); n > 0; n--) {
+    const request = random.pick(requests.slice(-12));
+    const most = host.scheduler.state(request) !== "ended" && random.below(9) === 0 ? 2 ** 25 : 40;
+    await recorder.call("predict", request, random.below(most));
+  }
+}
+
 async function callScheduler(recorder: Recorder, policy?: PolicyName): Promise<void> {
   const { random } = recorder;
   const vocabulary = 7;
@@ -180,6 +191,7 @@ async function callScheduler(recorder: Recorder, policy?: PolicyName): Promise<v
     }
     if (requests.length > 0) await recorder.call("state", random.pick(requests));
     if (policy !== undefined && i % 4 === 0) await recorder.call("wake");
+    if (policy === "shortest-first") await callPredictions(recorder, requests);
     if (policy === "fair") await recorder.call("served", random.below(3));
     if (i % 20 === 0) await recorder.call("validate");
   }
@@ -266,6 +278,8 @@ const GENERATORS: Readonly<Record<string, Generator>> = {
   idle: idling,
   "swap-in-sync": swapping("sync"),
   "swap-in-adaptive": swapping("adaptive"),
+  figures: isolated([], true),
+  "policy-shortest-first": policyCalls("shortest-first"),
 };
 
 /** All scripts, made anew. */

@@ -77,6 +77,23 @@ export function cacheAddOns(host: ConformanceHost): Operations {
     account: ([account]: number[]) => [
       cache().account(account === cache().tenants ? "common" : account).used,
     ],
+    "account-figures": ([account]: number[]) => {
+      const { floor, watermark, ceiling, used, evictable, ...since } = cache().account(
+        account === cache().tenants ? "common" : account,
+      );
+      const { evictedOwn, evictedByOthers, refused } = since;
+      return [0, floor, watermark, ceiling, used, evictable, evictedOwn, evictedByOthers, refused];
+    },
+    "available-to": ([account]: number[]) => [
+      cache().availableTo(account === cache().tenants ? "common" : account),
+    ],
+    "match-marked": ([namespace, marks, tokens]: [number, number[], number[]]) => [
+      cache().match(tokens, namespace, promptMarks(marks)),
+    ],
+    "pin-figures": () => {
+      const { hard, soft, pins, gaveWay } = cache().pinned();
+      return [0, hard, soft, pins, gaveWay];
+    },
     "open-as": ([namespace, isPrivate, tenant, tokens]: [number, number, number, number[]]) => [
       cache().open({ tokens, namespace, tenant, private: isPrivate !== 0 }),
     ],
@@ -194,6 +211,7 @@ export function schedulerAddOns(host: ConformanceHost): Operations {
     transferred: ([transfer, blocks, us]: number[]) => [
       Number(scheduler().transferred(transfer, blocks, us)),
     ],
+    predict: ([request, tokens]: number[]) => [(scheduler().setPrediction(request, tokens), 0)],
     reprioritize: ([request, priority]: number[]) => [(scheduler().setPriority(request, priority), 0)],
   };
 }

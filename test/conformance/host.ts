@@ -2,12 +2,14 @@
 import {
   Core,
   type CoreOptions,
+  type KeyedPool,
   type KvCache,
   type OrderedIndex,
   type PageSet,
   POLICIES,
   QuartermasterError,
   type Scheduler,
+  type VirtualMemory,
 } from "../../bindings/main.js";
 import { ORDER_KINDS } from "../../bindings/block-order.js";
 import type { Advice } from "../../bindings/page-set.js";
@@ -26,10 +28,24 @@ export class ConformanceHost {
   scheduler!: Scheduler;
   index!: OrderedIndex;
   pages!: PageSet;
+  pool!: KeyedPool;
+  virtual!: VirtualMemory;
   readonly #options: CoreOptions;
 
   constructor(options: CoreOptions = {}) {
     this.#options = options;
+  }
+
+  /** Goes on from a snapshot, with the structures that it has. */
+  async restore(snapshot: Uint8Array): Promise<void> {
+    this.core = await Core.restore(snapshot, this.#options);
+    const { kvCaches, schedulers, orderedIndexes, pageSets, keyedPools, virtualMemories } = this.core;
+    [this.cache] = kvCaches;
+    [this.scheduler] = schedulers;
+    [this.index] = orderedIndexes;
+    [this.pages] = pageSets;
+    [this.pool] = keyedPools;
+    [this.virtual] = virtualMemories;
   }
 
   async answer(call: Call): Promise<Answer> {
@@ -97,6 +113,12 @@ export class ConformanceHost {
     revert: () => [(this.cache.revertCopies(), 0)],
     forget: () => [this.cache.forget()],
     available: () => [this.cache.available],
+    statistics: () => {
+      const { blocks, free, evictable, cached, openSequences, ...since } = this.cache.stats();
+      const { queriedTokens, hitTokens, copiedTokens, evictions, duplicates } = since;
+      const now = [blocks, this.cache.blockSize, free, evictable, cached, openSequences];
+      return [0, ...now, queriedTokens, hitTokens, copiedTokens, evictions, duplicates];
+    },
     references: ([block]: number[]) => [this.cache.references(block)],
 
     scheduler: ([vocabSize, maxRequests, maxRunning, maxBatchTokens, maxChunkTokens, ...rest]: number[]) => {

@@ -117,6 +117,19 @@ QM_API int qm_sequence_open(qm_core* core, qm_cache cache, uint32_t name_space, 
 /* Tokens that qm_sequence_open would find cached now. Changes nothing. */
 QM_API int qm_cache_match(qm_core* core, qm_cache cache, uint32_t name_space, const uint32_t* tokens,
                           uint32_t count);
+
+typedef struct qm_cache_statistics {
+  uint32_t blocks, block_size;
+  uint32_t free;      /* blocks with no content worth keeping */
+  uint32_t evictable; /* cached blocks that no sequence holds: forgotten when room is needed */
+  uint32_t cached;    /* blocks in the prefix index, held or not */
+  uint32_t open_sequences;
+  uint64_t queried_tokens, hit_tokens; /* of prompts: looked up, and found, since creation */
+  uint64_t copied_tokens;              /* those of them found inside blocks (qm_cache_reuse_parts) */
+  uint64_t evictions;
+  uint64_t duplicates; /* blocks that were filled twice and merged into one */
+} qm_cache_statistics;
+QM_API int qm_cache_get_statistics(qm_core* core, qm_cache cache, qm_cache_statistics* statistics);
 /* Makes room for `count` tokens, all or nothing. Returns the blocks added. */
 QM_API int qm_sequence_reserve(qm_core* core, qm_cache cache, uint32_t sequence, uint32_t count);
 /* Records tokens whose K and V have been written to the reserved slots. */
@@ -185,8 +198,18 @@ QM_API int qm_cache_set_quota(qm_core* core, qm_cache cache, uint32_t tenant, ui
 /* As qm_sequence_open, paid by a tenant. */
 QM_API int qm_sequence_open_as(qm_core* core, qm_cache cache, uint32_t name_space, const uint32_t* tokens,
                                uint32_t count, int is_private, uint32_t tenant);
-/* Blocks that a tenant holds or has cached; QM_INVALID_ARGUMENT without accounts. */
+/* Blocks that a tenant holds or has cached; QM_INVALID_ARGUMENT without accounts, as the two calls after it. */
 QM_API int qm_tenant_blocks(qm_core* core, qm_cache cache, uint32_t tenant);
+typedef struct qm_account {
+  uint32_t floor, watermark, ceiling;
+  uint32_t used;      /* blocks that it holds or has cached */
+  uint32_t evictable; /* those that no sequence holds */
+  uint64_t evicted_own, evicted_by_others; /* its cached blocks forgotten for itself, and for others, since creation */
+  uint64_t refused;                        /* reservations refused with QM_QUOTA_EXCEEDED, since creation */
+} qm_account;
+QM_API int qm_tenant_account(qm_core* core, qm_cache cache, uint32_t tenant, qm_account* account);
+/* Blocks that a tenant could take now, its ceiling apart: what is available less what others' floors keep. */
+QM_API int qm_tenant_available(qm_core* core, qm_cache cache, uint32_t tenant);
 
 /* Pins of cached prefixes, for a new cache; hard ones keep `limit` blocks at most. Times in us, HUGE_VAL for ever. */
 QM_API int qm_cache_set_pins(qm_core* core, qm_cache cache, uint32_t capacity, uint32_t limit);
@@ -194,6 +217,12 @@ QM_API int qm_cache_set_pins(qm_core* core, qm_cache cache, uint32_t capacity, u
 QM_API int qm_sequence_pin(qm_core* core, qm_cache cache, uint32_t sequence, int hard, uint32_t priority,
                            double until_us);
 QM_API int qm_unpin(qm_core* core, qm_cache cache, uint32_t pin);
+typedef struct qm_pin_figures {
+  uint32_t hard_blocks, soft_blocks; /* kept by hard pins; by nothing but soft ones */
+  uint32_t pins, gave_way;           /* pins; soft ones that have given way, since creation */
+} qm_pin_figures;
+/* All 0 for a cache without pins. */
+QM_API int qm_cache_pin_figures(qm_core* core, qm_cache cache, qm_pin_figures* figures);
 
 /* What a prompt's cache depends on besides its tokens (docs/abi.md, "Marks"), by position. kind: 1 public, 2 group, 3
  * tenant, 4 adapter, 5 item; length: an item's tokens, else 0. */
@@ -210,6 +239,9 @@ QM_API int qm_marks_release(qm_core* core, qm_cache cache, uint32_t marks);
 QM_API int qm_marks_read(qm_core* core, qm_cache cache, uint32_t marks, const qm_mark** out);
 QM_API int qm_sequence_open_marked(qm_core* core, qm_cache cache, uint32_t name_space, const uint32_t* tokens,
                                    uint32_t count, uint32_t tenant, uint32_t marks);
+/* As qm_cache_match, of a prompt with marks. */
+QM_API int qm_cache_match_marked(qm_core* core, qm_cache cache, uint32_t name_space, const uint32_t* tokens,
+                                 uint32_t count, uint32_t marks);
 
 /* Which unheld cached block goes first when room is needed (docs/abi.md, "Eviction orders"). */
 typedef enum qm_order {
@@ -289,7 +321,7 @@ typedef struct qm_scheduler_options {
   uint32_t max_batch_tokens; /* tokens of a step; 0: 2048 */
   uint32_t max_chunk_tokens; /* tokens of one prefill chunk; 0: max_batch_tokens */
   uint32_t watermark_blocks; /* kept available at admission */
-  uint32_t token_capacity;   /* prompt and new tokens of all live requests; 0: max_requests times 1024 */
+  uint32_t token_capacity;   /* prompt and new tokens of all live requests, in pages of 256 a request; 0: max_requests times 1024 */
   qm_policy policy;
   double queue_timeout_us; /* rejects what has waited so long without ever running; 0: none */
   uint32_t aging_tokens;   /* longest prefix first: tokens more that a later arrival needs a place; 0: 1, at most 256 */
@@ -313,7 +345,10 @@ typedef struct qm_request {
   uint32_t max_chunk_tokens; /* of the prompt in one step; 0: as many as the scheduler allows */
 } qm_request;
 
-/* Returns a handle > 0. */
+/* Returns a handle > 0. Refusals: QM_EMPTY_PROMPT; QM_TOO_LONG and QM_POOL_TOO_SMALL, token_count + max_new_tokens for the cache's
+ * sequences and blocks; QM_QUOTA_EXCEEDED, for the tenant's ceiling; QM_INVALID_TOKEN; QM_INVALID_TIME; QM_DUPLICATE_ID;
+ * QM_OUT_OF_REQUESTS, max_requests are live; QM_OUT_OF_TOKENS, token_count + max_new_tokens are more than live requests leave of
+ * the scheduler's token_capacity. The last two pass when a request ends. */
 QM_API int qm_submit(qm_core* core, qm_scheduler scheduler, const qm_request* request);
 /* For a request that has not been admitted yet: the marks of its prompt; whether to pin it with its first token. */
 QM_API int qm_request_marks(qm_core* core, qm_scheduler scheduler, uint32_t request, uint32_t marks);
@@ -415,6 +450,7 @@ typedef uint32_t qm_page_set;
 /* Any order but QM_SCORED and QM_BY_PRIORITY. history: pages remembered after they have left. */
 QM_API int qm_page_set_create(qm_core* core, qm_order order, uint32_t slots, uint32_t pages, uint32_t history,
                               qm_page_set* set);
+QM_API qm_page_set qm_page_set_at(qm_core* core, uint32_t position);
 /* Makes a page present: 1 when it was, 0 when it had to be fetched. advice: 0 keep, 1 discard, 2 none. */
 QM_API int qm_page_set_request(qm_core* core, qm_page_set set, uint32_t page, uint32_t advice);
 /* Slot of a page, or QM_NOT_FOUND. */

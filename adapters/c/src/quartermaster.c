@@ -97,6 +97,10 @@ qm_index qm_index_at(qm_core* core, uint32_t position) {
   return core == NULL ? 0 : none_if_refused(structure_at(core, QM_ORDERED_INDEX, position));
 }
 
+qm_page_set qm_page_set_at(qm_core* core, uint32_t position) {
+  return core == NULL ? 0 : none_if_refused(structure_at(core, QM_PAGE_SET, position));
+}
+
 qm_keyed_pool qm_keyed_pool_at(qm_core* core, uint32_t position) {
   return core == NULL ? 0 : none_if_refused(structure_at(core, QM_KEYED_POOL, position));
 }
@@ -283,6 +287,31 @@ int qm_cache_match(qm_core* core, qm_cache cache, uint32_t name_space, const uin
   const int status = put_tokens(core, cache, tokens, count);
   if (status != QM_OK) return status;
   RESULT(core, w2c_qm_kvMatch(instance, cache, name_space, count));
+}
+
+static uint64_t wide_word(const qm_core* core, uint32_t address) {
+  return word(core, address) | (uint64_t)word(core, address + 4) << 32;
+}
+
+int qm_cache_get_statistics(qm_core* core, qm_cache cache, qm_cache_statistics* statistics) {
+  REQUIRE(core, QM_KV_CACHE, cache);
+  double copied = 0;
+  if (statistics == NULL) return QM_INVALID_ARGUMENT;
+  QM_CALL(core, copied, w2c_qm_kvCopiedTokens(instance, cache));
+  *statistics = (qm_cache_statistics){
+      .blocks = word(core, cache + QM_CACHE_BLOCKS),
+      .block_size = word(core, cache + QM_CACHE_BLOCK_SIZE),
+      .free = word(core, cache + QM_CACHE_FREE),
+      .evictable = word(core, cache + QM_CACHE_EVICTABLE),
+      .cached = word(core, cache + QM_CACHE_CACHED),
+      .open_sequences = word(core, cache + QM_CACHE_OPEN_SEQUENCES),
+      .queried_tokens = wide_word(core, cache + QM_CACHE_QUERIED_TOKENS),
+      .hit_tokens = wide_word(core, cache + QM_CACHE_HIT_TOKENS),
+      .copied_tokens = (uint64_t)copied,
+      .evictions = wide_word(core, cache + QM_CACHE_EVICTIONS),
+      .duplicates = wide_word(core, cache + QM_CACHE_DUPLICATES),
+  };
+  return QM_OK;
 }
 
 int qm_sequence_reserve(qm_core* core, qm_cache cache, uint32_t sequence, uint32_t count) {
@@ -505,6 +534,25 @@ int qm_unpin(qm_core* core, qm_cache cache, uint32_t pin) {
   RESULT(core, w2c_qm_kvUnpin(instance, cache, pin));
 }
 
+static int pin_figure(qm_core* core, qm_cache cache, uint32_t figure, uint32_t* value) {
+  QM_CALL(core, *value, w2c_qm_kvPinFigure(instance, cache, figure));
+  return QM_OK;
+}
+
+int qm_cache_pin_figures(qm_core* core, qm_cache cache, qm_pin_figures* figures) {
+  REQUIRE(core, QM_KV_CACHE, cache);
+  qm_pin_figures found;
+  if (figures == NULL) return QM_INVALID_ARGUMENT;
+  /* Figures 0 to 3, in the struct's order: docs/abi.md. */
+  uint32_t* const words[] = {&found.hard_blocks, &found.soft_blocks, &found.pins, &found.gave_way};
+  for (uint32_t figure = 0; figure < 4; figure++) {
+    const int status = pin_figure(core, cache, figure, words[figure]);
+    if (status != QM_OK) return status;
+  }
+  *figures = found;
+  return QM_OK;
+}
+
 int qm_cache_set_marks(qm_core* core, qm_cache cache, uint32_t capacity) {
   REQUIRE(core, QM_KV_CACHE, cache);
   double bytes = 0;
@@ -545,6 +593,14 @@ int qm_sequence_open_marked(qm_core* core, qm_cache cache, uint32_t name_space, 
   RESULT(core, w2c_qm_kvOpenAs(instance, cache, name_space, count, 0, tenant, marks));
 }
 
+int qm_cache_match_marked(qm_core* core, qm_cache cache, uint32_t name_space, const uint32_t* tokens, uint32_t count,
+                          uint32_t marks) {
+  REQUIRE(core, QM_KV_CACHE, cache);
+  const int status = put_tokens(core, cache, tokens, count);
+  if (status != QM_OK) return status;
+  RESULT(core, w2c_qm_kvMatchAs(instance, cache, name_space, count, marks));
+}
+
 int qm_request_marks(qm_core* core, qm_scheduler scheduler, uint32_t request, uint32_t marks) {
   REQUIRE(core, QM_SCHEDULER, scheduler);
   RESULT(core, w2c_qm_requestMarks(instance, scheduler, request, marks));
@@ -570,11 +626,54 @@ int qm_sequence_open_as(qm_core* core, qm_cache cache, uint32_t name_space, cons
   RESULT(core, w2c_qm_kvOpenAs(instance, cache, name_space, count, is_private != 0, tenant, 0));
 }
 
-int qm_tenant_blocks(qm_core* core, qm_cache cache, uint32_t tenant) {
+/* Words of an account: docs/abi.md. */
+enum {
+  ACCOUNT_FLOOR = 0,
+  ACCOUNT_WATERMARK = 1,
+  ACCOUNT_CEILING = 2,
+  ACCOUNT_USED = 3,
+  ACCOUNT_EVICTABLE = 4,
+  ACCOUNT_EVICTED_OWN = 9,
+  ACCOUNT_EVICTED_BY_OTHERS = 11,
+  ACCOUNT_REFUSED = 13
+};
+
+/* Address of a tenant's account; of a tenant that has none, refused. */
+static int account_of(qm_core* core, qm_cache cache, uint32_t tenant, uint32_t* account) {
   REQUIRE(core, QM_KV_CACHE, cache);
+  QM_CALL(core, *account, w2c_qm_kvAccount(instance, cache, tenant));
+  return *account == 0 ? QM_INVALID_ARGUMENT : QM_OK;
+}
+
+int qm_tenant_blocks(qm_core* core, qm_cache cache, uint32_t tenant) {
   uint32_t account = 0;
-  QM_CALL(core, account, w2c_qm_kvAccount(instance, cache, tenant));
-  return account == 0 ? QM_INVALID_ARGUMENT : (int)word(core, account + 3 * 4);
+  const int status = account_of(core, cache, tenant, &account);
+  return status == QM_OK ? (int)word(core, account + 4 * ACCOUNT_USED) : status;
+}
+
+int qm_tenant_account(qm_core* core, qm_cache cache, uint32_t tenant, qm_account* account) {
+  uint32_t at = 0;
+  if (account == NULL) return QM_INVALID_ARGUMENT;
+  const int status = account_of(core, cache, tenant, &at);
+  if (status != QM_OK) return status;
+  *account = (qm_account){
+      .floor = word(core, at + 4 * ACCOUNT_FLOOR),
+      .watermark = word(core, at + 4 * ACCOUNT_WATERMARK),
+      .ceiling = word(core, at + 4 * ACCOUNT_CEILING),
+      .used = word(core, at + 4 * ACCOUNT_USED),
+      .evictable = word(core, at + 4 * ACCOUNT_EVICTABLE),
+      .evicted_own = wide_word(core, at + 4 * ACCOUNT_EVICTED_OWN),
+      .evicted_by_others = wide_word(core, at + 4 * ACCOUNT_EVICTED_BY_OTHERS),
+      .refused = wide_word(core, at + 4 * ACCOUNT_REFUSED),
+  };
+  return QM_OK;
+}
+
+int qm_tenant_available(qm_core* core, qm_cache cache, uint32_t tenant) {
+  uint32_t account = 0;
+  const int status = account_of(core, cache, tenant, &account);
+  if (status != QM_OK) return status;
+  RESULT(core, w2c_qm_kvTenantAvailable(instance, cache, tenant));
 }
 
 int qm_cache_set_order(qm_core* core, qm_cache cache, qm_order order, uint32_t history, double base_cost,
