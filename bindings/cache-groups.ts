@@ -4,6 +4,7 @@
  */
 import type { Core } from "./core.js";
 import { invalidArgument, requireInteger } from "./errors.js";
+import type { KvCache } from "./kv-cache.js";
 
 /** "full": every token. "window": the tokens that a sliding window still sees. "recurrent": a state. */
 export type CacheGroupKind = "full" | "window" | "recurrent";
@@ -73,6 +74,7 @@ const Word = {
   shift: 2,
   stride: 4,
   tables: 5,
+  twins: 7,
   held: 8,
   cached: 9,
   evictions: 10,
@@ -83,6 +85,8 @@ export interface GroupRecord extends CacheGroupStats {
   /** Entries of a sequence's table, and the address of that of slot 0. */
   readonly stride: number;
   readonly tables: number;
+  /** Address of the group's blocks that end where each of the cache's blocks ends. */
+  readonly twins: number;
 }
 
 /** The groups of a cache; none without the add-on. */
@@ -103,6 +107,25 @@ export function readGroups(core: Core, kv: number): GroupRecord[] {
       evictions: record[Word.evictions] + record[Word.evictions + 1] * 2 ** 32,
       stride: record[Word.stride],
       tables: record[Word.tables],
+      twins: record[Word.twins],
     };
   });
+}
+
+/** Cached blocks of a group along a prefix of cached blocks, of which `length` tokens count. */
+export function cachedTwins(cache: KvCache, group: number, prefix: Uint32Array, length: number): Uint32Array {
+  const { twins, blockSize } = readGroups(cache.core, cache.pointer)[group];
+  const of = new Uint32Array(cache.core.memory.buffer, twins, cache.blocks);
+  const ratio = blockSize / cache.blockSize;
+  return Uint32Array.from(
+    { length: Math.floor(length / blockSize) },
+    (_, i) => of[prefix[(i + 1) * ratio - 1]],
+  );
+}
+
+/** First block of a group that the next token of a sequence of `length` tokens needs. */
+export function firstNeeded({ kind, window, blockSize }: CacheGroup, length: number): number {
+  if (kind === "full") return 0;
+  const reach = kind === "window" ? window - 1 : 1;
+  return Math.floor(Math.max(0, length - reach) / blockSize);
 }

@@ -115,8 +115,8 @@ export interface Executor {
    */
   merge?(merges: Uint32Array): Promise<void>;
   /**
-   * Copies of K and V of whole blocks, [blocks][blockBytes], between runs: for tiers outside the executor. Blocks written
-   * back, in any executor of the same description, are as if computed.
+   * Copies of whole blocks, [blocks][blockBytes], between runs: K and V, or the states of a recurrent group; for tiers
+   * outside the executor. Blocks written back, in any executor of the same description, are as if computed.
    */
   readBlocks?(blocks: Uint32Array): Promise<Uint8Array>;
   writeBlocks?(blocks: Uint32Array, payload: Uint8Array): Promise<void>;

@@ -145,6 +145,7 @@ export interface PagingExports {
   kvCacheProbe(kv: number, tokens: number, blocks: number, work: number): number;
   kvReserve(kv: number, sequence: number, count: number): number;
   kvAppend(kv: number, sequence: number, count: number): number;
+  kvAppendLoaded(kv: number, sequence: number, count: number, whole: number): number;
   kvTruncate(kv: number, sequence: number, length: number): number;
   kvFork(kv: number, sequence: number): number;
   kvClose(kv: number, sequence: number): number;

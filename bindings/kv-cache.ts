@@ -14,7 +14,13 @@
  */
 import { type BlockOrderKind, blockOrderShape, ORDER_KINDS, ADVICE_KINDS } from "./block-order.js";
 import { BlockRuns, blockRunShape } from "./block-runs.js";
-import { type CacheGroup, type CacheGroupStats, groupShapes, readGroups } from "./cache-groups.js";
+import {
+  cachedTwins,
+  type CacheGroup,
+  type CacheGroupStats,
+  groupShapes,
+  readGroups,
+} from "./cache-groups.js";
 import { ContentKeys, contentKeyShape } from "./content-keys.js";
 import type { Core } from "./core.js";
 import { invalidArgument, QuartermasterError, requireInteger, statusError } from "./errors.js";
@@ -275,6 +281,19 @@ export class KvCache {
   }
 
   /**
+   * As `append`, for tokens whose blocks were copied from elsewhere, in one call or more: of the cache's groups only what the
+   * next token of a sequence of `whole` tokens needs has been written. What its windows have left behind by then is not
+   * cached. Close the sequence, or go on until it has `whole` tokens.
+   */
+  appendLoaded(sequence: SequenceId, tokens: ArrayLike<number>, whole: number): void {
+    requireInteger("whole", whole, this.length(sequence) + tokens.length, this.maxSequenceTokens);
+    const count = this.writeInput("tokens", tokens);
+    this.#onSequence("appendLoaded", sequence, (kv) =>
+      this.core.exports.kvAppendLoaded(kv, sequence, count, whole),
+    );
+  }
+
+  /**
    * Drops the tokens from `length` on, and the blocks only they needed. Returns the length that is left: with groups it
    * may be less, as far back as a window's tokens or a recurrent state are still there for. Throws UNKNOWN_SEQUENCE,
    * INVALID_ARGUMENT, LOSSY_SEQUENCE.
@@ -358,9 +377,21 @@ export class KvCache {
     );
   }
 
+  /**
+   * Blocks of a group, 1 for the first of `groups`, that are cached along the sequence's cached prefix, one for each whole
+   * block of its length: also those that a window has left behind, which the sequence does not hold; NO_BLOCK where there is
+   * none. A copy.
+   */
+  groupCached(sequence: SequenceId, group: number): Uint32Array {
+    requireInteger("group", group, 1, this.groups.length);
+    return cachedTwins(this, group - 1, this.blockTable(sequence), this.length(sequence));
+  }
+
   /** Figures of `groups`. */
   groupStats(): CacheGroupStats[] {
-    return readGroups(this.core, this.pointer).map(({ stride: _, tables: __, ...stats }) => stats);
+    return readGroups(this.core, this.pointer).map(
+      ({ stride: _, tables: __, twins: ___, ...stats }) => stats,
+    );
   }
 
   /**

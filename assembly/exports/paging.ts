@@ -284,6 +284,14 @@ export function kvAppend(cache: usize, handle: u32, count: u32): Status {
   return checked(kv, append(kv, handle, kv.input, count));
 }
 
+/** As `kvAppend`, of tokens whose groups' blocks were copied from elsewhere, for a sequence that is to grow to `whole`. */
+export function kvAppendLoaded(cache: usize, handle: u32, count: u32, whole: u32): Status {
+  const kv = changetype<KvCache>(cache);
+  if (count > kv.maxSequenceTokens) return INVALID_ARGUMENT;
+  if (owned(kv, handle)) return SEQUENCE_OWNED;
+  return checked(kv, append(kv, handle, kv.input, count, whole));
+}
+
 export function kvTruncate(cache: usize, handle: u32, length: u32): Status {
   const kv = changetype<KvCache>(cache);
   if (owned(kv, handle)) return SEQUENCE_OWNED;

@@ -163,8 +163,11 @@ export function groupsReady(kv: KvCache, slot: u32, length: u32, count: u32): St
   return OK;
 }
 
-/** The sequence has grown from `before` tokens: caches what is full, lets go of what its windows have left behind. */
-export function groupsAdvance(kv: KvCache, sequence: Sequence, slot: u32, before: u32): void {
+/**
+ * The sequence has grown from `before` tokens: caches what is full, lets go of what its windows have left behind. Of what a
+ * sequence of `whole` tokens does not need nothing has been written: that is not cached.
+ */
+export function groupsAdvance(kv: KvCache, sequence: Sequence, slot: u32, before: u32, whole: u32): void {
   const length = sequence.length;
   const cached = kv.prefixCache != 0 && (sequence.flags & PRIVATE) == 0;
   const primaries = tableOf(kv, slot);
@@ -172,7 +175,8 @@ export function groupsAdvance(kv: KvCache, sequence: Sequence, slot: u32, before
     const group = groupAt(kv, g);
     const span = spanOf(group, slot);
     const full = length >> group.shift;
-    for (let index = before >> group.shift; cached && index < full; index++) {
+    let index = max(before >> group.shift, firstNeeded(group, whole));
+    for (; cached && index < full; index++) {
       const entry = entryPtr(group, slot, index);
       const id = load<u32>(entry);
       const twin = twinAt(group, primaries, index);

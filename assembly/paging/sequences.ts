@@ -317,9 +317,9 @@ function publishFull(kv: KvCache, sequence: Sequence, table: usize): void {
 
 /**
  * Records `count` tokens whose K and V have been written to the reserved slots; pending copies must be
- * settled first.
+ * settled first. In the cache's groups, only those that a sequence of `whole` tokens still needs have been.
  */
-export function append(kv: KvCache, handle: u32, tokensPtr: usize, count: u32): Status {
+export function append(kv: KvCache, handle: u32, tokensPtr: usize, count: u32, whole: u32 = 0): Status {
   if (!isOpen(kv, handle)) return UNKNOWN_SEQUENCE;
   const sequence = sequenceOf(kv, handle);
   const table = tableOf(kv, handle & SLOT_MASK);
@@ -360,7 +360,7 @@ export function append(kv: KvCache, handle: u32, tokensPtr: usize, count: u32): 
   if (kv.prefixCache != 0 && (sequence.flags & PRIVATE) == 0 && end >> kv.blockShift > sequence.published) {
     publishFull(kv, sequence, table);
   }
-  if (kv.groups != 0) groupsAdvance(kv, sequence, handle & SLOT_MASK, length);
+  if (kv.groups != 0) groupsAdvance(kv, sequence, handle & SLOT_MASK, length, whole);
   return OK;
 }
 

@@ -221,6 +221,10 @@ export class DiskTier implements TierBackend {
     return keys.length;
   }
 
+  has(keys: readonly Uint8Array[]): boolean[] {
+    return keys.map((key) => this.match([key]) === 1);
+  }
+
   stat(): TierStat {
     return {
       blocks: this.#index.size,

@@ -73,6 +73,10 @@ export class MemoryTier implements TierBackend {
     return found;
   }
 
+  has(keys: readonly Uint8Array[]): boolean[] {
+    return keys.map((key) => this.match([key]) === 1);
+  }
+
   stat(): TierStat {
     return {
       blocks: this.#blocks.size,

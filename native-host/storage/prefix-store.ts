@@ -8,18 +8,21 @@
  *   await store.save([...promptTokens, ...generated]);  // after it
  *
  * Keys are a chain of SHA-256: a block's is the hash of its parent's and its token ids, the first one's parent the hash of
- * the model, the shape of a block and the namespace. Equal in every process.
+ * the model, the shape of a block and the namespace. Equal in every process. Of a cache with groups their blocks are stored
+ * beside those of its own tables, each under a key of its own; what is loaded is what a prefix of that length needs.
  *
  * Loading never makes a block readable before it is whole: the blocks are reserved, filled, and only then recorded; when a
  * block is missing or damaged the prefix ends before it. Loading and saving wait for the step in flight, and the engine
  * waits for them while they copy, not while they read or write files.
  */
-import { createHash } from "node:crypto";
+import type { CacheGroup } from "../../bindings/cache-groups.js";
 import type { Engine } from "../../bindings/engine.js";
-import { invalidArgument, QuartermasterError } from "../../bindings/errors.js";
-import type { Executor, ExecutorDescription } from "../../bindings/executor.js";
+import { invalidArgument } from "../../bindings/errors.js";
+import type { ExecutorDescription } from "../../bindings/executor.js";
 import type { KvCache } from "../../bindings/kv-cache.js";
+import { CacheCopies } from "./cache-copies.js";
 import { LinkMeter, planLoad } from "./load-or-recompute.js";
+import { digest, present, type PromptBlock, PromptBlocks } from "./prompt-blocks.js";
 import { SeenFilter } from "./seen-filter.js";
 import type { TierBackend } from "./tier-backend.js";
 
@@ -44,11 +47,6 @@ export interface PrefixStoreOptions {
 
 const ADMISSIONS = ["always", "seen-twice"];
 
-type BlockExecutor = Executor & Required<Pick<Executor, "readBlocks" | "writeBlocks">>;
-
-/** There are no blocks for what would be loaded, or its tenant may not have them. */
-const NO_ROOM: readonly string[] = ["OUT_OF_BLOCKS", "QUOTA_EXCEEDED"];
-
 /** What the tier's link is taken for before a load has finished: a disk. */
 const FIRST_GUESS = { latencyUs: 200, bandwidth: 500 };
 
@@ -57,10 +55,12 @@ export class PrefixStore {
   /** The tier's speed, from the loads that have finished. */
   readonly link = new LinkMeter(FIRST_GUESS);
   readonly #engine: Engine;
-  readonly #executor: BlockExecutor;
+  readonly #copies: CacheCopies;
   readonly #cache: KvCache;
   readonly #shape: ExecutorDescription;
   readonly #model: Uint8Array;
+  /** The cache's own tables first. */
+  readonly #groups: readonly CacheGroup[];
   readonly #options: PrefixStoreOptions;
   readonly #seen: SeenFilter | undefined;
   #turnedAway = 0;
@@ -72,17 +72,16 @@ export class PrefixStore {
     this.#seen = admission === "seen-twice" ? new SeenFilter(remember) : undefined;
     if (typeof model !== "string" || model === "")
       throw invalidArgument("model", model, "a text that names the model");
-    const { executor } = engine;
-    if (executor.readBlocks === undefined || executor.writeBlocks === undefined)
-      throw new QuartermasterError("UNSUPPORTED", "the executor does not read and write blocks");
+    this.#copies = new CacheCopies(engine);
     this.tier = tier;
     this.#engine = engine;
-    this.#executor = executor as BlockExecutor;
     this.#cache = engine.scheduler.cache;
-    this.#shape = executor.describe();
+    this.#shape = engine.executor.describe();
     this.#options = options;
     const { layers, kvHeads, headDim, blockSize, blockBytes } = this.#shape;
-    this.#model = digest(JSON.stringify([model, layers, kvHeads, headDim, blockSize, blockBytes]));
+    const groups = this.#cache.groups.map(({ kind, window, blockSize }) => [kind, window, blockSize]);
+    this.#model = digest(JSON.stringify([model, layers, kvHeads, headDim, blockSize, blockBytes, ...groups]));
+    this.#groups = [{ kind: "full", window: 0, blockSize }, ...this.#cache.groups];
   }
 
   /** Keys of the whole blocks of `tokens`, in order. */
@@ -105,21 +104,18 @@ export class PrefixStore {
 
   /**
    * Stores the cached whole blocks of `tokens` that the tier does not have and `admission` lets in; returns how many that
-   * was.
+   * was, those of the cache's groups counted too.
    */
   async save(tokens: ArrayLike<number>, namespace = 0): Promise<number> {
-    const keys = this.keys(tokens, namespace);
-    const from = await this.tier.match(keys);
-    const to = this.#admitted(keys, from);
-    if (to === from) return 0;
-    const payload = await this.#engine.between(() => this.#read(tokens, namespace, from, to));
-    const { blockBytes } = this.#shape;
+    const prompt = { tokens: Uint32Array.from(tokens), namespace };
+    const blocks = new PromptBlocks(this.#groups, this.keys(tokens, namespace));
+    const wanted = await this.#missing(blocks);
+    if (wanted.length === 0) return 0;
     let stored = 0;
-    for (let i = 0; i * blockBytes < payload.length; i++) {
-      const block = payload.subarray(i * blockBytes, (i + 1) * blockBytes);
-      const parent = from + i === 0 ? {} : { parent: keys[from + i - 1] };
-      if (await this.tier.put(keys[from + i], block, parent)) stored += 1;
-    }
+    for (const [{ key, parent }, payload] of await this.#engine.between(() =>
+      this.#copies.read(prompt, blocks, wanted),
+    ))
+      if (await this.tier.put(key, payload, { parent })) stored += 1;
     return stored;
   }
 
@@ -129,24 +125,64 @@ export class PrefixStore {
    */
   async load(tokens: ArrayLike<number>, namespace = 0): Promise<number> {
     const { blockSize, blockBytes } = this.#shape;
-    const cached = Math.floor(this.#cache.match(tokens, namespace) / blockSize);
+    const prompt = { tokens: Uint32Array.from(tokens), namespace };
     const keys = this.keys(tokens, namespace).slice(0, Math.floor((tokens.length - 1) / blockSize));
-    const found = (await this.tier.match(keys)) - cached;
-    if (!(found > 0)) return 0;
-    const wanted = this.#worthLoading(tokens.length, cached, found);
-    const payloads: Uint8Array[] = [];
+    const blocks = new PromptBlocks(this.#groups, keys);
+    const cached = this.#cache.match(tokens, namespace);
+    const from = cached - (cached % blocks.unit);
+    const found = (await this.tier.match(keys)) * blockSize;
+    let end = await blocks.fitting(this.tier, from, found);
+    end = await blocks.fitting(this.tier, from, this.#worthLoading(tokens.length, blocks, from, end));
+    const payloads = new Map<Uint8Array, Uint8Array>();
     const started = performance.now();
-    let first = started;
-    for (let i = 0; i < wanted; i++) {
-      const block = await this.tier.get(keys[cached + i]);
-      if (i === 0) first = performance.now();
-      if (block === undefined || block.lossy || block.payload.length !== blockBytes) break;
-      payloads.push(block.payload);
+    let first: number | undefined;
+    while (end > from) {
+      const bad = await this.#fetch(blocks.between(from, end), payloads, () => (first ??= performance.now()));
+      if (bad === undefined) break;
+      if (bad.group > 0) blocks.isBad(bad.key);
+      else end = bad.index * blockSize;
+      end = await blocks.fitting(this.tier, from, end);
     }
-    if (payloads.length === 0) return 0;
-    const bytes = (payloads.length - 1) * blockBytes;
-    this.link.finished(bytes, (first - started) * 1000, (performance.now() - first) * 1000);
-    return this.#engine.between(() => this.#install(tokens, namespace, cached, payloads));
+    if (end <= from) return 0;
+    const bytes = (payloads.size - 1) * blockBytes;
+    const now = performance.now();
+    this.link.finished(bytes, ((first ?? now) - started) * 1000, (now - (first ?? now)) * 1000);
+    return this.#engine.between(() =>
+      this.#copies.install(prompt, blocks, from, end, ({ key }) => payloads.get(key)!),
+    );
+  }
+
+  /** Reads blocks that have not been read; returns the first that the tier has no right copy of. */
+  async #fetch(
+    blocks: readonly PromptBlock[],
+    payloads: Map<Uint8Array, Uint8Array>,
+    arrived: () => void,
+  ): Promise<PromptBlock | undefined> {
+    for (const block of blocks) {
+      if (payloads.has(block.key)) continue;
+      const stored = await this.tier.get(block.key);
+      arrived();
+      if (stored === undefined || stored.lossy || stored.payload.length !== this.#shape.blockBytes)
+        return block;
+      payloads.set(block.key, stored.payload);
+    }
+    return undefined;
+  }
+
+  /** Blocks that the tier does not have and may have, each behind those that it stands on. */
+  async #missing(blocks: PromptBlocks): Promise<PromptBlock[]> {
+    const from = await this.tier.match(blocks.keys);
+    const to = this.#admitted(blocks.keys, from);
+    const missing: PromptBlock[] = Array.from({ length: to - from }, (_, i) => blocks.at(0, from + i));
+    for (let group = 1; group < this.#groups.length; group++) {
+      const all = Array.from({ length: blocks.count(group, to) }, (_, i) => blocks.at(group, i));
+      const there = await present(
+        this.tier,
+        all.map(({ key }) => key),
+      );
+      missing.push(...all.filter((_, i) => !there[i]));
+    }
+    return missing;
   }
 
   /** Leading blocks that may be stored, of which `stored` are. */
@@ -158,82 +194,25 @@ export class PrefixStore {
     return to;
   }
 
-  /** Blocks of the `found` stored ones behind the `cached` ones that take less time to load than to compute. */
-  #worthLoading(promptTokens: number, cached: number, found: number): number {
-    const { blockSize, blockBytes } = this.#shape;
+  /** Where to end between `from` and `end` so that loading takes less time than computing. */
+  #worthLoading(promptTokens: number, blocks: PromptBlocks, from: number, end: number): number {
+    if (end <= from) return from;
+    const { blockBytes } = this.#shape;
     const { minLoadTokens, recomputeUs } = this.#options;
+    const tokens = end - from;
     const plan = planLoad({
-      runs: [{ tokens: found * blockSize, bytes: found * blockBytes, tier: "tier" }],
+      runs: [{ tokens, bytes: blocks.between(from, end).length * blockBytes, tier: "tier" }],
       links: new Map([["tier", this.link]]),
-      promptTokens: promptTokens - cached * blockSize,
-      recomputeUs: (from) =>
+      promptTokens: promptTokens - from,
+      recomputeUs: (behind) =>
         recomputeUs === undefined
-          ? from < found * blockSize
+          ? behind < tokens
             ? Infinity
             : 0
-          : recomputeUs(promptTokens, cached * blockSize + from),
-      granularity: blockSize,
+          : recomputeUs(promptTokens, from + behind),
+      granularity: blocks.unit,
       minLoadTokens,
     });
-    return plan.split / blockSize;
+    return from + plan.split;
   }
-
-  /** Copies the cached blocks of a sequence from block `from` up to `to`. */
-  async #read(tokens: ArrayLike<number>, namespace: number, from: number, to: number): Promise<Uint8Array> {
-    const { blockSize } = this.#shape;
-    // `open` leaves the last token to be computed: one more, and the last block is among what it finds.
-    const whole = tokens.length - (tokens.length % blockSize);
-    const asked = Uint32Array.from({ length: whole + 1 }, (_, i) => (i < whole ? tokens[i] : 0));
-    const sequence = this.#cache.open({
-      tokens: asked.subarray(0, this.#cache.maxSequenceTokens),
-      namespace,
-    });
-    try {
-      const cached = Math.floor(this.#cache.length(sequence) / blockSize);
-      const blocks = this.#cache.blockTable(sequence).slice(from, Math.min(cached, to));
-      return await this.#executor.readBlocks(blocks);
-    } finally {
-      this.#cache.close(sequence);
-    }
-  }
-
-  /** Fills fresh blocks behind the cached prefix and records them; returns the tokens that this made cached. */
-  async #install(
-    tokens: ArrayLike<number>,
-    namespace: number,
-    cached: number,
-    payloads: readonly Uint8Array[],
-  ): Promise<number> {
-    const { blockSize, blockBytes } = this.#shape;
-    const end = (cached + payloads.length) * blockSize;
-    const words = Uint32Array.from({ length: tokens.length }, (_, i) => tokens[i]);
-    const sequence = this.#cache.open({ tokens: words, namespace });
-    try {
-      const found = this.#cache.length(sequence);
-      const length = found - (found % blockSize);
-      // A part of a block (`partialReuse`) is somebody else's: the block comes whole.
-      if (length < found) this.#cache.truncate(sequence, length);
-      // Meanwhile blocks may have been computed, or evicted: then there is nothing to do, or a gap.
-      const skip = length / blockSize - cached;
-      if (skip < 0 || length >= end) return 0;
-      this.#cache.reserve(sequence, end - length);
-      const blocks = this.#cache.blockTable(sequence).slice(length / blockSize, end / blockSize);
-      const bytes = new Uint8Array(blocks.length * blockBytes);
-      payloads.slice(skip).forEach((payload, i) => bytes.set(payload, i * blockBytes));
-      await this.#executor.writeBlocks(blocks, bytes);
-      this.#cache.append(sequence, words.subarray(length, end));
-      return end - length;
-    } catch (error) {
-      if (error instanceof QuartermasterError && NO_ROOM.includes(error.code)) return 0;
-      throw error;
-    } finally {
-      this.#cache.close(sequence);
-    }
-  }
-}
-
-function digest(...parts: (string | Uint8Array | Uint32Array)[]): Uint8Array {
-  const hash = createHash("sha256");
-  for (const part of parts) hash.update(part);
-  return hash.digest();
 }

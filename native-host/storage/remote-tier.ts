@@ -12,6 +12,7 @@
  * `put` and `del` say so (UNREACHABLE), since their caller may want to stop.
  */
 import { invalidArgument, QuartermasterError, requireInteger } from "../../bindings/errors.js";
+import { present } from "./prompt-blocks.js";
 import { requireKey } from "./records.js";
 import type { BlockInfo, StoredBlock, TierBackend, TierStat } from "./tier-backend.js";
 
@@ -32,6 +33,7 @@ type Call =
   | { readonly name: "put"; readonly key: Uint8Array; readonly payload: Uint8Array; readonly info: BlockInfo }
   | { readonly name: "get" | "del"; readonly key: Uint8Array }
   | { readonly name: "match"; readonly keys: readonly Uint8Array[]; readonly lossy: boolean }
+  | { readonly name: "has"; readonly keys: readonly Uint8Array[] }
   | { readonly name: "stat" };
 
 /** Both ends keep off messages that are not theirs: the channel may carry others. */
@@ -104,6 +106,12 @@ export class RemoteTier implements TierBackend {
     return (
       ((await this.#ask({ name: "match", keys: copies, lossy }).catch(nothing)) as number | undefined) ?? 0
     );
+  }
+
+  async has(keys: readonly Uint8Array[]): Promise<boolean[]> {
+    const copies = keys.map((key) => requireKey("keys", key).slice());
+    const there = (await this.#ask({ name: "has", keys: copies }).catch(nothing)) as boolean[] | undefined;
+    return there ?? keys.map(() => false);
   }
 
   /** Throws UNREACHABLE. */
@@ -185,6 +193,8 @@ function run(tier: TierBackend, call: Call): unknown {
       return tier.del(call.key);
     case "match":
       return tier.match(call.keys, { lossy: call.lossy });
+    case "has":
+      return present(tier, call.keys);
     case "stat":
       return tier.stat();
   }

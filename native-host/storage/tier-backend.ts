@@ -51,5 +51,7 @@ export interface TierBackend {
    * Reads nothing.
    */
   match(keys: readonly Uint8Array[], options?: { readonly lossy?: boolean }): number | Promise<number>;
+  /** Which of these blocks `match` would count by themselves. Reads nothing. Without it each of them is matched. */
+  has?(keys: readonly Uint8Array[]): boolean[] | Promise<boolean[]>;
   stat(): TierStat | Promise<TierStat>;
 }

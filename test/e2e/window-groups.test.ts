@@ -5,51 +5,16 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import { Core, Engine, promptLookup } from "../../bindings/main.js";
-import { type Backend, loadAddon, NativeExecutor } from "../../native-host/executor/main.js";
+import type { Backend } from "../../native-host/executor/main.js";
 import type { LayerGroup } from "../../native-host/executor/layer-groups.js";
-import { type Model, readModelConfig } from "../../native-host/executor/open-model.js";
-import { locateTensors } from "../../native-host/executor/safetensors.js";
-import type { ExecutorOptions } from "../../native-host/executor/wasm-executor.js";
-import {
-  directorySource,
-  type ModelSource,
-  openTokenizer,
-  openWasmModel,
-} from "../../native-host/executor/wasm.js";
+import { openWasmModel } from "../../native-host/executor/wasm.js";
 import { TEST_BACKENDS } from "../support/backends.js";
 import { embeddedWorkload } from "../support/serve.js";
-import { TINY_RETRIEVAL } from "../support/package-root.js";
+import { openWindowed, windowedSource } from "../support/windowed-model.js";
 
-const WINDOW = 48;
 const workload = embeddedWorkload().filter((_, i) => i % 12 === 0);
 /** Layers that slide apart from each other, so that a page holds one layer, as it does of the full one. */
 const APART: LayerGroup[] = [{ layers: [0] }, { layers: [2] }];
-
-/** The model's files, with a configuration in which layers 0 and 2 slide. */
-async function windowedSource(): Promise<ModelSource> {
-  const files = await directorySource(TINY_RETRIEVAL);
-  const types = ["sliding_attention", "full_attention", "sliding_attention"];
-  return {
-    ...files,
-    text: async (file) => {
-      const text = await files.text(file);
-      if (file !== "config.json") return text;
-      return JSON.stringify({ ...JSON.parse(text!), layer_types: types, sliding_window: WINDOW });
-    },
-  };
-}
-
-async function openWindowed(backend: Backend, options: ExecutorOptions): Promise<Model> {
-  const source = await windowedSource();
-  const loaded = loadAddon();
-  if (backend === "wasm" || "reason" in loaded) return openWasmModel(source, options);
-  const config = await readModelConfig(source);
-  const tensors = await locateTensors(source, config);
-  const tokenizer = await openTokenizer(source);
-  const executor = NativeExecutor.load(loaded.addon, source, config, tensors, options);
-  await source.close();
-  return { config, tokenizer, executor };
-}
 
 interface Served {
   readonly texts: string[];

@@ -59,6 +59,29 @@ export class StateExecutor {
     return { tokens, accepted };
   }
 
+  /** Bytes of a page as `readBlocks` gives it: group, words, and the words. */
+  get blockBytes(): number {
+    return 4 * (2 + Math.max(...this.groups.map(({ blockSize }) => blockSize)));
+  }
+
+  /** Pages as bytes; one that nobody has written as zeros. */
+  readBlocks(ids: Uint32Array): Uint8Array {
+    const payload = new Uint32Array((ids.length * this.blockBytes) / 4);
+    ids.forEach((id, i) => {
+      const { group, words } = this.#pages.get(id) ?? { group: 0, words: [] };
+      payload.set([group, words.length, ...words], (i * this.blockBytes) / 4);
+    });
+    return new Uint8Array(payload.buffer);
+  }
+
+  writeBlocks(ids: Uint32Array, payload: Uint8Array): void {
+    const words = new Int32Array(payload.slice().buffer);
+    ids.forEach((id, i) => {
+      const [group, count, ...rest] = words.subarray((i * this.blockBytes) / 4);
+      this.#pages.set(id, { group, words: rest.slice(0, count) });
+    });
+  }
+
   #copy(plan: StepPlan): void {
     for (let at = 0; at < plan.transfers.length; at += TRANSFER_WORDS) {
       const [op, , source, , target, tokens] = plan.transfers.subarray(at, at + TRANSFER_WORDS);
