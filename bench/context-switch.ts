@@ -1,14 +1,26 @@
 /**
  * What do changing priorities cost? Conversations of several turns on a simulated card of 24 GB, under the shipped cache and
  * scheduler: a vLLM-like baseline, the three ideas of "FastSwitch" (arXiv 2411.18424) one by one and together, and
- * recomputation. Times are the machine's of sim/context-switch/machine.ts, not this one's.
+ * recomputation; and when a request that is read back joins a batch. Times are the machine's of sim/context-switch/machine.ts, not this one's.
  */
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
-import { controlCase, runCase, type SwitchCase, switchCase } from "../sim/context-switch/cases.js";
+import {
+  controlCase,
+  runCase,
+  swapInCase,
+  type SwitchCase,
+  switchCase,
+} from "../sim/context-switch/cases.js";
 import { busiestMinutes } from "../sim/context-switch/conversations.js";
-import { equalities, type Relation, relations, type SwitchSummary } from "../sim/context-switch/relations.js";
+import {
+  equalities,
+  type Relation,
+  relations,
+  swapInRelations,
+  type SwitchSummary,
+} from "../sim/context-switch/relations.js";
 import { barPlot } from "../sim/plot.js";
 import type { Report } from "./measure.js";
 
@@ -46,6 +58,11 @@ export async function run(report: Report): Promise<void> {
     const summaries = await measure(report, each);
     plotted.push([each.name, summaries]);
     check(report, each.name, relations(summaries));
+  }
+  for (const rate of [0.4, 1]) {
+    const count = report.quick ? QUICK : CONVERSATIONS;
+    const each = swapInCase(`swap-in, ${rate} a second`, count, SEED, rate);
+    check(report, each.name, swapInRelations(await measure(report, each), rate < 1));
   }
   const control = controlCase(report.quick ? QUICK : CONVERSATIONS, SEED);
   check(report, control.name, equalities(await measure(report, control)));

@@ -4,7 +4,7 @@ import { EIGHT_B, type Machine } from "./machine.js";
 import { PriorityTrace, type TraceKind } from "./priority-trace.js";
 import { summarize, type SwitchSummary } from "./relations.js";
 import { simulateSwitches, type SwitchSystem } from "./simulate.js";
-import { SYSTEMS } from "./systems.js";
+import { SWAP_INS, SYSTEMS } from "./systems.js";
 
 export interface SwitchCase {
   readonly name: string;
@@ -50,6 +50,17 @@ export function switchCase(
     trace,
     frequency: FREQUENCY,
     systems: Object.values(SYSTEMS),
+  };
+}
+
+/** When a request that is read back joins a batch, under random priorities: `rate` conversations a second. */
+export function swapInCase(name: string, conversations: number, seed: number, rate: number): SwitchCase {
+  return {
+    name,
+    conversations: makeConversations({ conversations, seed, rate }),
+    trace: "random",
+    frequency: FREQUENCY,
+    systems: Object.values(SWAP_INS),
   };
 }
 

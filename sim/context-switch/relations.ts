@@ -1,7 +1,7 @@
 /** What must hold between systems that switch contexts, and the summary of a run that it is read from. */
 import { percentile } from "../report.js";
 import type { SwitchFigures } from "./simulate.js";
-import { ABLATION, SYSTEMS } from "./systems.js";
+import { ABLATION, SWAP_INS, SYSTEMS } from "./systems.js";
 
 /** A run in the numbers that it is judged by. */
 export interface SwitchSummary {
@@ -104,6 +104,36 @@ export function relations(summaries: Summaries): Relation[] {
         than: 1 - TOLERANCE,
       });
   return checks;
+}
+
+/**
+ * Adaptive swap-in has the first tokens of sync where the machine keeps up (`light`), and where it does not the tails of async,
+ * without the stall of sync (thresholds ours).
+ */
+export function swapInRelations(summaries: Summaries, light: boolean): Relation[] {
+  const [async, sync, adaptive] = Object.values(SWAP_INS).map(({ name }) => summaries.get(name)!);
+  const over = (
+    name: string,
+    figure: (summary: SwitchSummary) => number,
+    summary: SwitchSummary,
+    bar: Pick<Relation, "is" | "than">,
+  ): Relation => ({ name, value: figure(summary) / figure(adaptive), ...bar });
+  const median = ({ ttftMs }: SwitchSummary): number => ttftMs.p50;
+  const first = ({ ttftMs }: SwitchSummary): number => ttftMs.p99;
+  const between = ({ tbtMs }: SwitchSummary): number => tbtMs.p999;
+  const atLeast = (than: number) => ({ is: ">=", than }) as const;
+  if (light)
+    return [
+      over("P50 time to first token, async over adaptive", median, async, atLeast(1.2)),
+      over("P50 time to first token, sync over adaptive", median, sync, atLeast(1 - TOLERANCE)),
+      over("P99 time to first token, async over adaptive", first, async, atLeast(1)),
+      over("P99.9 time between tokens, async over adaptive", between, async, atLeast(1 - TOLERANCE)),
+    ];
+  return [
+    over("P99 time to first token, async over adaptive", first, async, atLeast(1 - TOLERANCE)),
+    over("P99.9 time between tokens, async over adaptive", between, async, atLeast(1 - TOLERANCE)),
+    over("stall, sync over adaptive", ({ stallSeconds }) => stallSeconds, sync, atLeast(4)),
+  ];
 }
 
 /** Without context switches nothing may tell the systems apart: greatest over least of each figure. */

@@ -6,12 +6,13 @@ import type { SwitchSystem } from "./simulate.js";
 
 /**
  * Blocks from a free list, the last freed first; a copy a block, dispatched by the thread that plans steps; batches wait for
- * all copies; the host's copy is forgotten when a request runs again, so that every swap-out sends everything.
+ * all copies, and requests join the one that has waited for them; the host's copy is forgotten when a request runs again, so
+ * that every swap-out sends everything.
  */
 const BASELINE: SwitchSystem = {
   name: "baseline",
   cache: {},
-  hostTier: { blocking: true, reuse: false },
+  hostTier: { blocking: true, reuse: false, swapIn: "sync" },
   copies: { runs: false, threads: false },
 };
 
@@ -30,7 +31,7 @@ const GROUPS_ASYNC: SwitchSystem = {
 const GROUPS_REUSE: SwitchSystem = {
   ...GROUPS,
   name: "groups + reuse",
-  hostTier: { blocking: true, reuse: true },
+  hostTier: { blocking: true, reuse: true, swapIn: "sync" },
 };
 
 const ALL: SwitchSystem = { ...GROUPS_ASYNC, name: "all", hostTier: { blocking: false, reuse: true } };
@@ -38,6 +39,20 @@ const ALL: SwitchSystem = { ...GROUPS_ASYNC, name: "all", hostTier: { blocking: 
 const RECOMPUTE: SwitchSystem = { ...BASELINE, name: "recompute", hostTier: undefined };
 
 export const SYSTEMS = { BASELINE, MERGED, GROUPS, GROUPS_ASYNC, GROUPS_REUSE, ALL, RECOMPUTE } as const;
+
+/** All three, by when a request that is read back joins a batch; ALL is async. */
+const ALL_SYNC: SwitchSystem = { ...ALL, name: "sync", hostTier: { ...ALL.hostTier, swapIn: "sync" } };
+const ALL_ADAPTIVE: SwitchSystem = {
+  ...ALL,
+  name: "adaptive",
+  hostTier: { ...ALL.hostTier, swapIn: "adaptive" },
+};
+
+export const SWAP_INS = {
+  ASYNC: { ...ALL, name: "async" },
+  SYNC: ALL_SYNC,
+  ADAPTIVE: ALL_ADAPTIVE,
+} as const;
 
 /** Steps of the ablation: what an idea is added to, and with it. */
 export const ABLATION: readonly (readonly [before: SwitchSystem, after: SwitchSystem])[] = [

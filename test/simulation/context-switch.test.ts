@@ -3,7 +3,13 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { QuartermasterError } from "../../bindings/main.js";
 import { TransferMark, TransferOp, type StepPlan } from "../../bindings/plan.js";
-import { controlCase, runCase, type SwitchCase, switchCase } from "../../sim/context-switch/cases.js";
+import {
+  controlCase,
+  runCase,
+  swapInCase,
+  type SwitchCase,
+  switchCase,
+} from "../../sim/context-switch/cases.js";
 import { busiestMinutes, LENGTHS, makeConversations } from "../../sim/context-switch/conversations.js";
 import { CopyEngine } from "../../sim/context-switch/copies.js";
 import { EIGHT_B } from "../../sim/context-switch/machine.js";
@@ -13,6 +19,7 @@ import {
   holds,
   type Relation,
   relations,
+  swapInRelations,
   type SwitchSummary,
 } from "../../sim/context-switch/relations.js";
 import { simulateSwitches } from "../../sim/context-switch/simulate.js";
@@ -52,6 +59,14 @@ test("without priority changes and turns nothing is switched, and all systems ar
 
 test("the check for equal systems fails where contexts are switched", async () => {
   assert.ok(equalities(await random).every((relation) => !holds(relation)));
+});
+
+test("adaptive swap-in: first tokens a step earlier where the machine keeps up; under overload the tails of async, without the stall of sync", async () => {
+  for (const rate of [0.4, 1]) {
+    const summaries = await summariesOf(swapInCase("swap-in", COUNT, SEED, rate));
+    for (const relation of swapInRelations(summaries, rate < 1))
+      assert.ok(holds(relation), `${rate} a second: ${told(relation)}`);
+  }
 });
 
 test("one seed, one run: the same figures again, and others with another trace", async () => {
