@@ -95,18 +95,20 @@ export function swapOut(s: Scheduler, slot: u32, r: Request): void {
 
 /** The request leaves its sequence: closed, unless a transfer in flight needs its blocks. */
 export function leaveSequence(s: Scheduler, slot: u32, r: Request): void {
-  if (s.tier == 0 || !passToCopy(tierOf(s), slot, r.sequence)) close(s.kv, r.sequence);
+  if (s.tier == 0 || !passToCopy(s, slot, r.sequence)) close(s.kv, r.sequence);
   r.sequence = NONE;
 }
 
 /** Whether a transfer in flight needs the blocks of a sequence: then its copy keeps it open. */
-function passToCopy(t: HostTier, slot: u32, handle: u32): bool {
+function passToCopy(s: Scheduler, slot: u32, handle: u32): bool {
+  const t = tierOf(s);
   const copy = copyOf(t, slot);
   if (copy === null) return false;
   copy.resident = 0;
   if (copy.op == TransferOp.None) return false;
   if (copy.op == TransferOp.SwapOut) {
-    if (copy.awaited != 0) return false;
+    // What is for the plan to come is not given away before that plan.
+    if (copy.awaited != 0 && copy.step == s.stepId) return false;
     t.pendingBlocks += sequenceOf(t.kv, handle).blockCount;
   }
   copy.sequence = handle;

@@ -57,6 +57,26 @@ test("between turns the KV of a conversation is on the host; the next turn reads
   assert.equal(scheduler.state(request), "ended");
 });
 
+test("blocks of a turn that has ended are given to nobody before the plan that sends them, on a tier that blocks too", async () => {
+  for (const blocking of [false, true]) {
+    const scheduler = await schedulerWith({ blocks: 64, blocking });
+    const { cache } = scheduler;
+    scheduler.submit({ tokens: tokens(10), maxNewTokens: 2, turns: true });
+    for (let i = 0; i < 2; i++) {
+      const { stepId } = scheduler.step(i);
+      scheduler.commit(stepId, i, { tokens: [1] });
+    }
+    const other = cache.open({ tokens: [], private: true });
+    cache.reserve(other, cache.available * CACHE.blockSize);
+    const taken = new Set(cache.blockTable(other));
+    const plan = scheduler.step(2);
+    assert.ok(plan.transferCount > 0);
+    for (let at = 0; at < plan.transferCount * 8; at += 8)
+      assert.ok(!taken.has(plan.transfers[at + 2]), `block ${plan.transfers[at + 2]} is still to be sent`);
+    scheduler.validate();
+  }
+});
+
 test("without a host tier, and on one that has no room, the next turn is computed again", async () => {
   for (const hostTier of [undefined, { blocks: 1, copies: 1 }]) {
     const scheduler = await schedulerWith(hostTier);
