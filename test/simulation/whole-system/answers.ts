@@ -3,6 +3,9 @@
  * on the namespace, and the next token follows from that number: so whoever reads a wrong block says a wrong word.
  */
 
+import type { PromptMarks } from "../../../bindings/main.js";
+import { contentAt } from "./marks.js";
+
 /** K and V of a token behind the tokens that `content` stands for. */
 export function contentAfter(content: number, token: number): number {
   let mixed = Math.imul(content ^ (token + 0x9e3779b9), 0x85ebca6b);
@@ -44,6 +47,7 @@ export function answerTo(
   namespace: number,
   maxNewTokens: number,
   vocabSize: number,
+  marks: PromptMarks = {},
 ): Answer {
   const tokens = new Uint32Array(prompt.length + maxNewTokens);
   const contents = new Uint32Array(tokens.length);
@@ -51,7 +55,7 @@ export function answerTo(
   let content = contentOfNothing(namespace);
   let generated = 0;
   for (let at = 0; at < tokens.length; at++) {
-    content = contents[at] = contentAfter(content, tokens[at]);
+    content = contents[at] = contentAt(content, tokens[at], at, marks);
     if (at < prompt.length - 1) continue;
     if (generated === maxNewTokens) break;
     tokens[at + 1] = nextToken(content, vocabSize);

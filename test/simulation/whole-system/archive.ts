@@ -4,16 +4,20 @@
  * that is missing or damaged ends what is recorded. Nobody may ever read what did not arrive.
  */
 import assert from "node:assert/strict";
-import type { SequenceId } from "../../../bindings/main.js";
+import type { PromptMarks, SequenceId } from "../../../bindings/main.js";
 import type { Random } from "../../support/random.js";
-import { contentAfter, contentOfNothing } from "./answers.js";
+import { contentsOf } from "./marks.js";
 import { LOADS } from "./shape.js";
 import type { World } from "./world.js";
 
-interface Load {
-  readonly sequence: SequenceId;
+interface Prefix {
   readonly namespace: number;
+  readonly marks: PromptMarks;
   readonly tokens: readonly number[];
+}
+
+interface Load extends Prefix {
+  readonly sequence: SequenceId;
   /** Tokens that were cached; blocks asked for behind them, and read so far. */
   readonly cached: number;
   readonly wanted: number;
@@ -27,7 +31,7 @@ export class Archive {
   readonly open: Load[] = [];
   readonly #world: World;
   readonly #stored = new Map<string, Uint32Array>();
-  readonly #prefixes: { namespace: number; tokens: number[] }[] = [];
+  readonly #prefixes: Prefix[] = [];
 
   constructor(world: World) {
     this.#world = world;
@@ -54,18 +58,19 @@ export class Archive {
     const { blockSize, maxSequenceTokens } = shape.cache;
     const able = running.filter(({ computed }) => computed >= blockSize);
     if (able.length === 0) return;
-    const { namespace, answer, computed } = random.pick(able);
+    const { namespace, marks, answer, computed } = random.pick(able);
     const whole = Math.min(computed - (computed % blockSize), maxSequenceTokens - 1);
     const tokens = [...answer.tokens.subarray(0, whole)];
-    const sequence = this.#open(namespace, [...tokens, 0]);
+    const prefix = { namespace, marks, tokens };
+    const sequence = this.#open({ ...prefix, tokens: [...tokens, 0] });
     if (sequence === undefined) return;
     const { cache } = systems.main;
     const blocks = Math.floor(cache.length(sequence) / blockSize);
     const table = cache.blockTable(sequence);
     machine.expect(table, answer.contents, blocks * blockSize, "the archive");
     for (let i = 0; i < blocks; i++)
-      this.#stored.set(keyOf(namespace, tokens, (i + 1) * blockSize), machine.read(table[i]));
-    this.#prefixes.push({ namespace, tokens: tokens.slice(0, blocks * blockSize) });
+      this.#stored.set(keyOf(prefix, (i + 1) * blockSize), machine.read(table[i]));
+    this.#prefixes.push({ ...prefix, tokens: tokens.slice(0, blocks * blockSize) });
     systems.call(({ cache }) => cache.close(sequence));
   }
 
@@ -73,14 +78,14 @@ export class Archive {
   #begin(random: Random): void {
     const { systems, shape } = this.#world;
     const { blockSize } = shape.cache;
-    const { namespace, tokens } = random.pick(this.#prefixes);
-    const sequence = this.#open(namespace, tokens);
+    const prefix = random.pick(this.#prefixes);
+    const sequence = this.#open(prefix);
     if (sequence === undefined) return;
     const found = systems.main.cache.length(sequence);
     const cached = found - (found % blockSize);
     if (cached < found) systems.call(({ cache }) => void cache.truncate(sequence, cached));
     let wanted = 0;
-    while (this.#stored.has(keyOf(namespace, tokens, cached + (wanted + 1) * blockSize))) wanted += 1;
+    while (this.#stored.has(keyOf(prefix, cached + (wanted + 1) * blockSize))) wanted += 1;
     const count = wanted * blockSize;
     const added = systems.tryCall(({ cache }) => cache.reserve(sequence, count));
     if (typeof added === "string") {
@@ -88,16 +93,16 @@ export class Archive {
       systems.call(({ cache }) => cache.close(sequence));
       return;
     }
-    this.open.push({ sequence, namespace, tokens, cached, wanted, read: 0 });
+    this.open.push({ ...prefix, sequence, cached, wanted, read: 0 });
   }
 
   /** A block arrives, or does not: what has arrived so far is recorded then. */
   #read(load: Load, random: Random): void {
     const { machine, shape, systems, tally } = this.#world;
-    const { sequence, namespace, tokens, cached, wanted } = load;
+    const { sequence, cached, wanted } = load;
     const { blockSize } = shape.cache;
     if (load.read === wanted) return this.#end(load);
-    const stored = this.#stored.get(keyOf(namespace, tokens, cached + (load.read + 1) * blockSize))!;
+    const stored = this.#stored.get(keyOf(load, cached + (load.read + 1) * blockSize))!;
     const block = systems.main.cache.blockTable(sequence)[cached / blockSize + load.read];
     if (random.below(8) !== 0) {
       machine.fill(block, stored);
@@ -126,18 +131,17 @@ export class Archive {
     this.open.splice(this.open.indexOf(load), 1);
   }
 
-  #check({ sequence, namespace, tokens }: Load, length: number): void {
+  #check({ sequence, namespace, marks, tokens }: Load, length: number): void {
     const { machine, systems } = this.#world;
-    let content = contentOfNothing(namespace);
-    const contents = tokens.slice(0, length).map((token) => (content = contentAfter(content, token)));
+    const contents = contentsOf(namespace, tokens.slice(0, length), marks);
     machine.expect(systems.main.cache.blockTable(sequence), contents, length, "the archive");
   }
 
-  #open(namespace: number, tokens: readonly number[]): SequenceId | undefined {
+  #open({ namespace, marks, tokens }: Prefix): SequenceId | undefined {
     const { systems } = this.#world;
-    const sequence = systems.tryCall(({ cache }) => cache.open({ tokens, namespace }));
+    const sequence = systems.tryCall(({ cache }) => cache.open({ tokens, namespace, ...marks }));
     if (typeof sequence === "string") {
-      assert.equal(sequence, "OUT_OF_SEQUENCES");
+      assert.ok(["OUT_OF_SEQUENCES", "OUT_OF_SCOPES"].includes(sequence), sequence);
       return undefined;
     }
     this.queriedTokens += tokens.length;
@@ -146,6 +150,7 @@ export class Archive {
   }
 }
 
-function keyOf(namespace: number, tokens: readonly number[], end: number): string {
-  return `${namespace}:${end > tokens.length ? "beyond" : tokens.slice(0, end).join(",")}`;
+function keyOf({ namespace, marks, tokens }: Prefix, end: number): string {
+  const text = end > tokens.length ? "beyond" : tokens.slice(0, end).join(",");
+  return `${namespace}:${JSON.stringify(marks)}:${text}`;
 }

@@ -12,6 +12,7 @@ const COMMIT = "assembly/scheduling/commit.ts";
 const QUEUE = "assembly/scheduling/queue.ts";
 const SWAP = "assembly/scheduling/swap.ts";
 const QUOTAS = "assembly/paging/quotas.ts";
+const URGENCY = "assembly/scheduling/urgency.ts";
 const GROUP_TABLES = "assembly/paging/group-tables.ts";
 
 /** What goes wrong, and how the source says it; CANARY stands for "this mistake is on". */
@@ -131,6 +132,31 @@ export const CANARIES: Readonly<Record<string, Edit>> = {
     find: "  const lost = whole ? 0 : planned;\n",
     replace: "  const lost = whole || CANARY ? 0 : planned;\n",
   },
+  "a priority that changes leaves its request where it was": {
+    file: URGENCY,
+    find: "  r.key = keyWith(s, r);\n",
+    replace: "  if (!CANARY) r.key = keyWith(s, r);\n",
+  },
+  "somebody a little more urgent waits for the less urgent": {
+    file: URGENCY,
+    find: "preemptLast(s, plan, r.priority, NONE)",
+    replace: "preemptLast(s, plan, r.priority + f64(CANARY), NONE)",
+  },
+  "an item at the last token of a block is not looked at": {
+    file: "assembly/paging/marks.ts",
+    find: "m.passed) << 2))).offset < end)\n",
+    replace: "m.passed) << 2))).offset < end - u32(CANARY))\n",
+  },
+  "a turn begins over the last word of the answer before": {
+    file: "assembly/scheduling/turns.ts",
+    find: "  writeTokens(s, slot, known, tokensPtr, count);\n",
+    replace: "  writeTokens(s, slot, known - u32(CANARY), tokensPtr, count);\n",
+  },
+  "a run that could go on behind its last block begins elsewhere": {
+    file: "assembly/paging/runs.ts",
+    find: "  const behind = last == NONE ? 0 :",
+    replace: "  const behind = last == NONE || CANARY ? 0 :",
+  },
   "an admission that is not executed stays counted": {
     file: SEQUENCES,
     find: "export function uncountLookup(kv: KvCache, handle: u32, count: u32): void {\n",
@@ -141,6 +167,27 @@ export const CANARIES: Readonly<Record<string, Edit>> = {
 
 /** Loops that a mistake may keep from ending give up after so many turns: a trap is noticed as well. */
 const BOUNDS: readonly Edit[] = [
+  {
+    file: PREFIX,
+    find: "  while (id != NONE && block(kv, id).key != key) id = block(kv, id).chain;\n",
+    replace:
+      "  for (let turns: u32 = 0; id != NONE && block(kv, id).key != key; turns++) {\n" +
+      "    if (turns > kv.blockCount) unreachable();\n    id = block(kv, id).chain;\n  }\n",
+  },
+  {
+    file: PREFIX,
+    find: "  const bytes = (<usize>kv.blockSize) << 2;\n  while (id != NONE) {\n",
+    replace:
+      "  const bytes = (<usize>kv.blockSize) << 2;\n" +
+      "  for (let turns: u32 = 0; id != NONE; turns++) {\n    if (turns > kv.blockCount) unreachable();\n",
+  },
+  {
+    file: PREFIX,
+    find: "  let link = bucket;\n  while (load<u32>(link) != id)\n",
+    replace:
+      "  let link = bucket;\n  for (let turns: u32 = 0; load<u32>(link) != id; turns++)\n" +
+      "    if (turns > kv.blockCount) unreachable();\n    else\n",
+  },
   {
     file: QUOTAS,
     find: "  while (kv.freeCount < need) {\n",

@@ -1,10 +1,11 @@
 /** Whoever is outside: submits, aborts, hints, asks for too much, asks for nonsense. */
 import assert from "node:assert/strict";
-import { type RequestOptions, type StepPlan } from "../../../bindings/main.js";
+import type { PromptMarks, RequestOptions, StepPlan } from "../../../bindings/main.js";
 import { ADVICE_KINDS } from "../../../bindings/block-order.js";
 import type { Random } from "../../support/random.js";
 import { answerTo } from "./answers.js";
-import { knownTokens } from "./requests.js";
+import { drawMarks } from "./marks.js";
+import { knownTokens, type Tracked } from "./requests.js";
 import { drawQuota } from "./shape.js";
 import type { World } from "./world.js";
 
@@ -27,9 +28,12 @@ export class Clients {
     if (shape.outsiders && random.below(3) === 0)
       outsiders.act(random, () => {
         const namespace = random.below(shape.namespaces);
-        return { tokens: this.#prompt(random, 30, namespace), namespace };
+        const tokens = this.#prompt(random, 30, namespace);
+        return { tokens, namespace, marks: this.#marks(random, tokens.length) };
       });
     this.#world.archive?.act(random);
+    if (shape.turns) this.#world.conversations.act(random);
+    if (shape.priorities && random.below(5) === 0) this.#prioritize(random);
     this.#world.transfers?.drift(random, random.below(3));
     if (random.below(8) === 0) this.#hint(random);
     if (shape.scheduler.maxDraftTokens > 0) this.#guess(random);
@@ -45,6 +49,8 @@ export class Clients {
     if (shape.aborts > 0 && random.below(shape.aborts) === 0)
       for (let count = 1 + random.below(2); count > 0; count--) this.#abort(random);
     if (random.below(12) === 0) this.#submit(random);
+    if (shape.turns && random.below(4) === 0) this.#world.conversations.act(random);
+    if (shape.priorities && random.below(12) === 0) this.#prioritize(random);
     this.#world.transfers?.drift(random, random.below(2));
     if (random.below(40) === 0) {
       assert.equal(
@@ -71,6 +77,10 @@ export class Clients {
     );
   }
 
+  #marks(random: Random, promptTokens: number): PromptMarks {
+    return this.#world.shape.marks && random.below(2) === 0 ? drawMarks(random, promptTokens) : {};
+  }
+
   #submit(random: Random): void {
     const world = this.#world;
     const { shape, nowUs } = world;
@@ -86,13 +96,17 @@ export class Clients {
       ...(random.below(3) === 0 && { deadlineUs: nowUs + 1 + random.below(8000) / 4 }),
       ...(random.below(4) === 0 && { maxChunkTokens: 1 + random.below(8) }),
       ...(random.below(3) === 0 && { id: 1 + random.below(12) }),
+      ...(shape.turns && random.below(2) === 0 && { turns: true }),
     } satisfies RequestOptions;
-    const answered = world.systems.tryCall(({ scheduler }) => scheduler.submit(options));
-    assert.equal(
-      typeof answered === "string" ? answered : "",
-      this.#refusal(options),
-      "refused for the right reason",
-    );
+    const marks = this.#marks(random, tokens.length);
+    const answered = world.systems.tryCall(({ scheduler }) => scheduler.submit({ ...options, ...marks }));
+    // Whether a prompt's marks find room depends on which ones others share.
+    if (answered !== "OUT_OF_SCOPES" || Object.keys(marks).length === 0)
+      assert.equal(
+        typeof answered === "string" ? answered : "",
+        this.#refusal(options),
+        "refused for the right reason",
+      );
     if (typeof answered === "string") {
       world.tally.refused += 1;
       world.tally.quotaRefusals += Number(answered === "QUOTA_EXCEEDED");
@@ -104,11 +118,13 @@ export class Clients {
       namespace,
       tenant: options.tenant,
       priority: options.priority,
+      marks,
+      turns: options.turns ?? false,
       promptTokens: tokens.length,
       maxNewTokens: options.maxNewTokens,
       maxChunkTokens: options.maxChunkTokens ?? 0,
       deadlineUs: options.deadlineUs ?? Infinity,
-      answer: answerTo(tokens, namespace, options.maxNewTokens, shape.scheduler.vocabSize),
+      answer: answerTo(tokens, namespace, options.maxNewTokens, shape.scheduler.vocabSize, marks),
       arrivalUs: options.arrivalUs,
       order: 0,
       state: "arriving",
@@ -131,16 +147,21 @@ export class Clients {
   /** Why a request must be refused, "" if it must not. */
   #refusal({ tokens, maxNewTokens, id, tenant = 0 }: RequestOptions): string {
     const { shape, live } = this.#world;
-    const { blocks, maxSequenceTokens } = shape.cache;
-    const total = tokens.length + maxNewTokens;
     const pages = Math.floor(shape.scheduler.tokenCapacity / PAGE_TOKENS);
-    if (total > maxSequenceTokens) return "TOO_LONG";
-    const needed = this.#peakBlocks(total - 1);
-    if (needed > blocks) return "POOL_TOO_SMALL";
-    if (shape.quotas && needed > this.#mostBlocks(tenant)) return "QUOTA_EXCEEDED";
+    const never = this.everFits(tenant, tokens.length + maxNewTokens);
+    if (never !== "") return never;
     if (id !== undefined && [...live.values()].some((request) => request.id === id)) return "DUPLICATE_ID";
     if (live.size === shape.scheduler.maxRequests) return "OUT_OF_REQUESTS";
     return live.size === pages ? "OUT_OF_TOKENS" : "";
+  }
+
+  /** Why a request of so many tokens could never run, "" if it could. */
+  everFits(tenant: number, total: number): string {
+    const { blocks, maxSequenceTokens } = this.#world.shape.cache;
+    if (total > maxSequenceTokens) return "TOO_LONG";
+    const needed = this.#peakBlocks(total - 1);
+    if (needed > blocks) return "POOL_TOO_SMALL";
+    return this.#world.shape.quotas && needed > this.#mostBlocks(tenant) ? "QUOTA_EXCEEDED" : "";
   }
 
   /** Most blocks that `tokens` tokens take in all groups, fed one by one. */
@@ -176,10 +197,27 @@ export class Clients {
   #abort(random: Random): void {
     const world = this.#world;
     if (world.live.size === 0) return;
-    const request = random.pick([...world.live.values()]);
-    const answered = world.systems.tryCall(({ scheduler }) => scheduler.abort(request.handle));
+    this.abort(random.pick([...world.live.values()]));
+  }
+
+  abort(request: Tracked): void {
+    const answered = this.#world.systems.tryCall(({ scheduler }) => scheduler.abort(request.handle));
     assert.equal(answered, request.aborted ? "UNKNOWN_REQUEST" : 0);
-    if (!request.aborted) world.abort(request);
+    if (!request.aborted) this.#world.abort(request);
+  }
+
+  /** Somebody becomes more urgent, or less. */
+  #prioritize(random: Random): void {
+    const { live, systems, tally } = this.#world;
+    if (live.size === 0) return;
+    const request = random.pick([...live.values()]);
+    const priority = random.below(4);
+    const { handle } = request;
+    const answered = systems.tryCall(({ scheduler }) => scheduler.setPriority(handle, priority));
+    assert.equal(answered, request.aborted ? "UNKNOWN_REQUEST" : 0);
+    if (request.aborted) return;
+    request.priority = priority;
+    tally.prioritized += 1;
   }
 
   /** Guesses what somebody will say next: rightly up to somewhere. */

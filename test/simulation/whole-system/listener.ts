@@ -18,7 +18,7 @@ export class Listener {
       // Another core goes on: its events are an epoch of their own.
       this.#core = core;
       this.#epoch += 1;
-      this.#mirror = new EventMirror();
+      this.#mirror = new EventMirror(shape.marks);
       this.#log = new KvEventLog(cache.events({ instance: "world", epoch: this.#epoch }));
     }
     const mirror = this.#mirror;

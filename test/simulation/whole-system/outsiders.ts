@@ -1,16 +1,24 @@
 /** Sequences beside the scheduler's, on the same cache: opened, grown, forked, cut and closed by a host of its own. */
 import assert from "node:assert/strict";
-import type { SequenceId } from "../../../bindings/main.js";
+import type { PromptMarks, SequenceId } from "../../../bindings/main.js";
 import type { Random } from "../../support/random.js";
-import { contentAfter, contentOfNothing } from "./answers.js";
+import { contentOfNothing } from "./answers.js";
+import { contentAt } from "./marks.js";
 import type { Systems } from "./systems.js";
 import type { VirtualMachine } from "./virtual-machine.js";
 
 interface Outsider {
   readonly sequence: SequenceId;
   readonly namespace: number;
+  readonly marks: PromptMarks;
   readonly tokens: number[];
   readonly contents: number[];
+}
+
+interface Prompt {
+  readonly tokens: number[];
+  readonly namespace: number;
+  readonly marks: PromptMarks;
 }
 
 export class Outsiders {
@@ -33,7 +41,7 @@ export class Outsiders {
     return this.open.map(({ sequence }) => sequence);
   }
 
-  act(random: Random, prompt: () => { tokens: number[]; namespace: number }): void {
+  act(random: Random, prompt: () => Prompt): void {
     const outsider = this.open.length > 0 ? random.pick(this.open) : undefined;
     if (outsider) this.#read(outsider);
     switch (random.below(outsider ? 6 : 1)) {
@@ -73,16 +81,16 @@ export class Outsiders {
     this.open.splice(this.open.indexOf(outsider), 1);
   }
 
-  #openOne({ tokens, namespace }: { tokens: number[]; namespace: number }): void {
-    const sequence = this.systems.tryCall(({ cache }) => cache.open({ tokens, namespace }));
+  #openOne({ tokens, namespace, marks }: Prompt): void {
+    const sequence = this.systems.tryCall(({ cache }) => cache.open({ tokens, namespace, ...marks }));
     if (typeof sequence === "string") {
-      assert.equal(sequence, "OUT_OF_SEQUENCES");
+      assert.ok(["OUT_OF_SEQUENCES", "OUT_OF_SCOPES"].includes(sequence), sequence);
       return;
     }
     const found = this.systems.call(({ cache }) => cache.length(sequence));
     this.queriedTokens += tokens.length;
     this.hitTokens += found;
-    const outsider: Outsider = { sequence, namespace, tokens: [], contents: [] };
+    const outsider: Outsider = { sequence, namespace, marks, tokens: [], contents: [] };
     this.#extend(outsider, tokens.slice(0, found));
     this.open.push(outsider);
     this.#read(outsider);
@@ -125,9 +133,10 @@ export class Outsiders {
     this.#read(outsider);
   }
 
-  #extend({ namespace, tokens, contents }: Outsider, more: number[]): void {
+  #extend({ namespace, marks, tokens, contents }: Outsider, more: number[]): void {
     for (const token of more) {
-      contents.push(contentAfter(contents.at(-1) ?? contentOfNothing(namespace), token));
+      const content = contents.at(-1) ?? contentOfNothing(namespace);
+      contents.push(contentAt(content, token, contents.length, marks));
       tokens.push(token);
     }
   }

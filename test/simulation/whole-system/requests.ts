@@ -1,5 +1,5 @@
 /** What the world knows of every live request: enough to say what each step must do to it. */
-import type { PolicyName, RequestId } from "../../../bindings/main.js";
+import type { PolicyName, PromptMarks, RequestId } from "../../../bindings/main.js";
 import type { Answer } from "./answers.js";
 
 export interface Tracked {
@@ -7,17 +7,20 @@ export interface Tracked {
   readonly id: number | undefined;
   readonly namespace: number;
   readonly tenant: number;
-  readonly priority: number;
-  readonly promptTokens: number;
-  readonly maxNewTokens: number;
+  readonly marks: PromptMarks;
   readonly maxChunkTokens: number;
-  readonly deadlineUs: number;
+  /** Whether it stays for another turn when its answer is complete; `promptTokens` are then all before that answer. */
+  turns: boolean;
+  priority: number;
+  promptTokens: number;
+  maxNewTokens: number;
+  deadlineUs: number;
   /** What the model says to its prompt. */
-  readonly answer: Answer;
+  answer: Answer;
   arrivalUs: number;
   /** Order of submission among those to come, of arrival among those that have come. */
   order: number;
-  state: "arriving" | "waiting" | "running" | "loading";
+  state: "arriving" | "waiting" | "running" | "loading" | "idle";
   generated: number;
   computed: number;
   /** What will be computed of it once what its row reads has arrived. */
@@ -42,6 +45,11 @@ export interface Tracked {
 
 export function knownTokens({ promptTokens, generated }: Tracked): number {
   return promptTokens + generated;
+}
+
+/** Whether it has come and has not said all. */
+export function isActive({ state }: Tracked): boolean {
+  return state !== "arriving" && state !== "idle";
 }
 
 /** Tokens that it may come to in all. */

@@ -1,22 +1,51 @@
 /** Who may be served before whom, who may be preempted, and how long anybody may have to wait. */
 import assert from "node:assert/strict";
 import type { PolicyName } from "../../../bindings/main.js";
-import { allTokens, before, rankOf, type Tracked } from "./requests.js";
+import { allTokens, before, isActive, knownTokens, rankOf, type Tracked } from "./requests.js";
 import type { WorldShape } from "./shape.js";
+import type { System } from "./systems.js";
 
 export class Rules {
   readonly #policy: PolicyName;
   readonly #mostOvertakers: number;
   /** Tenants at their ceilings are passed over, and preempt their own. */
   readonly #quotas: boolean;
+  readonly #preemptive: boolean;
+  readonly #maxRunning: number;
+  readonly #watermarkBlocks: number;
   #top: Tracked | undefined;
   #patience = 0;
 
   constructor(shape: WorldShape) {
-    const { policy, agingTokens } = shape.scheduler;
+    const { policy, agingTokens, preemptive, maxRunning, watermarkBlocks } = shape.scheduler;
+    this.#preemptive = preemptive;
+    this.#maxRunning = maxRunning;
+    this.#watermarkBlocks = watermarkBlocks;
     this.#policy = policy;
     this.#quotas = shape.quotas;
     this.#mostOvertakers = Math.floor(shape.cache.maxSequenceTokens / agingTokens);
+  }
+
+  /**
+   * Whether the step to come must preempt somebody for a more urgent one that waits: the first, in their order, that finds too
+   * few rows or blocks with all before it served, while somebody less urgent runs.
+   */
+  makesRoom(live: Iterable<Tracked>, { cache, scheduler }: System): boolean {
+    if (!this.#preemptive) return false;
+    const all = [...live].filter(({ aborted }) => !aborted);
+    const running = all.filter(({ state }) => state === "running");
+    const least = Math.max(...running.map(({ priority }) => priority));
+    const waiting = all
+      .filter(({ state }) => state === "waiting")
+      .sort((a, b) => a.priority - b.priority || a.order - b.order);
+    let rows = running.length + all.filter(({ state }) => state === "loading").length;
+    let room = cache.available + (scheduler.hostTier?.pendingBlocks ?? 0);
+    for (const one of waiting) {
+      rows += 1;
+      room -= Math.ceil(knownTokens(one) / cache.blockSize) + this.#watermarkBlocks;
+      if (rows > this.#maxRunning || room < 0) return one.priority < least;
+    }
+    return false;
   }
 
   /** A step has admitted `admitted`, in this order, and left `waiting`. */
@@ -66,8 +95,7 @@ export class Rules {
   /** In order of arrival everybody ends within the tokens of those who came before: whoever is first gets one a step. */
   arrival(request: Tracked, live: Iterable<Tracked>): void {
     request.patience = allTokens(request);
-    for (const other of live)
-      if (other !== request && other.state !== "arriving") request.patience += allTokens(other);
+    for (const other of live) if (other !== request && isActive(other)) request.patience += allTokens(other);
   }
 
   /** A step was executed that no transfer held up: nobody waits longer than the bound. */
@@ -76,7 +104,7 @@ export class Rules {
     if (this.#quotas) return;
     if (this.#policy === "fcfs") {
       for (const one of live) {
-        if (one.state === "arriving") continue;
+        if (!isActive(one)) continue;
         one.patience -= 1;
         assert.ok(one.patience >= 0, `${one.handle} starves: order of arrival promises it an end by now`);
       }
@@ -92,7 +120,7 @@ export class Rules {
     let tokens = 0;
     let running = 0;
     for (const one of live) {
-      if (one.state === "arriving") continue;
+      if (!isActive(one)) continue;
       if (one.state === "running") [tokens, running] = [tokens + allTokens(one), running + 1];
       if (!top || before(rankOf(one, this.#policy), rankOf(top, this.#policy))) top = one;
     }

@@ -20,7 +20,9 @@ type Known =
   | "tokenCapacity"
   | "agingTokens"
   | "tenants"
-  | "queueTimeoutUs";
+  | "queueTimeoutUs"
+  | "watermarkBlocks"
+  | "preemptive";
 
 export interface WorldShape {
   readonly build: Build;
@@ -40,6 +42,10 @@ export interface WorldShape {
   readonly archive: boolean;
   /** A mistake of the host: it records what its checksum says is damaged. */
   readonly believesDamage?: boolean;
+  /** Whether prompts have marks, priorities change, and requests have several turns. */
+  readonly marks: boolean;
+  readonly priorities: boolean;
+  readonly turns: boolean;
   /** Whether sequences beside the scheduler's use the cache. */
   readonly outsiders: boolean;
   /** Tokens of the longest prompt and the longest answer. */
@@ -102,6 +108,11 @@ export function drawShape(seed: number): WorldShape {
     inUs: random.below(4),
     outUs: random.below(4),
   } as const;
+  const marks = random.below(3) === 0;
+  const priorities = random.below(3) === 0;
+  const turns = random.below(3) === 0;
+  const blockRuns = !grouped && random.below(4) === 0 ? { reserve: 1 + random.below(blocks) } : undefined;
+  const preemptive = random.below(5) === 0;
   return {
     build,
     cache: {
@@ -115,6 +126,8 @@ export function drawShape(seed: number): WorldShape {
       retainBlocks: random.below(4) === 0 ? random.below(blocks + 1) : blocks,
       sharedProbe: build === "core-threads" && prefixCache && !grouped && random.below(2) === 0,
       partialReuse: prefixCache && !grouped && random.below(3) === 0 ? 1 + random.below(blockSize) : 0,
+      ...(marks && { marks: random.pick([4, 40, 4000]) }),
+      ...(blockRuns && { blockRuns }),
       ...(grouped && { groups }),
       ...(quotas && { tenants: TENANTS, quotas: tenants }),
       ...(events && { contentKeys: CONTENT_KEYS, events: { ring: 2 ** random.below(8) } }),
@@ -126,7 +139,8 @@ export function drawShape(seed: number): WorldShape {
       maxBatchTokens: maxRunning + random.below(40),
       maxChunkTokens: random.below(3) === 0 ? 1 + random.below(8) : 0,
       watermarkBlocks: random.below(3) === 0 ? random.below(Math.ceil(blocks / 4)) : 0,
-      policy: random.pick(POLICIES),
+      policy: preemptive ? "priority" : random.pick(POLICIES),
+      preemptive,
       tokenCapacity: 256 * Math.max(1, maxRequests - random.below(3)),
       agingTokens: 1 + random.below(8),
       tenants: TENANTS,
@@ -142,6 +156,9 @@ export function drawShape(seed: number): WorldShape {
     quotas,
     transferFailures: random.pick([0, 8, 40]),
     archive,
+    marks,
+    priorities,
+    turns,
     outsiders,
     longestPrompt: 4 + random.below(44),
     longestAnswer: 1 + random.below(40),

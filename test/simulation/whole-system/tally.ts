@@ -32,6 +32,13 @@ export interface Tally {
   /** Rows over cache groups. */
   groupRows: number;
   restoredCores: number;
+  /** Priorities that were changed, and requests that made room for more urgent ones. */
+  prioritized: number;
+  urgent: number;
+  /** Next turns of conversations. */
+  turns: number;
+  /** Blocks taken out of the run that was kept for their sequence. */
+  runBlocks: number;
 }
 
 export const emptyTally = (): Tally => ({
@@ -61,4 +68,8 @@ export const emptyTally = (): Tally => ({
   quotaRefusals: 0,
   groupRows: 0,
   restoredCores: 0,
+  prioritized: 0,
+  urgent: 0,
+  turns: 0,
+  runBlocks: 0,
 });

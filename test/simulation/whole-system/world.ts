@@ -15,7 +15,9 @@ import { groupShapes } from "../../../bindings/cache-groups.js";
 import { Random } from "../../support/random.js";
 import { Accounts } from "./accounts.js";
 import { Archive } from "./archive.js";
+import { BlockRunPromises } from "./block-runs.js";
 import { Clients } from "./clients.js";
+import { Conversations } from "./conversations.js";
 import { execute } from "./execution.js";
 import { HostTransfers } from "./host-transfers.js";
 import { Listener } from "./listener.js";
@@ -47,6 +49,7 @@ export class World {
   readonly machine: VirtualMachine;
   readonly outsiders: Outsiders;
   readonly clients: Clients;
+  readonly conversations: Conversations;
   /** Stored prefixes, and transfers of a host tier; undefined in worlds without. */
   readonly archive: Archive | undefined;
   readonly transfers: HostTransfers | undefined;
@@ -61,6 +64,7 @@ export class World {
   readonly #seed: number;
   readonly #rules: Rules;
   readonly #accounts: Accounts;
+  readonly #runs: BlockRunPromises | undefined;
   readonly #listener = new Listener();
   /** Told the digest of every plan. */
   onPlan: ((digest: string) => void) | undefined;
@@ -79,10 +83,12 @@ export class World {
     this.machine = new VirtualMachine(blocks, blockSize, groups, hostBlocks);
     this.outsiders = new Outsiders(systems, this.machine, shape.scheduler.vocabSize);
     this.clients = new Clients(this);
+    this.conversations = new Conversations(this);
     if (shape.archive) this.archive = new Archive(this);
     if (shape.scheduler.hostTier) this.transfers = new HostTransfers(this);
     this.#rules = new Rules(shape);
     this.#accounts = new Accounts(this);
+    if (shape.cache.blockRuns) this.#runs = new BlockRunPromises(this);
     if (shape.quotas) this.limited();
     if (traced) this.trace = [];
   }
@@ -115,7 +121,9 @@ export class World {
     let tokens = 0;
     for (const request of this.live.values()) tokens += allTokens(request);
     const most = (this.live.size + 2) * (tokens + 1) * (this.transfers ? 2 : 1) + 10;
-    for (let steps = 0; this.live.size > 0; steps++) {
+    for (let steps = 0; ; steps++) {
+      this.conversations.close();
+      if (this.live.size === 0 && this.conversations.parked === 0) break;
       assert.ok(steps <= most, `${this.live.size} requests starve with nobody new coming`);
       this.#clock(undefined);
       this.#serve(random, true);
@@ -131,6 +139,7 @@ export class World {
     assert.equal(finished + aborted + expired + rejected, submitted, "every request has one end");
     this.tally.comparedPlans = systems.compared;
     this.tally.copies = this.machine.copies;
+    this.tally.runBlocks = this.#runs?.kept ?? 0;
     this.tally.drafted = scheduler.drafted.fed;
     this.tally.restoredCores = systems.replaced;
     this.tally.quotaRefusals += outsiders.quotaRefusals;
@@ -143,6 +152,12 @@ export class World {
     request.order = ++this.#order;
     if (request.arrivalUs <= this.nowUs) this.#arrive(request);
     this.note(() => `submit ${request.handle}, ${request.promptTokens} + ${request.maxNewTokens} tokens`);
+  }
+
+  /** Its next turn was accepted. */
+  again(request: Tracked): void {
+    this.#arrive(request);
+    this.note(() => `turn of ${request.handle}, ${request.promptTokens} + ${request.maxNewTokens} tokens`);
   }
 
   /** A request was aborted. */
@@ -228,13 +243,22 @@ export class World {
     const { systems, tally } = this;
     tally.steps += 1;
     this.#arrivals();
+    this.#runs?.note();
+    const urgent = this.#rules.makesRoom(
+      [...this.live.values()].filter((one) => !this.#overdue(one)),
+      systems.main,
+    );
     const plan = systems.step(this.nowUs);
     this.note(() => `step ${plan.stepId} at ${this.nowUs}: ${plan.rows} rows, ${plan.totalTokens} tokens`);
     this.onPlan?.(planDigest(plan, systems.main.scheduler.outcomes()));
     const preempted = this.#planned();
+    assert.ok(!urgent || preempted.size > 0, "whoever is less urgent makes room");
+    tally.urgent += Number(urgent);
+    this.#runs?.planned(preempted.size > 0);
     const loading = this.#loading();
     this.#rows(plan, preempted.size > 0, loading);
     const whole = this.transfers?.begin(plan, random) ?? true;
+    this.conversations.parked = 0;
     this.#accounts.planned(plan);
     if (!sure) this.clients.interfere(random, plan);
     const { failures } = this.shape;
@@ -278,9 +302,14 @@ export class World {
     }
     for (const request of this.live.values()) {
       if (request.state !== "waiting" || preempted.has(request)) continue;
-      assert.ok(request.deadlineUs > this.nowUs && !this.#timedOut(request), `${request.handle} is overdue`);
+      assert.ok(!this.#overdue(request), `${request.handle} is overdue`);
     }
     return preempted;
+  }
+
+  #overdue(request: Tracked): boolean {
+    if (request.state !== "waiting") return false;
+    return request.deadlineUs <= this.nowUs || this.#timedOut(request);
   }
 
   #timedOut({ arrivalUs, preemptions }: Tracked): boolean {
@@ -300,6 +329,7 @@ export class World {
       request.state = "loading";
       request.sequence = 0;
       request.computed = scheduler.computed(request.handle);
+      if (request.preemptions === 0) request.cachedTokens = request.computed;
     }
     return begun;
   }
@@ -366,7 +396,7 @@ export class World {
   /** Transfers in flight, and requests that wait for one. */
   #onTheWay(): number {
     const loading = [...this.live.values()].filter(({ state }) => state === "loading");
-    return loading.length + (this.transfers?.inFlight ?? 0);
+    return loading.length + (this.transfers?.inFlight ?? 0) + this.conversations.parked;
   }
 
   #admit(request: Tracked, plan: StepPlan, row: number, admitted: Tracked[]): void {
@@ -416,9 +446,13 @@ export class World {
         [outcome.generated, outcome.cachedTokens, outcome.preemptions],
         [request.answer.generated, request.cachedTokens, request.preemptions],
       );
-      this.tally.finished += 1;
       this.note(() => `finished ${request.handle}`);
       this.#leave(request);
+      if (request.turns) {
+        this.conversations.pause(request);
+        continue;
+      }
+      this.tally.finished += 1;
       this.#end(request);
     }
     const { outsiders, archive } = this.shape;
