@@ -25,10 +25,10 @@
 import { nextRandom } from "../memory/rng";
 import { bagAdd, bagItem, bagRemove, bagUnmarkAll, bagUnmarked, bagValid, bagSize } from "./bag";
 import { historyAdd, historyTake } from "./history";
-import { NONE, Order, OrderKind, Record, record } from "./layout";
+import { NONE, Order, OrderKind } from "./layout";
 import { listAppend, listHead, listLength, listRemove } from "./lists";
 
-/** `state`: counter of the prediction, the bit, whether the algorithm has it, and where it is. */
+/** State of an id: counter of the prediction, the bit, whether the algorithm has it, and where it is. */
 // @ts-ignore: decorator
 @inline const COUNTER: u32 = 3;
 // @ts-ignore: decorator
@@ -36,7 +36,12 @@ import { listAppend, listHead, listLength, listRemove } from "./lists";
 // @ts-ignore: decorator
 @inline const INSIDE: u32 = 8;
 // @ts-ignore: decorator
-@inline const WHERE_SHIFT: u32 = 8;
+@inline const WHERE_SHIFT: u32 = 4;
+// @ts-ignore: decorator
+@inline const WHERE: u32 = 0xf0;
+/** Above them the phase in which it was marked last, its lower 24 bits. */
+// @ts-ignore: decorator
+@inline const MARKED_SHIFT: u32 = 8;
 /** Where: a list's number, or one of the bags. */
 // @ts-ignore: decorator
 @inline const LEFTOVERS: u32 = 0;
@@ -53,50 +58,82 @@ import { listAppend, listHead, listLength, listRemove } from "./lists";
 /** A counter of 2 or 3 predicts 1; an id that was never seen starts with 2. */
 // @ts-ignore: decorator
 @inline const UNKNOWN: u32 = 2;
+/** The history notes the counter, and above it the lower 30 bits of the phase in which an id was thrown out. */
+// @ts-ignore: decorator
+@inline const NOTED_SHIFT: u32 = 2;
 
-// `count` of a Record: phase in which it was marked last. `minor`: phase in which it was thrown out unmarked, or 0.
+
+@unmanaged
+class Advised {
+  place: u32;
+  next: u32;
+  /** In which it was thrown out unmarked, or 0. Flush-When-All-0s: in which it was let go of. */
+  phase: u32;
+  state: u32;
+}
+
+// @ts-ignore: decorator
+@inline
+function adviceOf(order: Order, id: u32): Advised {
+  return changetype<Advised>(<usize>order.records + ((<usize>id) << 4));
+}
+
+// @ts-ignore: decorator
+@inline
+function isMarked(order: Order, r: Advised): bool {
+  return (r.state ^ ((<u32>order.phase) << MARKED_SHIFT)) >> MARKED_SHIFT == 0;
+}
+
+// @ts-ignore: decorator
+@inline
+function mark(order: Order, r: Advised): void {
+  r.state = (r.state & ((1 << MARKED_SHIFT) - 1)) | ((<u32>order.phase) << MARKED_SHIFT);
+}
 
 /** The bit of an id that somebody holds, until its next use. */
 export function adviceSet(order: Order, id: u32, discard: bool): void {
-  const r = record(order, id);
+  const r = adviceOf(order, id);
   r.state = discard ? r.state | DISCARD : r.state & ~DISCARD;
 }
 
 // @ts-ignore: decorator
 @inline
-function predict(r: Record, counter: u32): void {
+function predict(r: Advised, counter: u32): void {
   r.state = (r.state & ~(COUNTER | DISCARD)) | counter | (counter >= UNKNOWN ? DISCARD : 0);
 }
 
-export function adviceEnter(order: Order, r: Record, key: u64): void {
+export function adviceEnter(order: Order, id: u32, key: u64): void {
   let counter = UNKNOWN;
   let thrownOut = false;
   if (order.history != 0) {
     const trace = historyTake(order.history, key);
     if (trace != 0) {
-      counter = min(COUNTER, load<u32>(trace, 8) + 1);
-      thrownOut = load<u64>(trace) == order.phase;
+      const noted = load<u32>(trace);
+      counter = min(COUNTER, (noted & COUNTER) + 1);
+      thrownOut = (noted ^ ((<u32>order.phase) << NOTED_SHIFT)) >> NOTED_SHIFT == 0;
     }
   }
+  const r = adviceOf(order, id);
   arrive(order, r, thrownOut);
   predict(r, counter);
 }
 
-export function adviceUse(order: Order, r: Record): void {
+export function adviceUse(order: Order, id: u32): void {
+  const r = adviceOf(order, id);
   const counter = r.state & COUNTER;
-  if ((r.state & INSIDE) == 0) arrive(order, r, r.minor == order.phase);
-  r.count = <u32>order.phase;
+  if ((r.state & INSIDE) == 0) arrive(order, r, r.phase == <u32>order.phase);
+  mark(order, r);
   predict(r, counter == 0 ? 0 : counter - 1);
 }
 
 /** An id comes into the algorithm's cache. */
-function arrive(order: Order, r: Record, thrownOut: bool): void {
+function arrive(order: Order, r: Advised, thrownOut: bool): void {
   if (thrownOut && order.kind == OrderKind.Mark0 && order.madeRoom == 0 && bagUnmarked(order.heap) != 0)
     throwOut(order, drawUnmarked(order, order.heap));
   order.madeRoom = 0;
   r.state = INSIDE;
-  r.count = <u32>order.phase;
-  r.minor = 0;
+  mark(order, r);
+  r.phase = 0;
 }
 
 // @ts-ignore: decorator
@@ -108,21 +145,22 @@ function drawUnmarked(order: Order, bag: usize): u32 {
 
 /** From the algorithm's cache to the leftovers. */
 function throwOut(order: Order, id: u32): void {
-  const r = record(order, id);
-  adviceHold(order, id, r);
+  const r = adviceOf(order, id);
+  adviceHold(order, id);
   r.state &= ~INSIDE;
-  r.minor = order.phase;
+  r.phase = <u32>order.phase;
   settle(order, id, r, LEFTOVERS);
 }
 
-export function adviceRest(order: Order, id: u32, r: Record, childless: bool): void {
-  r.stamp = ++order.clock;
-  if (childless) adviceOffer(order, id, r);
+export function adviceRest(order: Order, id: u32, childless: bool): void {
+  if (order.kind == OrderKind.FlushAll0) adviceOf(order, id).phase = <u32>order.phase;
+  if (childless) adviceOffer(order, id);
 }
 
 /** A candidate takes its place. */
-export function adviceOffer(order: Order, id: u32, r: Record): void {
-  const flushed = order.kind == OrderKind.FlushAll0 && r.stamp <= order.flushed;
+export function adviceOffer(order: Order, id: u32): void {
+  const r = adviceOf(order, id);
+  const flushed = order.kind == OrderKind.FlushAll0 && r.phase != <u32>order.phase;
   const givenUp = order.kind == OrderKind.Mark0 && (r.state & DISCARD) != 0;
   if (flushed || givenUp) r.state &= ~INSIDE;
   if ((r.state & INSIDE) == 0) settle(order, id, r, LEFTOVERS);
@@ -130,15 +168,15 @@ export function adviceOffer(order: Order, id: u32, r: Record): void {
   else settle(order, id, r, order.kind == OrderKind.MarkPredict && (r.state & DISCARD) != 0 ? BAG_1 : BAG_0);
 }
 
-function settle(order: Order, id: u32, r: Record, where: u32): void {
-  r.state = (r.state & ((1 << WHERE_SHIFT) - 1)) | (where << WHERE_SHIFT);
-  if (where < ADVICE_LISTS) listAppend(order, where, id, r);
-  else bagAdd(order, where == BAG_0 ? order.heap : order.secondHeap, id, r.count == <u32>order.phase);
+function settle(order: Order, id: u32, r: Advised, where: u32): void {
+  r.state = (r.state & ~WHERE) | (where << WHERE_SHIFT);
+  if (where < ADVICE_LISTS) listAppend(order, where, id);
+  else bagAdd(order, where == BAG_0 ? order.heap : order.secondHeap, id, isMarked(order, r));
 }
 
-export function adviceHold(order: Order, id: u32, r: Record): void {
-  const where = r.state >> WHERE_SHIFT;
-  if (where < ADVICE_LISTS) listRemove(order, where, r);
+export function adviceHold(order: Order, id: u32): void {
+  const where = (adviceOf(order, id).state & WHERE) >> WHERE_SHIFT;
+  if (where < ADVICE_LISTS) listRemove(order, where, id);
   else bagRemove(order, where == BAG_0 ? order.heap : order.secondHeap, id);
 }
 
@@ -157,7 +195,7 @@ export function adviceVictim(order: Order): u32 {
   }
   const advised = order.secondHeap != 0 && bagUnmarked(order.secondHeap) != 0;
   const id = drawUnmarked(order, advised ? order.secondHeap : order.heap);
-  record(order, id).minor = order.phase;
+  adviceOf(order, id).phase = <u32>order.phase;
   return id;
 }
 
@@ -169,15 +207,14 @@ function unmarked(order: Order): u32 {
 
 /** Everything that rests is left over; what is held is not. */
 function flush(order: Order): void {
-  order.flushed = order.clock;
+  order.phase += 1;
   for (let id = listHead(order, ADVISED_0); id != NONE; id = listHead(order, ADVISED_0)) throwOut(order, id);
 }
 
-export function adviceLeave(order: Order, r: Record, key: u64): void {
+export function adviceLeave(order: Order, id: u32, key: u64): void {
   if (order.history == 0) return;
-  const trace = historyAdd(order.history, key);
-  store<u64>(trace, r.minor);
-  store<u32>(trace, r.state & COUNTER, 8);
+  const r = adviceOf(order, id);
+  store<u32>(historyAdd(order.history, key), (r.phase << NOTED_SHIFT) | (r.state & COUNTER));
 }
 
 /** A leftover to give back before its room is needed, or NONE. */

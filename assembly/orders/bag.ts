@@ -4,9 +4,9 @@
  *   header (16 B): size, unmarked
  *   items  [capacity] u32     | unmarked | marked |
  *
- * An id's position stands in its Record. All of them become unmarked at once: only the border moves.
+ * An id's place is its position. All of them become unmarked at once: only the border moves.
  */
-import { NONE, Order, record } from "./layout";
+import { NONE, Order, recordPtr } from "./layout";
 
 // @ts-ignore: decorator
 @inline const HEADER_BYTES: usize = 16;
@@ -28,7 +28,7 @@ function itemPtr(bag: usize, position: u32): usize {
 @inline
 function put(order: Order, bag: usize, position: u32, id: u32): void {
   store<u32>(itemPtr(bag, position), id);
-  record(order, id).position = position;
+  store<u32>(recordPtr(order, id), position);
 }
 
 // @ts-ignore: decorator
@@ -65,7 +65,7 @@ export function bagAdd(order: Order, bag: usize, id: u32, marked: bool): void {
 
 export function bagRemove(order: Order, bag: usize, id: u32): void {
   const b = changetype<Bag>(bag);
-  let hole = record(order, id).position;
+  let hole = load<u32>(recordPtr(order, id));
   if (hole < b.unmarked) {
     b.unmarked -= 1;
     if (hole != b.unmarked) put(order, bag, hole, bagItem(bag, b.unmarked));
@@ -73,7 +73,7 @@ export function bagRemove(order: Order, bag: usize, id: u32): void {
   }
   b.size -= 1;
   if (hole != b.size) put(order, bag, hole, bagItem(bag, b.size));
-  record(order, id).position = NONE;
+  store<u32>(recordPtr(order, id), NONE);
 }
 
 /** No id is marked any more. */
@@ -88,7 +88,7 @@ export function bagValid(order: Order, bag: usize): bool {
   if (b.size > order.capacity || b.unmarked > b.size) return false;
   for (let at: u32 = 0; at < b.size; at++) {
     const id = bagItem(bag, at);
-    if (id >= order.capacity || record(order, id).position != at) return false;
+    if (id >= order.capacity || load<u32>(recordPtr(order, id)) != at) return false;
   }
   return true;
 }

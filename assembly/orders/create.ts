@@ -1,12 +1,12 @@
 /** A new order in its region: what each kind has beside its records, and where (the drawing is in layout.ts). */
 import { ADVICE_LISTS } from "./advice";
-import { heapBytes, heapCreate } from "./heap";
+import { heapBytes, heapCreate, heapFromTheEnd } from "./heap";
 import { historyBytes, historyCreate } from "./history";
 import { CLASSES, lifetimesBytes, lifetimesCreate } from "./lifetimes";
 import { listsBytes, listsCreate } from "./lists";
 import { seenFilterBytes, seenFilterCreate } from "./seen-filter";
 import { termsBytes, termsCreate } from "./priority";
-import { NONE, Order, OrderKind, Record, record, takesAdvice } from "./layout";
+import { Order, OrderKind, strideOf, takesAdvice } from "./layout";
 
 // @ts-ignore: decorator
 @inline
@@ -18,7 +18,7 @@ function align(bytes: u64): u64 {
 @inline
 function heapsOf(kind: u32): u32 {
   if (kind == OrderKind.Gittins || kind == OrderKind.FlushAll0) return 0;
-  return kind == OrderKind.S3Fifo || kind == OrderKind.MarkPredict ? 2 : 1;
+  return kind == OrderKind.MarkPredict ? 2 : 1;
 }
 
 // @ts-ignore: decorator
@@ -31,18 +31,18 @@ function listsOf(kind: u32): u32 {
 // @ts-ignore: decorator
 @inline
 function notedBy(kind: u32): u32 {
-  if (kind == OrderKind.Gittins) return 16;
-  if (takesAdvice(kind)) return 12;
+  if (kind == OrderKind.Gittins) return 12;
   return kind == OrderKind.S3Fifo ? 0 : 4;
 }
 
 /** Exact bytes of an order of this kind over `capacity` ids that remembers `history` of those that have left. */
 export function orderBytes(kind: u32, capacity: u32, history: u32): u64 {
-  let bytes = align(offsetof<Order>()) + align(<u64>capacity * offsetof<Record>());
+  let bytes = align(offsetof<Order>()) + align(<u64>capacity * strideOf(kind));
   bytes += align(
     kind == OrderKind.SeenTwice ? seenFilterBytes(history) : historyBytes(history, notedBy(kind)),
   );
   bytes += <u64>heapsOf(kind) * align(heapBytes(capacity));
+  if (kind == OrderKind.S3Fifo) bytes += align(heapBytes(0));
   bytes += align(listsBytes(listsOf(kind)));
   if (kind == OrderKind.Gittins) bytes += align(lifetimesBytes(capacity));
   if (kind == OrderKind.Priority) bytes += termsBytes(capacity);
@@ -55,9 +55,13 @@ export function orderLayOut(order: Order, kind: u32, capacity: u32, history: u32
   order.capacity = capacity;
   let at = changetype<usize>(order) + <usize>align(offsetof<Order>());
   const records = at;
+  const stride = strideOf(kind);
   order.records = <u32>at;
-  for (let id: u32 = 0; id < capacity; id++) record(order, id).position = NONE;
-  at += <usize>align(<u64>capacity * offsetof<Record>());
+  order.stride = stride;
+  order.placeAt = stride == 24 ? 16 : stride == 12 ? 8 : 0;
+  // In no heap, list or bag.
+  memory.fill(at, 0xff, <usize>capacity * <usize>stride);
+  at += <usize>align(<u64>capacity * stride);
   if (history != 0 && kind == OrderKind.SeenTwice) {
     order.filter = <u32>at;
     seenFilterCreate(at, history);
@@ -85,8 +89,9 @@ export function orderLayOut(order: Order, kind: u32, capacity: u32, history: u32
   order.random = seed;
   if (heapsOf(kind) == 0) return;
   order.heap = <u32>at;
-  if (heapsOf(kind) == 2) order.secondHeap = <u32>(at + <usize>align(heapBytes(capacity)));
+  if (kind == OrderKind.MarkPredict || kind == OrderKind.S3Fifo)
+    order.secondHeap = <u32>(at + <usize>align(heapBytes(capacity)));
   if (takesAdvice(kind)) return; // zeroed memory is an empty bag
-  heapCreate(order.heap, records, <u32>offsetof<Record>());
-  if (order.secondHeap != 0) heapCreate(order.secondHeap, records, <u32>offsetof<Record>());
+  heapCreate(order.heap, records, stride, order.placeAt);
+  if (kind == OrderKind.S3Fifo) heapFromTheEnd(order.secondHeap, order.heap, capacity);
 }

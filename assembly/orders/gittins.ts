@@ -11,60 +11,93 @@
  * has no child. Heads with children sit out. rest, hold: O(1) and a few reads; victim: O(classes).
  */
 import { historyAdd, historyTake } from "./history";
-import { NONE, Order, Record, record } from "./layout";
+import { isPlaced, NONE, Order, recordPtr } from "./layout";
 import { listAppend, listHead, listLength, listNext, listRemove } from "./lists";
 import { CLASSES, lifeBegin, lifeEnd, lifeIndex } from "./lifetimes";
 
-/** `state`: class, whether the life that began at `stamp` goes on, whether there is no cached child. */
+/**
+ * State of an id: class, whether the life that began at `stamp` goes on, whether there is no cached child, and above them its
+ * uses.
+ */
 // @ts-ignore: decorator
 @inline const CLASS_MASK: u32 = CLASSES - 1;
 // @ts-ignore: decorator
-@inline const LIVING: u32 = 0x100;
+@inline const LIVING: u32 = 0x10;
 // @ts-ignore: decorator
-@inline const CHILDLESS: u32 = 0x200;
+@inline const CHILDLESS: u32 = 0x20;
+// @ts-ignore: decorator
+@inline const USE: u32 = 0x100;
+/** From so many uses on their number makes no difference. */
+// @ts-ignore: decorator
+@inline const MANY: u32 = 24;
+
+
+@unmanaged
+class Life {
+  place: u32;
+  next: u32;
+  stamp: u64;
+  state: u32;
+}
+
+// @ts-ignore: decorator
+@inline
+function lifeOf(order: Order, id: u32): Life {
+  return changetype<Life>(recordPtr(order, id));
+}
+
+/** A state's uses, one more, and no life. */
+// @ts-ignore: decorator
+@inline
+function usedOnceMore(state: u32): u32 {
+  return min(state / USE + 1, MANY) * USE;
+}
+
 function classOf(uses: u32, childless: bool): u32 {
   let group = uses - 1;
-  if (uses > 5) group = uses < 12 ? 5 : uses < 24 ? 6 : 7;
+  if (uses > 5) group = uses < 12 ? 5 : uses < MANY ? 6 : 7;
   return (group << 1) | u32(childless);
 }
 
-export function gittinsEnter(order: Order, r: Record, key: u64): void {
-  r.state = 0;
-  r.count = 1;
+export function gittinsEnter(order: Order, id: u32, key: u64): void {
+  const own = lifeOf(order, id);
+  own.state = USE;
   if (order.history == 0) return;
   const trace = historyTake(order.history, key);
   if (trace == 0) return;
-  const state = load<u32>(trace, 12);
+  const state = load<u32>(trace, 8);
   if ((state & LIVING) == 0 || lifeEnd(order.lifetimes, load<u64>(trace), state & CLASS_MASK, true))
-    r.count = load<u32>(trace, 8) + 1;
+    own.state = usedOnceMore(state);
 }
 
-export function gittinsUse(order: Order, r: Record): void {
-  r.count += 1;
-  endLife(order, r, true);
+export function gittinsUse(order: Order, id: u32): void {
+  const own = lifeOf(order, id);
+  endLife(order, own, true);
+  own.state = usedOnceMore(own.state);
 }
 
-function endLife(order: Order, r: Record, used: bool): void {
-  if ((r.state & LIVING) == 0) return;
-  lifeEnd(order.lifetimes, r.stamp, r.state & CLASS_MASK, used);
-  r.state &= ~LIVING;
+function endLife(order: Order, own: Life, used: bool): void {
+  if ((own.state & LIVING) == 0) return;
+  lifeEnd(order.lifetimes, own.stamp, own.state & CLASS_MASK, used);
+  own.state &= ~LIVING;
 }
 
-export function gittinsRest(order: Order, id: u32, r: Record, childless: bool): void {
-  endLife(order, r, false);
-  const klass = classOf(r.count, childless);
-  r.stamp = lifeBegin(order.lifetimes, klass);
-  r.state = klass | LIVING | (childless ? CHILDLESS : 0);
-  listAppend(order, klass, id, r);
+export function gittinsRest(order: Order, id: u32, childless: bool): void {
+  const own = lifeOf(order, id);
+  endLife(order, own, false);
+  const klass = classOf(own.state / USE, childless);
+  own.stamp = lifeBegin(order.lifetimes, klass);
+  own.state = (own.state & ~(USE - 1)) | klass | LIVING | (childless ? CHILDLESS : 0);
+  listAppend(order, klass, id);
 }
 
 /** An id that rests has lost its last child. */
-export function gittinsBare(r: Record): void {
-  r.state |= CHILDLESS;
+export function gittinsBare(order: Order, id: u32): void {
+  lifeOf(order, id).state |= CHILDLESS;
 }
 
-export function gittinsHold(order: Order, r: Record): void {
-  listRemove(order, r.state & CLASS_MASK, r);
+export function gittinsHold(order: Order, id: u32): void {
+  listRemove(order, lifeOf(order, id).state & CLASS_MASK, id);
 }
 
 export function gittinsVictim(order: Order): u32 {
@@ -74,30 +107,29 @@ export function gittinsVictim(order: Order): u32 {
   for (let klass: u32 = 0; klass < CLASSES; klass++) {
     const id = listHead(order, klass);
     if (id == NONE) continue;
-    const r = record(order, id);
-    if ((r.state & CHILDLESS) == 0) continue;
-    const index = lifeIndex(order.lifetimes, r.stamp, klass);
-    if (index < least || (index == least && r.stamp < oldest)) {
+    const own = lifeOf(order, id);
+    if ((own.state & CHILDLESS) == 0) continue;
+    const index = lifeIndex(order.lifetimes, own.stamp, klass);
+    if (index < least || (index == least && own.stamp < oldest)) {
       victim = id;
       least = index;
-      oldest = r.stamp;
+      oldest = own.stamp;
     }
   }
   return victim;
 }
 
-export function gittinsLeave(order: Order, r: Record, key: u64): void {
+export function gittinsLeave(order: Order, id: u32, key: u64): void {
   if (order.history == 0) return;
   const trace = historyAdd(order.history, key);
-  store<u64>(trace, r.stamp);
-  store<u32>(trace, r.count, 8);
-  store<u32>(trace, r.state, 12);
+  store<u64>(trace, lifeOf(order, id).stamp);
+  store<u32>(trace, lifeOf(order, id).state, 8);
 }
 
 // @ts-ignore: decorator
 @inline
-export function gittinsCandidate(r: Record): bool {
-  return r.position != NONE && (r.state & CHILDLESS) != 0;
+export function gittinsCandidate(order: Order, id: u32): bool {
+  return isPlaced(order, id) && (lifeOf(order, id).state & CHILDLESS) != 0;
 }
 
 /** Whether each list is sound, in order of rest, and of its class; returns the ids in them, or -1. */
@@ -108,9 +140,9 @@ export function gittinsListed(order: Order): i32 {
     if (length < 0) return -1;
     listed += length;
     let previous = NONE;
-    for (let id = listHead(order, klass); id != NONE; id = listNext(record(order, id))) {
-      if ((record(order, id).state & CLASS_MASK) != klass) return -1;
-      if (previous != NONE && record(order, id).stamp <= record(order, previous).stamp) return -1;
+    for (let id = listHead(order, klass); id != NONE; id = listNext(order, id)) {
+      if ((lifeOf(order, id).state & CLASS_MASK) != klass) return -1;
+      if (previous != NONE && lifeOf(order, id).stamp <= lifeOf(order, previous).stamp) return -1;
       previous = id;
     }
   }

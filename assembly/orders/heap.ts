@@ -1,75 +1,122 @@
 /**
- * Heap of ids: the smallest (major, minor) on top. Each id has a place elsewhere, `stride` bytes apart, that holds
- * its key and its position, so that any id can be moved or taken out.
+ * Heap of ids: the smallest key on top. Each id has a record elsewhere, `stride` bytes apart, that holds its key and its
+ * place, so that any id can be moved or taken out.
  *
- *   header (16 B): items, size, places, stride
+ *   header (32 B): items, size, records, stride, where the place is, step, shift, flags
  *   items  [capacity] u32
- *   place  | major u64 | minor u64 | position u32 |
+ *   record | major u64 | minor u64 | place u32 |    or | key u64 | place u32 |    or | place u32 | key u32 |
+ *
+ * The upper FLAG_BITS of a place in front of its key are the user's; the rest, or all of another place, is the position.
  *
  * Invariants (checked by `heapValid`):
  * 1. The parent of each item has no greater key.
- * 2. items[position of id] = id for all ids in the heap; the position of all others is NONE.
+ * 2. items[position of id] = id for all ids in the heap; in the position of all others all bits are set.
  *
  * Add, remove: O(log n), few steps for a key that is greater than most (a new one usually is). Top: O(1).
  */
-import { NONE } from "./layout";
+import { FLAG_BITS, NONE } from "./layout";
 
 // @ts-ignore: decorator
-@inline const HEADER_BYTES: usize = 16;
+@inline const HEADER_BYTES: usize = 32;
+/** Where the place is behind a key of two words. */
+// @ts-ignore: decorator
+@inline const BEHIND_TWO: u32 = 16;
 
 
 @unmanaged
 class Heap {
   items: u32;
   size: u32;
-  places: u32;
+  records: u32;
   stride: u32;
-}
-
-
-@unmanaged
-class Place {
-  major: u64;
-  minor: u64;
-  position: u32;
+  placeAt: u32;
+  /** Bytes from one item to the next: below 0 in a heap that grows down. */
+  step: i32;
+  /** Bits below the key in the first word of a record. */
+  shift: u32;
+  /** Bits of a place that are not the position's. */
+  flags: u32;
 }
 
 export function heapBytes(capacity: u32): u64 {
   return <u64>HEADER_BYTES + <u64>capacity * 4;
 }
 
-/** An empty heap in `heapBytes` bytes, over the places at `places`, whose positions are NONE. */
-export function heapCreate(ptr: usize, places: usize, stride: u32): void {
+/**
+ * An empty heap in `heapBytes` bytes, over the records at `records`, in whose places all bits are set. `placeAt`: where in a
+ * record, 0, 8 or 16.
+ */
+export function heapCreate(ptr: usize, records: usize, stride: u32, placeAt: u32 = BEHIND_TWO): void {
   const heap = changetype<Heap>(ptr);
   heap.items = <u32>(ptr + HEADER_BYTES);
   heap.size = 0;
-  heap.places = <u32>places;
+  heap.records = <u32>records;
   heap.stride = stride;
+  heap.placeAt = placeAt;
+  heap.step = 4;
+  heap.shift = placeAt == 0 ? 32 : 0;
+  heap.flags = placeAt == 0 ? ~(NONE >> FLAG_BITS) : 0;
+}
+
+/**
+ * Another empty heap in `heapBytes(0)` bytes over the records and in the items of one that has room for `capacity` ids: it
+ * begins at their end. Together they hold each id once at most.
+ */
+export function heapFromTheEnd(ptr: usize, other: usize, capacity: u32): void {
+  memory.copy(ptr, other, HEADER_BYTES);
+  const heap = changetype<Heap>(ptr);
+  heap.items += (capacity - 1) * 4;
+  heap.step = -4;
 }
 
 // @ts-ignore: decorator
 @inline
-function place(heap: Heap, id: u32): Place {
-  return changetype<Place>(<usize>heap.places + <usize>id * <usize>heap.stride);
+function recordOf(heap: Heap, id: u32): usize {
+  return <usize>heap.records + <usize>id * <usize>heap.stride;
+}
+
+// @ts-ignore: decorator
+@inline
+function itemPtr(heap: Heap, position: u32): usize {
+  return <usize>heap.items + <usize>position * <usize>heap.step;
 }
 
 // @ts-ignore: decorator
 @inline
 function item(heap: Heap, position: u32): u32 {
-  return load<u32>(<usize>heap.items + ((<usize>position) << 2));
+  return load<u32>(itemPtr(heap, position));
+}
+
+// @ts-ignore: decorator
+@inline
+function positionOf(heap: Heap, id: u32): u32 {
+  return load<u32>(recordOf(heap, id) + <usize>heap.placeAt) & ~heap.flags;
+}
+
+// @ts-ignore: decorator
+@inline
+function setPosition(heap: Heap, id: u32, position: u32): void {
+  const at = recordOf(heap, id) + <usize>heap.placeAt;
+  store<u32>(at, (load<u32>(at) & heap.flags) | (position & ~heap.flags));
 }
 
 // @ts-ignore: decorator
 @inline
 function put(heap: Heap, position: u32, id: u32): void {
-  store<u32>(<usize>heap.items + ((<usize>position) << 2), id);
-  place(heap, id).position = position;
+  store<u32>(itemPtr(heap, position), id);
+  setPosition(heap, id, position);
 }
 
 // @ts-ignore: decorator
 @inline
-function before(a: Place, b: Place): bool {
-  return a.major < b.major || (a.major == b.major && a.minor < b.minor);
+function before(heap: Heap, a: u32, b: u32): bool {
+  const first = recordOf(heap, a);
+  const second = recordOf(heap, b);
+  const one = load<u64>(first) >> heap.shift;
+  const other = load<u64>(second) >> heap.shift;
+  return (
+    one < other || (one == other && heap.placeAt == BEHIND_TWO && load<u64>(first, 8) < load<u64>(second, 8))
+  );
 }
 
 // @ts-ignore: decorator
@@ -85,66 +132,55 @@ export function heapTop(ptr: usize): u32 {
   return item(changetype<Heap>(ptr), 0);
 }
 
-/** Enters an id whose key is set and that is in no heap over these places. */
+/** Enters an id whose key is set and that is in no heap over these records. */
 export function heapAdd(ptr: usize, id: u32): void {
   const heap = changetype<Heap>(ptr);
   const size = heap.size;
   heap.size = size + 1;
-  rise(heap, size, id);
+  settle(heap, size, id);
 }
 
 /** Takes an id out. It must be in the heap. */
 export function heapRemove(ptr: usize, id: u32): void {
   const heap = changetype<Heap>(ptr);
-  const hole = place(heap, id).position;
-  place(heap, id).position = NONE;
+  const hole = positionOf(heap, id);
+  setPosition(heap, id, NONE);
   const size = heap.size - 1;
   heap.size = size;
   const last = item(heap, size);
-  if (last == id) return;
-  if (hole != 0 && before(place(heap, last), place(heap, item(heap, (hole - 1) >> 1))))
-    rise(heap, hole, last);
-  else sink(heap, hole, last);
+  if (last != id) settle(heap, hole, last);
 }
 
 /** Restores the heap after the key of an id in it has changed. */
 export function heapMoved(ptr: usize, id: u32): void {
   const heap = changetype<Heap>(ptr);
-  const position = place(heap, id).position;
-  if (position != 0 && before(place(heap, id), place(heap, item(heap, (position - 1) >> 1))))
-    rise(heap, position, id);
-  else sink(heap, position, id);
+  settle(heap, positionOf(heap, id), id);
 }
 
-/** Puts `id` at `position` or above. */
-function rise(heap: Heap, position: u32, id: u32): void {
-  const own = place(heap, id);
+/** Puts `id` at `position`, or above or below, where its key belongs. */
+function settle(heap: Heap, position: u32, id: u32): void {
+  const hole = position;
   while (position != 0) {
     const parent = (position - 1) >> 1;
     const above = item(heap, parent);
-    if (!before(own, place(heap, above))) break;
+    if (!before(heap, id, above)) break;
     put(heap, position, above);
     position = parent;
   }
-  put(heap, position, id);
-}
-
-/** Puts `id` at `position` or below. */
-function sink(heap: Heap, position: u32, id: u32): void {
-  const own = place(heap, id);
   const size = heap.size;
-  for (;;) {
+  // What has risen is smaller than all below its new position.
+  while (position >= hole) {
     let child: u32 = 2 * position + 1;
     if (child >= size) break;
     let below = item(heap, child);
     if (child + 1 < size) {
       const right = item(heap, child + 1);
-      if (before(place(heap, right), place(heap, below))) {
+      if (before(heap, right, below)) {
         child += 1;
         below = right;
       }
     }
-    if (!before(place(heap, below), own)) break;
+    if (!before(heap, below, id)) break;
     put(heap, position, below);
     position = child;
   }
@@ -157,8 +193,8 @@ export function heapValid(ptr: usize, capacity: u32): bool {
   if (heap.size > capacity) return false;
   for (let position: u32 = 0; position < heap.size; position++) {
     const id = item(heap, position);
-    if (id >= capacity || place(heap, id).position != position) return false;
-    if (position != 0 && before(place(heap, id), place(heap, item(heap, (position - 1) >> 1)))) return false;
+    if (id >= capacity || positionOf(heap, id) != position) return false;
+    if (position != 0 && before(heap, id, item(heap, (position - 1) >> 1))) return false;
   }
   return true;
 }

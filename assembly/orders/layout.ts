@@ -3,13 +3,22 @@
  * knows nothing of blocks: who uses it reports what happens to an id (order.ts) and asks for the next victim.
  *
  *   header     (Order, 2 lines)
- *   records    [capacity] Record, 48 B              what the orders remember of an id
+ *   records    [capacity] 8 to 24 B                 what the kind remembers of an id
  *   heaps      up to 2 of [capacity] u32            candidates, next victim first (heap.ts), or bags of them (bag.ts)
  *   lists      heads and tails                      candidates of the learned order and of those by advice (lists.ts)
  *   lifetimes  learned order only                   what it has learned (lifetimes.ts)
  *   terms      priority order only                  times at which priorities fall back (priority.ts)
- *   history    [history] trace, 10 to 28 B          ids that have left, by key (history.ts), or a filter of their keys
+ *   history    [history] trace, 10 to 24 B          ids that have left, by key (history.ts), or a filter of their keys
  *                                                   (seen-filter.ts)
+ *
+ * In a record, besides what the kind goes by, is the id's place, 29 bits: its position in a heap or bag, or the id before it
+ * in a list; all of them set where it is in none.
+ *
+ *   S3-FIFO                            | place u32 | clock u32 |
+ *   FIFO, LFU, seen twice, priority    | key u64 | place u32 |
+ *   GDSF, scored                       | major u64 | minor u64 | place u32 | uses u32 |
+ *   learned                            | place u32 | next u32 | stamp u64 | state u32 |
+ *   by advice                          | place u32 | next u32 | phase u32 | state u32 |
  *
  * Least recently used needs none of this: it is the pool's own list.
  */
@@ -40,23 +49,14 @@ export const enum OrderKind {
 // @ts-ignore: decorator
 @inline export const MAX_HISTORY: u32 = 1 << 26;
 
-
-@unmanaged
-export class Record {
-  /** Key in a heap, the smallest first, and the position there (heap.ts); in a list `major` holds the links. */
-  major: u64;
-  minor: u64;
-  /** NONE: in no heap and no list. */
-  position: u32;
-  /** Ids in front of it in its chain. */
-  depth: u32;
-  /** Clock when the id was last let go of. */
-  stamp: u64;
-  /** Uses, as the order counts them. */
-  count: u32;
-  /** An order's own: queue, class, flags. */
-  state: u32;
-}
+/** Bits of a place that are an order's own, above the 29 that say where an id is. */
+// @ts-ignore: decorator
+@inline export const FLAG_BITS: u32 = 3;
+/** Of a key: times that an id was let go of, below what else it says. */
+// @ts-ignore: decorator
+@inline export const STAMP_BITS: u64 = 40;
+// @ts-ignore: decorator
+@inline export const STAMP: u64 = (1 << STAMP_BITS) - 1;
 
 
 @unmanaged
@@ -83,21 +83,17 @@ export class Order {
   smallCount: u32;
   /** Mark0: whether a victim has been drawn for the next id to come. */
   madeRoom: u32;
-  /** Marking orders: the phase; Flush-When-All-0s: clock of the last flush; state of the random draws. */
+  /** Orders by advice: the phase, of Flush-When-All-0s from flush to flush; state of the random draws. */
   phase: u64;
-  flushed: u64;
   random: u64;
   /** Priority order: addresses of its terms and of the heap of their deadlines. */
   terms: u32;
   deadlines: u32;
   /** Seen-twice order: address of its filter, 0: it remembers nothing. */
   filter: u32;
-}
-
-// @ts-ignore: decorator
-@inline
-export function record(order: Order, id: u32): Record {
-  return changetype<Record>(<usize>order.records + <usize>id * offsetof<Record>());
+  /** Bytes from one record to the next, and from its beginning to the place. */
+  stride: u32;
+  placeAt: u32;
 }
 
 /** Whether the kind is one of advice.ts. */
@@ -105,4 +101,24 @@ export function record(order: Order, id: u32): Record {
 @inline
 export function takesAdvice(kind: u32): bool {
   return kind >= <u32>OrderKind.Marker && kind <= <u32>OrderKind.MarkPredict;
+}
+
+export function strideOf(kind: u32): u32 {
+  if (kind == OrderKind.Gittins) return 20;
+  if (takesAdvice(kind)) return 16;
+  if (kind == OrderKind.Gdsf || kind == OrderKind.Scored) return 24;
+  return kind == OrderKind.S3Fifo ? 8 : 12;
+}
+
+// @ts-ignore: decorator
+@inline
+export function recordPtr(order: Order, id: u32): usize {
+  return <usize>order.records + <usize>id * <usize>order.stride;
+}
+
+/** Whether an id is in a heap, a list or a bag. */
+// @ts-ignore: decorator
+@inline
+export function isPlaced(order: Order, id: u32): bool {
+  return load<u32>(recordPtr(order, id) + <usize>order.placeAt) << FLAG_BITS != NONE << FLAG_BITS;
 }

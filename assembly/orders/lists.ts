@@ -1,12 +1,12 @@
 /**
- * Lists of ids through their Records, each with a head and a tail. Links are the two halves of `major`; an id is in
- * one list at most, and its `position` says only whether it is in one.
+ * Lists of ids through their records, each with a head and a tail. An id is in one list at most; its place is the id before
+ * it, behind that the next one.
  */
-import { NONE, Order, Record, record } from "./layout";
+import { NONE, Order, recordPtr } from "./layout";
 
-/** `position` of an id in a list. */
+/** Place of the first id of a list. */
 // @ts-ignore: decorator
-@inline const LISTED: u32 = 0;
+@inline const FIRST: u32 = NONE - 1;
 
 // @ts-ignore: decorator
 @inline
@@ -26,18 +26,6 @@ function headPtr(order: Order, list: u32): usize {
   return <usize>order.lists + ((<usize>list) << 3);
 }
 
-// @ts-ignore: decorator
-@inline
-function previousPtr(r: Record): usize {
-  return changetype<usize>(r) + offsetof<Record>("major");
-}
-
-// @ts-ignore: decorator
-@inline
-function nextPtr(r: Record): usize {
-  return previousPtr(r) + 4;
-}
-
 /** First id of a list, or NONE. */
 // @ts-ignore: decorator
 @inline
@@ -47,42 +35,42 @@ export function listHead(order: Order, list: u32): u32 {
 
 // @ts-ignore: decorator
 @inline
-export function listNext(r: Record): u32 {
-  return load<u32>(nextPtr(r));
+export function listNext(order: Order, id: u32): u32 {
+  return load<u32>(recordPtr(order, id), 4);
 }
 
-export function listAppend(order: Order, list: u32, id: u32, r: Record): void {
+export function listAppend(order: Order, list: u32, id: u32): void {
   const head = headPtr(order, list);
+  const own = recordPtr(order, id);
   const tail = load<u32>(head, 4);
-  store<u32>(previousPtr(r), tail);
-  store<u32>(nextPtr(r), NONE);
+  store<u32>(own, tail == NONE ? FIRST : tail);
+  store<u32>(own, NONE, 4);
   if (tail == NONE) store<u32>(head, id);
-  else store<u32>(nextPtr(record(order, tail)), id);
+  else store<u32>(recordPtr(order, tail), id, 4);
   store<u32>(head, id, 4);
-  r.position = LISTED;
 }
 
-export function listRemove(order: Order, list: u32, r: Record): void {
+export function listRemove(order: Order, list: u32, id: u32): void {
   const head = headPtr(order, list);
-  const previous = load<u32>(previousPtr(r));
-  const next = load<u32>(nextPtr(r));
-  if (previous == NONE) store<u32>(head, next);
-  else store<u32>(nextPtr(record(order, previous)), next);
-  if (next == NONE) store<u32>(head, previous, 4);
-  else store<u32>(previousPtr(record(order, next)), previous);
-  r.position = NONE;
+  const own = recordPtr(order, id);
+  const previous = load<u32>(own);
+  const next = load<u32>(own, 4);
+  if (previous == FIRST) store<u32>(head, next);
+  else store<u32>(recordPtr(order, previous), next, 4);
+  if (next == NONE) store<u32>(head, previous == FIRST ? NONE : previous, 4);
+  else store<u32>(recordPtr(order, next), previous);
+  store<u32>(own, NONE);
 }
 
 /** Ids in a list that is sound, or -1. */
 export function listLength(order: Order, list: u32): i32 {
   let length: u32 = 0;
-  let previous = NONE;
-  for (let id = listHead(order, list); id != NONE; id = listNext(record(order, id))) {
+  let previous = FIRST;
+  for (let id = listHead(order, list); id != NONE; id = listNext(order, id)) {
     if (id >= order.capacity || length == order.capacity) return -1;
-    const r = record(order, id);
-    if (load<u32>(previousPtr(r)) != previous || r.position == NONE) return -1;
+    if (load<u32>(recordPtr(order, id)) != previous) return -1;
     previous = id;
     length += 1;
   }
-  return load<u32>(headPtr(order, list), 4) == previous ? <i32>length : -1;
+  return load<u32>(headPtr(order, list), 4) == (length == 0 ? NONE : previous) ? <i32>length : -1;
 }

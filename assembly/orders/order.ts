@@ -33,8 +33,8 @@ import {
   gittinsUse,
   gittinsVictim,
 } from "./gittins";
-import { NONE, Order, OrderKind, record, takesAdvice } from "./layout";
-import { priorityEnter, priorityLeave, priorityRest, priorityUse } from "./priority";
+import { isPlaced, Order, OrderKind, takesAdvice } from "./layout";
+import { priorityEnter, priorityLeave, priorityUse } from "./priority";
 import {
   rankedEnter,
   rankedLeave,
@@ -48,46 +48,40 @@ import { s3Enter, s3Leave, s3Offer, s3Use, s3Victim, s3Withdraw } from "./s3-fif
 
 /** `parent`: the id before it in its chain, or NONE. `key`: hash of its content, for the history. */
 export function orderEnter(order: Order, id: u32, parent: u32, key: u64): void {
-  const r = record(order, id);
-  r.depth = parent == NONE ? 0 : record(order, parent).depth + 1;
-  r.position = NONE;
   order.entered += 1;
-  if (order.kind == OrderKind.Gittins) gittinsEnter(order, r, key);
-  else if (order.kind == OrderKind.S3Fifo) s3Enter(order, r, key);
-  else if (takesAdvice(order.kind)) adviceEnter(order, r, key);
-  else if (order.kind == OrderKind.Priority) priorityEnter(order, id, r);
-  else rankedEnter(order, r, key);
+  if (order.kind == OrderKind.Gittins) gittinsEnter(order, id, key);
+  else if (order.kind == OrderKind.S3Fifo) s3Enter(order, id, key);
+  else if (takesAdvice(order.kind)) adviceEnter(order, id, key);
+  else if (order.kind == OrderKind.Priority) priorityEnter(order, id);
+  else rankedEnter(order, id, parent, key);
 }
 
 export function orderUse(order: Order, id: u32): void {
-  const r = record(order, id);
-  if (order.kind == OrderKind.Gittins) gittinsUse(order, r);
-  else if (order.kind == OrderKind.S3Fifo) s3Use(r);
-  else if (takesAdvice(order.kind)) adviceUse(order, r);
-  else if (order.kind == OrderKind.Priority) priorityUse(order, id, r);
-  else rankedUse(order, r);
+  if (order.kind == OrderKind.Gittins) gittinsUse(order, id);
+  else if (order.kind == OrderKind.S3Fifo) s3Use(order, id);
+  else if (takesAdvice(order.kind)) adviceUse(order, id);
+  else if (order.kind == OrderKind.Priority) priorityUse(order, id);
+  else rankedUse(order, id);
 }
 
 /** `childless`: it has no cached child. */
 export function orderRest(order: Order, id: u32, childless: bool): void {
-  const r = record(order, id);
   if (order.kind == OrderKind.Gittins) {
-    gittinsRest(order, id, r, childless);
+    gittinsRest(order, id, childless);
     return;
   }
   if (takesAdvice(order.kind)) {
-    adviceRest(order, id, r, childless);
+    adviceRest(order, id, childless);
     return;
   }
-  if (order.kind == OrderKind.Priority) priorityRest(order, r);
-  else if (order.kind != OrderKind.S3Fifo) rankedRest(order, r);
+  if (order.kind != OrderKind.S3Fifo) rankedRest(order, id);
   if (childless) offer(order, id);
 }
 
 /** An id that rests has lost its last child. */
 export function orderBare(order: Order, id: u32): void {
-  if (order.kind == OrderKind.Gittins) gittinsBare(record(order, id));
-  else if (takesAdvice(order.kind)) adviceOffer(order, id, record(order, id));
+  if (order.kind == OrderKind.Gittins) gittinsBare(order, id);
+  else if (takesAdvice(order.kind)) adviceOffer(order, id);
   else offer(order, id);
 }
 
@@ -100,11 +94,10 @@ function offer(order: Order, id: u32): void {
 
 /** Somebody holds an id that rested. */
 export function orderHold(order: Order, id: u32): void {
-  const r = record(order, id);
-  if (r.position == NONE) return;
-  if (order.kind == OrderKind.Gittins) gittinsHold(order, r);
+  if (!isPlaced(order, id)) return;
+  if (order.kind == OrderKind.Gittins) gittinsHold(order, id);
   else if (order.kind == OrderKind.S3Fifo) s3Withdraw(order, id);
-  else if (takesAdvice(order.kind)) adviceHold(order, id, r);
+  else if (takesAdvice(order.kind)) adviceHold(order, id);
   else rankedWithdraw(order, id);
 }
 
@@ -118,12 +111,11 @@ export function orderVictim(order: Order): u32 {
 
 /** A candidate is not cached any more. `evicted`: for room. */
 export function orderLeave(order: Order, id: u32, key: u64, evicted: bool): void {
-  const r = record(order, id);
   orderHold(order, id);
   order.entered -= 1;
-  if (order.kind == OrderKind.Gittins) gittinsLeave(order, r, key);
-  else if (order.kind == OrderKind.S3Fifo) s3Leave(order, r, key);
-  else if (takesAdvice(order.kind)) adviceLeave(order, r, key);
+  if (order.kind == OrderKind.Gittins) gittinsLeave(order, id, key);
+  else if (order.kind == OrderKind.S3Fifo) s3Leave(order, id, key);
+  else if (takesAdvice(order.kind)) adviceLeave(order, id, key);
   else if (order.kind == OrderKind.Priority) priorityLeave(order, id);
-  else rankedLeave(order, r, key, evicted);
+  else rankedLeave(order, id, key, evicted);
 }

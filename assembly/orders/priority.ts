@@ -3,14 +3,14 @@
  * used. A priority may be given for a while, after which the default holds again; so may a time to live.
  *
  *   deadlines  heap of ids by the next time at which something about them changes
- *   terms      [capacity] Term, 40 B
+ *   terms      [capacity] Term, 32 B
  *
  * Priorities 0 to 100, default 35, and their fall back, are those of TensorRT-LLM's retention configuration. The clock
  * is the host's: nothing changes but in `priorityAdvance`. A use ends a time to live, passed or not. Give, advance:
  * O(log n) for each id that changes.
  */
 import { heapAdd, heapBytes, heapCreate, heapMoved, heapRemove, heapSize, heapTop, heapValid } from "./heap";
-import { NONE, Order, Record, record } from "./layout";
+import { isPlaced, NONE, Order, recordPtr, STAMP, STAMP_BITS } from "./layout";
 
 // @ts-ignore: decorator
 @inline export const MAX_PRIORITY: u32 = 100;
@@ -20,11 +20,10 @@ import { NONE, Order, Record, record } from "./layout";
 
 @unmanaged
 class Term {
-  /** Place in the heap of deadlines. */
+  /** Key and place in the heap of deadlines. */
   nextUs: u64;
-  minor: u64;
-  position: u32;
-  unused: u32;
+  place: u32;
+  priority: u32;
   /** When the priority falls back, and when the id has outlived its time; Infinity: never. */
   priorityUntilUs: f64;
   liveUntilUs: f64;
@@ -44,8 +43,8 @@ export function termsBytes(capacity: u32): u64 {
 export function termsCreate(order: Order, ptr: usize): void {
   order.terms = <u32>ptr;
   order.deadlines = <u32>(ptr + <usize>align(<u64>order.capacity * offsetof<Term>()));
-  for (let id: u32 = 0; id < order.capacity; id++) term(order, id).position = NONE;
-  heapCreate(order.deadlines, ptr, <u32>offsetof<Term>());
+  for (let id: u32 = 0; id < order.capacity; id++) term(order, id).place = NONE;
+  heapCreate(order.deadlines, ptr, <u32>offsetof<Term>(), <u32>offsetof<Term>("place"));
 }
 
 // @ts-ignore: decorator
@@ -54,45 +53,39 @@ function term(order: Order, id: u32): Term {
   return changetype<Term>(<usize>order.terms + <usize>id * offsetof<Term>());
 }
 
-/** Key of the order: 0 outlived, else the priority plus 1. */
-function setLevel(order: Order, id: u32, r: Record, level: u64): void {
-  r.major = level;
-  if (r.position != NONE) heapMoved(order.heap, id);
+/** What matters in the key of the order: 0 outlived, else the priority plus 1. */
+function setLevel(order: Order, id: u32, level: u32): void {
+  const key = recordPtr(order, id);
+  store<u64>(key, (load<u64>(key) & STAMP) | ((<u64>level) << STAMP_BITS));
+  if (isPlaced(order, id)) heapMoved(order.heap, id);
 }
 
 function schedule(order: Order, id: u32, t: Term): void {
   const next = min(t.priorityUntilUs, t.liveUntilUs);
   t.nextUs = reinterpret<u64>(next + 0.0);
   if (next == Infinity) {
-    if (t.position != NONE) heapRemove(order.deadlines, id);
-  } else if (t.position == NONE) heapAdd(order.deadlines, id);
+    if (t.place != NONE) heapRemove(order.deadlines, id);
+  } else if (t.place == NONE) heapAdd(order.deadlines, id);
   else heapMoved(order.deadlines, id);
 }
 
-export function priorityEnter(order: Order, id: u32, r: Record): void {
+export function priorityEnter(order: Order, id: u32): void {
   const t = term(order, id);
   t.priorityUntilUs = Infinity;
   t.liveUntilUs = Infinity;
-  r.major = DEFAULT_PRIORITY + 1;
-  r.state = DEFAULT_PRIORITY;
+  t.priority = DEFAULT_PRIORITY;
+  setLevel(order, id, DEFAULT_PRIORITY + 1);
 }
 
-export function priorityUse(order: Order, id: u32, r: Record): void {
+export function priorityUse(order: Order, id: u32): void {
   const t = term(order, id);
   t.liveUntilUs = Infinity;
   schedule(order, id, t);
-  setLevel(order, id, r, r.state + 1);
-}
-
-// @ts-ignore: decorator
-@inline
-export function priorityRest(order: Order, r: Record): void {
-  r.stamp = ++order.clock;
-  r.minor = r.stamp;
+  setLevel(order, id, t.priority + 1);
 }
 
 export function priorityLeave(order: Order, id: u32): void {
-  if (term(order, id).position != NONE) heapRemove(order.deadlines, id);
+  if (term(order, id).place != NONE) heapRemove(order.deadlines, id);
 }
 
 /** A priority until a time and a time to live, both in microseconds of the host's clock or Infinity. */
@@ -104,12 +97,11 @@ export function priorityGive(
   liveUntilUs: f64,
 ): void {
   const t = term(order, id);
-  const r = record(order, id);
   t.priorityUntilUs = priorityUntilUs;
   t.liveUntilUs = liveUntilUs;
   schedule(order, id, t);
-  r.state = priority;
-  setLevel(order, id, r, priority + 1);
+  t.priority = priority;
+  setLevel(order, id, priority + 1);
 }
 
 /** The host's clock has come to `nowUs`: changes one id and returns it, NONE when nothing is due any more. */
@@ -118,15 +110,14 @@ export function priorityAdvance(order: Order, nowUs: f64): u32 {
   const id = heapTop(order.deadlines);
   const t = term(order, id);
   if (reinterpret<f64>(t.nextUs) > nowUs) return NONE;
-  const r = record(order, id);
   if (t.priorityUntilUs <= nowUs) {
     t.priorityUntilUs = Infinity;
-    r.state = DEFAULT_PRIORITY;
-    if (r.major != 0) setLevel(order, id, r, DEFAULT_PRIORITY + 1);
+    t.priority = DEFAULT_PRIORITY;
+    if (load<u64>(recordPtr(order, id)) > STAMP) setLevel(order, id, DEFAULT_PRIORITY + 1);
   }
   if (t.liveUntilUs <= nowUs) {
     t.liveUntilUs = Infinity;
-    setLevel(order, id, r, 0);
+    setLevel(order, id, 0);
   }
   schedule(order, id, t);
   return id;
@@ -142,6 +133,6 @@ export function priorityNextUs(order: Order): f64 {
 export function priorityValid(order: Order): bool {
   if (!heapValid(order.deadlines, order.capacity)) return false;
   let waiting: u32 = 0;
-  for (let id: u32 = 0; id < order.capacity; id++) waiting += u32(term(order, id).position != NONE);
+  for (let id: u32 = 0; id < order.capacity; id++) waiting += u32(term(order, id).place != NONE);
   return waiting == heapSize(order.deadlines);
 }

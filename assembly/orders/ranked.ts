@@ -11,23 +11,38 @@
  *   twice    least recently used first among equals. What is asked for once never pushes out what is asked for again.
  *   scored   a number that the host gives, the lowest first; deepest first among equals
  *
- * Deepest first: of equals in one chain the last goes first.
+ * Deepest first: of equals in one chain the last goes first. What is above a stamp, in the key or in its second word, is what
+ * matters more: uses, up to 2^24 - 1 of them, or how much less deep an id is than it could be.
  */
 import { heapAdd, heapMoved, heapRemove, heapTop } from "./heap";
 import { historyAdd, historyTake } from "./history";
-import { NONE, Order, OrderKind, Record, record } from "./layout";
+import { isPlaced, NONE, Order, OrderKind, recordPtr, STAMP, STAMP_BITS } from "./layout";
 import { isSeen, see } from "./seen-filter";
 
+/** Most uses, and greatest depth, that there is room for above a stamp. */
 // @ts-ignore: decorator
-@inline const STAMP_BITS: u64 = 40;
-// @ts-ignore: decorator
-@inline const MAX_DEPTH: u64 = (1 << 24) - 1;
+@inline const MOST: u64 = u64.MAX_VALUE >> STAMP_BITS;
 
-/** Key that puts the deeper of two first, and the one let go of earlier when they are equally deep. */
+/** GDSF, scored; `minor`: MOST - depth, above a stamp. */
+@unmanaged
+class Record {
+  major: u64;
+  minor: u64;
+  place: u32;
+  uses: u32;
+}
+
 // @ts-ignore: decorator
 @inline
-function deepestFirst(r: Record): u64 {
-  return ((MAX_DEPTH - <u64>r.depth) << STAMP_BITS) | (r.stamp & ((1 << STAMP_BITS) - 1));
+function record(order: Order, id: u32): Record {
+  return changetype<Record>(recordPtr(order, id));
+}
+
+/** Whether keys have a second word. */
+// @ts-ignore: decorator
+@inline
+function hasDepth(order: Order): bool {
+  return order.stride == offsetof<Record>();
 }
 
 /** Bits of an f64 that compare, unsigned, as the numbers do. */
@@ -44,42 +59,43 @@ function unordered64(key: u64): f64 {
   return reinterpret<f64>(key ^ ((<u64>((<i64>~key) >> 63)) | 0x8000000000000000));
 }
 
-/** Sets the key that depends on the id's uses. */
-// @ts-ignore: decorator
-@inline
-function count(order: Order, r: Record): void {
-  r.count += 1;
-  if (order.kind == OrderKind.Lfu) r.major = r.count;
-  else if (order.kind == OrderKind.SeenTwice) r.major = u64(r.count > 1);
-  else if (order.kind == OrderKind.Gdsf)
-    r.major = ordered64(order.inflation + <f64>r.count * (order.baseCost + <f64>r.depth * order.depthCost));
+/** One use more. */
+export function rankedUse(order: Order, id: u32): void {
+  const r = record(order, id);
+  if (order.kind == OrderKind.Lfu) {
+    if (r.major >> STAMP_BITS < MOST) r.major += STAMP + 1;
+  } else if (order.kind == OrderKind.SeenTwice) r.major |= STAMP + 1;
+  else if (order.kind == OrderKind.Gdsf) {
+    r.uses += 1;
+    const depth = <f64>(MOST - (r.minor >> STAMP_BITS));
+    r.major = ordered64(order.inflation + <f64>r.uses * (order.baseCost + depth * order.depthCost));
+  }
 }
 
-export function rankedEnter(order: Order, r: Record, key: u64): void {
-  r.count = 0;
-  r.major = 0;
+export function rankedEnter(order: Order, id: u32, parent: u32, key: u64): void {
+  const r = record(order, id);
+  let uses: u32 = 0;
   if (order.history != 0) {
     const trace = historyTake(order.history, key);
-    if (trace != 0) r.count = load<u32>(trace);
+    if (trace != 0) uses = load<u32>(trace);
   }
-  if (order.filter != 0) r.count = u32(isSeen(order.filter, key));
-  if (order.kind == OrderKind.Fifo) r.major = ++order.clock;
-  else if (order.kind == OrderKind.Scored) r.major = ordered64(0);
-  else count(order, r);
+  if (hasDepth(order)) {
+    r.minor = (parent == NONE ? MOST : (record(order, parent).minor >> STAMP_BITS) - 1) << STAMP_BITS;
+    r.uses = uses;
+    r.major = ordered64(0);
+  } else if (order.kind == OrderKind.Fifo) r.major = ++order.clock;
+  else if (order.filter != 0) r.major = (<u64>isSeen(order.filter, key)) << STAMP_BITS;
+  else r.major = (<u64>uses) << STAMP_BITS;
+  if (order.kind != OrderKind.SeenTwice) rankedUse(order, id);
 }
 
+/** Sets the stamp of an id that has been let go of. */
 // @ts-ignore: decorator
 @inline
-export function rankedUse(order: Order, r: Record): void {
-  count(order, r);
-}
-
-// @ts-ignore: decorator
-@inline
-export function rankedRest(order: Order, r: Record): void {
-  r.stamp = ++order.clock;
-  if (order.kind == OrderKind.Lru) r.major = r.stamp;
-  r.minor = order.kind == OrderKind.Lfu || order.kind == OrderKind.SeenTwice ? r.stamp : deepestFirst(r);
+export function rankedRest(order: Order, id: u32): void {
+  if (order.kind == OrderKind.Fifo) return;
+  const stamped = recordPtr(order, id) + (hasDepth(order) ? offsetof<Record>("minor") : 0);
+  store<u64>(stamped, (load<u64>(stamped) & ~STAMP) | (++order.clock & STAMP));
 }
 
 // @ts-ignore: decorator
@@ -100,15 +116,16 @@ export function rankedVictim(order: Order): u32 {
   return heapTop(order.heap);
 }
 
-export function rankedLeave(order: Order, r: Record, key: u64, evicted: bool): void {
+export function rankedLeave(order: Order, id: u32, key: u64, evicted: bool): void {
+  const r = record(order, id);
   if (evicted && order.kind == OrderKind.Gdsf) order.inflation = unordered64(r.major);
-  if (order.history != 0) store<u32>(historyAdd(order.history, key), r.count);
+  if (order.history != 0)
+    store<u32>(historyAdd(order.history, key), hasDepth(order) ? r.uses : <u32>(r.major >> STAMP_BITS));
   if (order.filter != 0) see(order.filter, key);
 }
 
 /** Gives an id that has entered another score. */
 export function setScore(order: Order, id: u32, score: f64): void {
-  const r = record(order, id);
-  r.major = ordered64(score);
-  if (r.position != NONE) heapMoved(order.heap, id);
+  record(order, id).major = ordered64(score);
+  if (isPlaced(order, id)) heapMoved(order.heap, id);
 }

@@ -5,17 +5,13 @@
  * Each queue is a heap of its candidates by the clock of their entry, so that ids in use or with children keep
  * their place without being walked over.
  *
- * A victim costs one move for each use since the last time (at most 3 count), so O(log n) amortised.
+ * The clock has 32 bits. When it runs out it goes back by half, and so do the entries: those older than that are then all
+ * equally old. A victim costs one move for each use since the last time (at most 3 count), so O(log n) amortised.
  */
 import { heapAdd, heapRemove, heapSize, heapTop } from "./heap";
 import { historyAdd, historyTake } from "./history";
-import { Order, Record, record } from "./layout";
+import { FLAG_BITS, NONE, Order } from "./layout";
 
-/** `state` of an id. */
-// @ts-ignore: decorator
-@inline const SMALL: u32 = 0;
-// @ts-ignore: decorator
-@inline const MAIN: u32 = 1;
 /** Uses that count; an id used more often than once in the small queue moves to the main one. */
 // @ts-ignore: decorator
 @inline const MAX_USES: u32 = 3;
@@ -25,56 +21,77 @@ import { Order, Record, record } from "./layout";
 // @ts-ignore: decorator
 @inline const SMALL_SHARE: u32 = 10;
 
+/** Flags of a place: the queue, and above it the uses. */
 // @ts-ignore: decorator
-@inline
-function queue(order: Order, r: Record): usize {
-  return r.state == SMALL ? order.heap : order.secondHeap;
+@inline const NOWHERE: u32 = NONE >> FLAG_BITS;
+// @ts-ignore: decorator
+@inline const MAIN: u32 = NOWHERE + 1;
+// @ts-ignore: decorator
+@inline const USES_SHIFT: u32 = 30;
+// @ts-ignore: decorator
+@inline const HALF_TIME: u32 = 1 << 31;
+
+
+@unmanaged
+class Entry {
+  place: u32;
+  clock: u32;
 }
 
-export function s3Enter(order: Order, r: Record, key: u64): void {
+// @ts-ignore: decorator
+@inline
+function entry(order: Order, id: u32): Entry {
+  return changetype<Entry>(<usize>order.records + ((<usize>id) << 3));
+}
+
+// @ts-ignore: decorator
+@inline
+function isSmall(own: Entry): bool {
+  return (own.place & MAIN) == 0;
+}
+
+// @ts-ignore: decorator
+@inline
+function queue(order: Order, own: Entry): usize {
+  return isSmall(own) ? order.heap : order.secondHeap;
+}
+
+/** To the end of a queue, in no heap yet. */
+function enqueue(order: Order, own: Entry, flags: u32): void {
+  if (order.clock == u32.MAX_VALUE) {
+    order.clock -= HALF_TIME;
+    for (let id: u32 = 0; id < order.capacity; id++) {
+      const other = entry(order, id);
+      other.clock -= min(other.clock, HALF_TIME);
+    }
+  }
+  own.place = NOWHERE | flags;
+  own.clock = <u32>++order.clock;
+}
+
+export function s3Enter(order: Order, id: u32, key: u64): void {
   const known = order.history != 0 && historyTake(order.history, key) != 0;
-  r.state = known ? MAIN : SMALL;
-  r.count = 0;
-  r.major = ++order.clock;
-  r.minor = 0;
   if (!known) order.smallCount += 1;
+  enqueue(order, entry(order, id), known ? MAIN : 0);
 }
 
 // @ts-ignore: decorator
 @inline
-export function s3Use(r: Record): void {
-  r.count = min(r.count + 1, MAX_USES);
+export function s3Use(order: Order, id: u32): void {
+  const own = entry(order, id);
+  if (own.place < MAX_USES << USES_SHIFT) own.place += 1 << USES_SHIFT;
 }
 
 // @ts-ignore: decorator
 @inline
 export function s3Offer(order: Order, id: u32): void {
-  heapAdd(queue(order, record(order, id)), id);
+  heapAdd(queue(order, entry(order, id)), id);
 }
 
 // @ts-ignore: decorator
 @inline
 export function s3Withdraw(order: Order, id: u32): void {
-  heapRemove(queue(order, record(order, id)), id);
-}
-
-/** To the end of the main queue. */
-function requeue(order: Order, id: u32, r: Record, count: u32): void {
-  heapRemove(queue(order, r), id);
-  if (r.state == SMALL) order.smallCount -= 1;
-  r.state = MAIN;
-  r.count = count;
-  r.major = ++order.clock;
-  heapAdd(order.secondHeap, id);
-}
-
-export function s3Victim(order: Order): u32 {
-  let id = next(order);
-  for (let r = record(order, id); r.count > uses(r); r = record(order, id)) {
-    requeue(order, id, r, r.state == SMALL ? 0 : r.count - 1);
-    id = next(order);
-  }
-  return id;
+  heapRemove(queue(order, entry(order, id)), id);
 }
 
 /** Head of the queue whose turn it is. */
@@ -85,16 +102,25 @@ function next(order: Order): u32 {
   return heapTop(fromSmall ? order.heap : order.secondHeap);
 }
 
-/** Uses up to which the head of its queue is the victim. */
-// @ts-ignore: decorator
-@inline
-function uses(r: Record): u32 {
-  return r.state == SMALL ? PROMOTED_ABOVE : 0;
+/** The head that is not used more often than its queue lets pass; the others go to the end of the main queue. */
+export function s3Victim(order: Order): u32 {
+  let id = next(order);
+  let own = entry(order, id);
+  for (; own.place >> USES_SHIFT > (isSmall(own) ? PROMOTED_ABOVE : 0); own = entry(order, id)) {
+    s3Withdraw(order, id);
+    if (isSmall(own)) {
+      order.smallCount -= 1;
+      enqueue(order, own, MAIN);
+    } else enqueue(order, own, (own.place | NOWHERE) - (1 << USES_SHIFT));
+    heapAdd(order.secondHeap, id);
+    id = next(order);
+  }
+  return id;
 }
 
 /** Only what leaves the small queue is remembered. */
-export function s3Leave(order: Order, r: Record, key: u64): void {
-  if (r.state != SMALL) return;
+export function s3Leave(order: Order, id: u32, key: u64): void {
+  if (!isSmall(entry(order, id))) return;
   order.smallCount -= 1;
   if (order.history != 0) historyAdd(order.history, key);
 }

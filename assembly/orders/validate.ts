@@ -3,14 +3,13 @@ import { adviceListed } from "./advice";
 import { gittinsCandidate, gittinsListed } from "./gittins";
 import { heapSize, heapValid } from "./heap";
 import { historyValid } from "./history";
-import { NONE, Order, OrderKind, record, takesAdvice } from "./layout";
+import { isPlaced, Order, OrderKind, takesAdvice } from "./layout";
 import { lifetimesValid } from "./lifetimes";
 import { priorityValid } from "./priority";
 
 /** Whether an id is a candidate for `orderVictim`. */
 export function isCandidate(order: Order, id: u32): bool {
-  const r = record(order, id);
-  return order.kind == OrderKind.Gittins ? gittinsCandidate(r) : r.position != NONE;
+  return order.kind == OrderKind.Gittins ? gittinsCandidate(order, id) : isPlaced(order, id);
 }
 
 /** Whether heaps, lists and history are sound and hold as many ids as say that they are in one. */
@@ -18,7 +17,7 @@ export function orderValid(order: Order): bool {
   if (order.entered > order.capacity || order.smallCount > order.entered) return false;
   if (order.history != 0 && !historyValid(order.history)) return false;
   let placed: u32 = 0;
-  for (let id: u32 = 0; id < order.capacity; id++) placed += u32(record(order, id).position != NONE);
+  for (let id: u32 = 0; id < order.capacity; id++) placed += u32(isPlaced(order, id));
   if (order.kind == OrderKind.Gittins)
     return lifetimesValid(order.lifetimes) && gittinsListed(order) == <i32>placed;
   if (takesAdvice(order.kind)) return adviceListed(order) == <i32>placed;

@@ -42,7 +42,7 @@ import {
   heapTop,
   heapValid,
 } from "../orders/heap";
-import { OrderKind, Record, takesAdvice } from "../orders/layout";
+import { OrderKind, takesAdvice } from "../orders/layout";
 import { orderVictim } from "../orders/order";
 import { Block, block, BlockId, isCached, KvCache, NONE, orderOf } from "./layout";
 
@@ -279,7 +279,7 @@ function offer(kv: KvCache, id: BlockId, account: Account): void {
   const a = accountsOf(kv);
   if (goesByKey(kv)) {
     a.keys = orderOf(kv).records;
-    a.stride = offsetof<Record>();
+    a.stride = orderOf(kv).stride;
   }
   account.root = forestAdd(forestOf(a), account.root, id);
 }
