@@ -6,7 +6,7 @@ import { CLASSES, lifetimesBytes, lifetimesCreate } from "./lifetimes";
 import { listsBytes, listsCreate } from "./lists";
 import { seenFilterBytes, seenFilterCreate } from "./seen-filter";
 import { termsBytes, termsCreate } from "./priority";
-import { Order, OrderKind, strideOf, takesAdvice } from "./layout";
+import { Order, OrderKind, Stride, strideOf, takesAdvice } from "./layout";
 
 // @ts-ignore: decorator
 @inline
@@ -58,7 +58,7 @@ export function orderLayOut(order: Order, kind: u32, capacity: u32, history: u32
   const stride = strideOf(kind);
   order.records = <u32>at;
   order.stride = stride;
-  order.placeAt = stride == 24 ? 16 : stride == 12 ? 8 : 0;
+  order.placeAt = stride == Stride.Deep ? 16 : stride == Stride.Keyed ? 8 : 0;
   // In no heap, list or bag.
   memory.fill(at, 0xff, <usize>capacity * <usize>stride);
   at += <usize>align(<u64>capacity * stride);
@@ -91,7 +91,7 @@ export function orderLayOut(order: Order, kind: u32, capacity: u32, history: u32
   order.heap = <u32>at;
   if (kind == OrderKind.MarkPredict || kind == OrderKind.S3Fifo)
     order.secondHeap = <u32>(at + <usize>align(heapBytes(capacity)));
-  if (takesAdvice(kind)) return; // zeroed memory is an empty bag
+  if (stride == Stride.Advised) return; // zeroed memory is an empty bag
   heapCreate(order.heap, records, stride, order.placeAt);
   if (kind == OrderKind.S3Fifo) heapFromTheEnd(order.secondHeap, order.heap, capacity);
 }

@@ -2,11 +2,13 @@
  * Heap of ids: the smallest key on top. Each id has a record elsewhere, `stride` bytes apart, that holds its key and its
  * place, so that any id can be moved or taken out.
  *
- *   header (32 B): items, size, records, stride, where the place is, step, shift, flags
+ *   header (32 B): items, size, records, stride, where the place is, step
  *   items  [capacity] u32
  *   record | major u64 | minor u64 | place u32 |    or | key u64 | place u32 |    or | place u32 | key u32 |
+ *   place  | 29 position | 3 the user's own |
  *
- * The upper FLAG_BITS of a place in front of its key are the user's; the rest, or all of another place, is the position.
+ * What is behind the first 8 bytes is asked only where those of two ids are equal: so no two keys without a second word may be,
+ * unless what follows stays as it is. Behind a place (its lower half) keys may be equal: a parent has the smaller position.
  *
  * Invariants (checked by `heapValid`):
  * 1. The parent of each item has no greater key.
@@ -14,13 +16,10 @@
  *
  * Add, remove: O(log n), few steps for a key that is greater than most (a new one usually is). Top: O(1).
  */
-import { FLAG_BITS, NONE } from "./layout";
+import { FLAG_BITS, FLAGS, NONE } from "./layout";
 
 // @ts-ignore: decorator
 @inline const HEADER_BYTES: usize = 32;
-/** Where the place is behind a key of two words. */
-// @ts-ignore: decorator
-@inline const BEHIND_TWO: u32 = 16;
 
 
 @unmanaged
@@ -32,10 +31,6 @@ class Heap {
   placeAt: u32;
   /** Bytes from one item to the next: below 0 in a heap that grows down. */
   step: i32;
-  /** Bits below the key in the first word of a record. */
-  shift: u32;
-  /** Bits of a place that are not the position's. */
-  flags: u32;
 }
 
 export function heapBytes(capacity: u32): u64 {
@@ -46,7 +41,7 @@ export function heapBytes(capacity: u32): u64 {
  * An empty heap in `heapBytes` bytes, over the records at `records`, in whose places all bits are set. `placeAt`: where in a
  * record, 0, 8 or 16.
  */
-export function heapCreate(ptr: usize, records: usize, stride: u32, placeAt: u32 = BEHIND_TWO): void {
+export function heapCreate(ptr: usize, records: usize, stride: u32, placeAt: u32 = 16): void {
   const heap = changetype<Heap>(ptr);
   heap.items = <u32>(ptr + HEADER_BYTES);
   heap.size = 0;
@@ -54,8 +49,6 @@ export function heapCreate(ptr: usize, records: usize, stride: u32, placeAt: u32
   heap.stride = stride;
   heap.placeAt = placeAt;
   heap.step = 4;
-  heap.shift = placeAt == 0 ? 32 : 0;
-  heap.flags = placeAt == 0 ? ~(NONE >> FLAG_BITS) : 0;
 }
 
 /**
@@ -89,15 +82,15 @@ function item(heap: Heap, position: u32): u32 {
 
 // @ts-ignore: decorator
 @inline
-function positionOf(heap: Heap, id: u32): u32 {
-  return load<u32>(recordOf(heap, id) + <usize>heap.placeAt) & ~heap.flags;
+function placePtr(heap: Heap, id: u32): usize {
+  return recordOf(heap, id) + <usize>heap.placeAt;
 }
 
 // @ts-ignore: decorator
 @inline
 function setPosition(heap: Heap, id: u32, position: u32): void {
-  const at = recordOf(heap, id) + <usize>heap.placeAt;
-  store<u32>(at, (load<u32>(at) & heap.flags) | (position & ~heap.flags));
+  const place = placePtr(heap, id);
+  store<u32>(place, (load<u32>(place) & FLAGS) | (position << FLAG_BITS));
 }
 
 // @ts-ignore: decorator
@@ -109,14 +102,10 @@ function put(heap: Heap, position: u32, id: u32): void {
 
 // @ts-ignore: decorator
 @inline
-function before(heap: Heap, a: u32, b: u32): bool {
-  const first = recordOf(heap, a);
-  const second = recordOf(heap, b);
-  const one = load<u64>(first) >> heap.shift;
-  const other = load<u64>(second) >> heap.shift;
-  return (
-    one < other || (one == other && heap.placeAt == BEHIND_TWO && load<u64>(first, 8) < load<u64>(second, 8))
-  );
+function before(first: usize, second: usize): bool {
+  const one = load<u64>(first);
+  const other = load<u64>(second);
+  return one < other || (one == other && load<u64>(first, 8) < load<u64>(second, 8));
 }
 
 // @ts-ignore: decorator
@@ -143,7 +132,7 @@ export function heapAdd(ptr: usize, id: u32): void {
 /** Takes an id out. It must be in the heap. */
 export function heapRemove(ptr: usize, id: u32): void {
   const heap = changetype<Heap>(ptr);
-  const hole = positionOf(heap, id);
+  const hole = load<u32>(placePtr(heap, id)) >> FLAG_BITS;
   setPosition(heap, id, NONE);
   const size = heap.size - 1;
   heap.size = size;
@@ -154,33 +143,33 @@ export function heapRemove(ptr: usize, id: u32): void {
 /** Restores the heap after the key of an id in it has changed. */
 export function heapMoved(ptr: usize, id: u32): void {
   const heap = changetype<Heap>(ptr);
-  settle(heap, positionOf(heap, id), id);
+  settle(heap, load<u32>(placePtr(heap, id)) >> FLAG_BITS, id);
 }
 
 /** Puts `id` at `position`, or above or below, where its key belongs. */
 function settle(heap: Heap, position: u32, id: u32): void {
+  const own = recordOf(heap, id);
   const hole = position;
   while (position != 0) {
     const parent = (position - 1) >> 1;
     const above = item(heap, parent);
-    if (!before(heap, id, above)) break;
+    if (!before(own, recordOf(heap, above))) break;
     put(heap, position, above);
     position = parent;
   }
-  const size = heap.size;
   // What has risen is smaller than all below its new position.
   while (position >= hole) {
     let child: u32 = 2 * position + 1;
-    if (child >= size) break;
+    if (child >= heap.size) break;
     let below = item(heap, child);
-    if (child + 1 < size) {
+    if (child + 1 < heap.size) {
       const right = item(heap, child + 1);
-      if (before(heap, right, below)) {
+      if (before(recordOf(heap, right), recordOf(heap, below))) {
         child += 1;
         below = right;
       }
     }
-    if (!before(heap, below, id)) break;
+    if (!before(recordOf(heap, below), own)) break;
     put(heap, position, below);
     position = child;
   }
@@ -193,8 +182,9 @@ export function heapValid(ptr: usize, capacity: u32): bool {
   if (heap.size > capacity) return false;
   for (let position: u32 = 0; position < heap.size; position++) {
     const id = item(heap, position);
-    if (id >= capacity || positionOf(heap, id) != position) return false;
-    if (position != 0 && before(heap, id, item(heap, (position - 1) >> 1))) return false;
+    if (id >= capacity || load<u32>(placePtr(heap, id)) >> FLAG_BITS != position) return false;
+    if (position != 0 && before(recordOf(heap, id), recordOf(heap, item(heap, (position - 1) >> 1))))
+      return false;
   }
   return true;
 }

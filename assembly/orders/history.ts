@@ -9,11 +9,9 @@
  * A chain leads from a trace to older ones. Nothing is ever unlinked: where a link leads to a trace that is not older, the
  * one that it meant has been overwritten, and with it whatever lay behind. A taken trace stays as a link.
  *
- * A key is known by its bucket and 32 other bits of its hash, and the few traces of one chain are all that is compared: one
- * key in some 10^9 is taken for another, which costs quality and never correctness. Add, take: O(1).
+ * A key, which is a hash of 64 bits, is known by its bucket and its upper half, and the few traces of one chain are all that
+ * is compared: one key in some 10^9 is taken for another, which costs quality and never correctness. Add, take: O(1).
  */
-import { finalize64 } from "../memory/hash";
-
 // @ts-ignore: decorator
 @inline const HEADER_BYTES: usize = 32;
 /** Of a trace, before what the order notes. */
@@ -62,26 +60,25 @@ function trace(history: History, slot: u32): usize {
 
 // @ts-ignore: decorator
 @inline
-function bucketPtr(history: History, hash: u64): usize {
-  return <usize>history.buckets + ((<usize>((<u32>hash) & history.bucketMask)) << 2);
+function bucketPtr(history: History, key: u64): usize {
+  return <usize>history.buckets + ((<usize>((<u32>key) & history.bucketMask)) << 2);
 }
 
 /** Never 0, which is no trace's, or a taken one's. */
 // @ts-ignore: decorator
 @inline
-function fingerprint(hash: u64): u32 {
-  return max(1, <u32>(hash >> 32));
+function fingerprint(key: u64): u32 {
+  return max(1, <u32>(key >> 32));
 }
 
 /** Enters a key; returns where the order may note what it wants to know of it. */
 export function historyAdd(ptr: usize, key: u64): usize {
   const history = changetype<History>(ptr);
-  const hash = finalize64(key);
   const slot = history.next;
   history.next = slot + 1 == history.capacity ? 0 : slot + 1;
   const own = trace(history, slot);
-  const bucket = bucketPtr(history, hash);
-  store<u32>(own, fingerprint(hash));
+  const bucket = bucketPtr(history, key);
+  store<u32>(own, fingerprint(key));
   store<u32>(own, load<u32>(bucket), 4);
   store<u32>(bucket, slot);
   return own + LINK_BYTES;
@@ -97,12 +94,11 @@ function ageOf(history: History, slot: u32): i32 {
 /** Takes the latest trace of a key out; returns what was noted (it stays readable until the next add), or 0. */
 export function historyTake(ptr: usize, key: u64): usize {
   const history = changetype<History>(ptr);
-  const hash = finalize64(key);
-  let slot = load<u32>(bucketPtr(history, hash));
+  let slot = load<u32>(bucketPtr(history, key));
   let younger: i32 = -1;
   for (let age = ageOf(history, slot); age > younger; age = ageOf(history, slot)) {
     const own = trace(history, slot);
-    if (load<u32>(own) == fingerprint(hash)) {
+    if (load<u32>(own) == fingerprint(key)) {
       store<u32>(own, 0);
       return own + LINK_BYTES;
     }

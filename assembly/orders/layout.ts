@@ -11,14 +11,8 @@
  *   history    [history] trace, 10 to 24 B          ids that have left, by key (history.ts), or a filter of their keys
  *                                                   (seen-filter.ts)
  *
- * In a record, besides what the kind goes by, is the id's place, 29 bits: its position in a heap or bag, or the id before it
- * in a list; all of them set where it is in none.
- *
- *   S3-FIFO                            | place u32 | clock u32 |
- *   FIFO, LFU, seen twice, priority    | key u64 | place u32 |
- *   GDSF, scored                       | major u64 | minor u64 | place u32 | uses u32 |
- *   learned                            | place u32 | next u32 | stamp u64 | state u32 |
- *   by advice                          | place u32 | next u32 | phase u32 | state u32 |
+ * In a record, besides what the kind goes by, is the id's place: its position in a heap, above 3 bits that are free to use,
+ * its position in a bag, or the id before it in a list. The upper 29 bits are set where it is in none.
  *
  * Least recently used needs none of this: it is the pool's own list.
  */
@@ -44,14 +38,30 @@ export const enum OrderKind {
   SeenTwice = 12,
 }
 
+/** Bytes of a record, which is what kinds have in common. */
+export const enum Stride {
+  /** S3-FIFO: | place u32 | clock u32 | */
+  Queued = 8,
+  /** FIFO, LFU, seen twice, priority: | key u64 | place u32 | */
+  Keyed = 12,
+  /** By advice: | place u32 | next u32 | phase u32 | state u32 | */
+  Advised = 16,
+  /** Learned: | place u32 | next u32 | stamp u64 | state u32 | */
+  Learned = 20,
+  /** GDSF, scored: | major u64 | minor u64 | place u32 | uses u32 | */
+  Deep = 24,
+}
+
 // @ts-ignore: decorator
 @inline export const LAST_KIND: u32 = OrderKind.SeenTwice;
 // @ts-ignore: decorator
 @inline export const MAX_HISTORY: u32 = 1 << 26;
 
-/** Bits of a place that are an order's own, above the 29 that say where an id is. */
+/** Bits of a place that are an order's own, below the 29 that say where an id is. */
 // @ts-ignore: decorator
 @inline export const FLAG_BITS: u32 = 3;
+// @ts-ignore: decorator
+@inline export const FLAGS: u32 = (1 << FLAG_BITS) - 1;
 /** Of a key: times that an id was let go of, below what else it says. */
 // @ts-ignore: decorator
 @inline export const STAMP_BITS: u64 = 40;
@@ -104,10 +114,10 @@ export function takesAdvice(kind: u32): bool {
 }
 
 export function strideOf(kind: u32): u32 {
-  if (kind == OrderKind.Gittins) return 20;
-  if (takesAdvice(kind)) return 16;
-  if (kind == OrderKind.Gdsf || kind == OrderKind.Scored) return 24;
-  return kind == OrderKind.S3Fifo ? 8 : 12;
+  if (kind == OrderKind.Gittins) return Stride.Learned;
+  if (takesAdvice(kind)) return Stride.Advised;
+  if (kind == OrderKind.Gdsf || kind == OrderKind.Scored) return Stride.Deep;
+  return kind == OrderKind.S3Fifo ? Stride.Queued : Stride.Keyed;
 }
 
 // @ts-ignore: decorator
@@ -120,5 +130,5 @@ export function recordPtr(order: Order, id: u32): usize {
 // @ts-ignore: decorator
 @inline
 export function isPlaced(order: Order, id: u32): bool {
-  return load<u32>(recordPtr(order, id) + <usize>order.placeAt) << FLAG_BITS != NONE << FLAG_BITS;
+  return load<u32>(recordPtr(order, id) + <usize>order.placeAt) < ~FLAGS;
 }

@@ -2,11 +2,11 @@
  * Lists of ids through their records, each with a head and a tail. An id is in one list at most; its place is the id before
  * it, behind that the next one.
  */
-import { NONE, Order, recordPtr } from "./layout";
+import { FLAGS, NONE, Order, recordPtr } from "./layout";
 
 /** Place of the first id of a list. */
 // @ts-ignore: decorator
-@inline const FIRST: u32 = NONE - 1;
+@inline const FIRST: u32 = ~FLAGS - 1;
 
 // @ts-ignore: decorator
 @inline

@@ -33,7 +33,7 @@ import {
   gittinsUse,
   gittinsVictim,
 } from "./gittins";
-import { isPlaced, Order, OrderKind, takesAdvice } from "./layout";
+import { isPlaced, Order, OrderKind, Stride } from "./layout";
 import { priorityEnter, priorityLeave, priorityUse } from "./priority";
 import {
   rankedEnter,
@@ -49,63 +49,63 @@ import { s3Enter, s3Leave, s3Offer, s3Use, s3Victim, s3Withdraw } from "./s3-fif
 /** `parent`: the id before it in its chain, or NONE. `key`: hash of its content, for the history. */
 export function orderEnter(order: Order, id: u32, parent: u32, key: u64): void {
   order.entered += 1;
-  if (order.kind == OrderKind.Gittins) gittinsEnter(order, id, key);
-  else if (order.kind == OrderKind.S3Fifo) s3Enter(order, id, key);
-  else if (takesAdvice(order.kind)) adviceEnter(order, id, key);
+  if (order.stride == Stride.Learned) gittinsEnter(order, id, key);
+  else if (order.stride == Stride.Queued) s3Enter(order, id, key);
+  else if (order.stride == Stride.Advised) adviceEnter(order, id, key);
   else if (order.kind == OrderKind.Priority) priorityEnter(order, id);
   else rankedEnter(order, id, parent, key);
 }
 
 export function orderUse(order: Order, id: u32): void {
-  if (order.kind == OrderKind.Gittins) gittinsUse(order, id);
-  else if (order.kind == OrderKind.S3Fifo) s3Use(order, id);
-  else if (takesAdvice(order.kind)) adviceUse(order, id);
+  if (order.stride == Stride.Learned) gittinsUse(order, id);
+  else if (order.stride == Stride.Queued) s3Use(order, id);
+  else if (order.stride == Stride.Advised) adviceUse(order, id);
   else if (order.kind == OrderKind.Priority) priorityUse(order, id);
   else rankedUse(order, id);
 }
 
 /** `childless`: it has no cached child. */
 export function orderRest(order: Order, id: u32, childless: bool): void {
-  if (order.kind == OrderKind.Gittins) {
+  if (order.stride == Stride.Learned) {
     gittinsRest(order, id, childless);
     return;
   }
-  if (takesAdvice(order.kind)) {
+  if (order.stride == Stride.Advised) {
     adviceRest(order, id, childless);
     return;
   }
-  if (order.kind != OrderKind.S3Fifo) rankedRest(order, id);
+  if (order.stride != Stride.Queued) rankedRest(order, id);
   if (childless) offer(order, id);
 }
 
 /** An id that rests has lost its last child. */
 export function orderBare(order: Order, id: u32): void {
-  if (order.kind == OrderKind.Gittins) gittinsBare(order, id);
-  else if (takesAdvice(order.kind)) adviceOffer(order, id);
+  if (order.stride == Stride.Learned) gittinsBare(order, id);
+  else if (order.stride == Stride.Advised) adviceOffer(order, id);
   else offer(order, id);
 }
 
 // @ts-ignore: decorator
 @inline
 function offer(order: Order, id: u32): void {
-  if (order.kind == OrderKind.S3Fifo) s3Offer(order, id);
+  if (order.stride == Stride.Queued) s3Offer(order, id);
   else rankedOffer(order, id);
 }
 
 /** Somebody holds an id that rested. */
 export function orderHold(order: Order, id: u32): void {
   if (!isPlaced(order, id)) return;
-  if (order.kind == OrderKind.Gittins) gittinsHold(order, id);
-  else if (order.kind == OrderKind.S3Fifo) s3Withdraw(order, id);
-  else if (takesAdvice(order.kind)) adviceHold(order, id);
+  if (order.stride == Stride.Learned) gittinsHold(order, id);
+  else if (order.stride == Stride.Queued) s3Withdraw(order, id);
+  else if (order.stride == Stride.Advised) adviceHold(order, id);
   else rankedWithdraw(order, id);
 }
 
 /** The candidate to forget next; there must be one. It stays a candidate until it leaves. */
 export function orderVictim(order: Order): u32 {
-  if (order.kind == OrderKind.Gittins) return gittinsVictim(order);
-  if (order.kind == OrderKind.S3Fifo) return s3Victim(order);
-  if (takesAdvice(order.kind)) return adviceVictim(order);
+  if (order.stride == Stride.Learned) return gittinsVictim(order);
+  if (order.stride == Stride.Queued) return s3Victim(order);
+  if (order.stride == Stride.Advised) return adviceVictim(order);
   return rankedVictim(order);
 }
 
@@ -113,9 +113,9 @@ export function orderVictim(order: Order): u32 {
 export function orderLeave(order: Order, id: u32, key: u64, evicted: bool): void {
   orderHold(order, id);
   order.entered -= 1;
-  if (order.kind == OrderKind.Gittins) gittinsLeave(order, id, key);
-  else if (order.kind == OrderKind.S3Fifo) s3Leave(order, id, key);
-  else if (takesAdvice(order.kind)) adviceLeave(order, id, key);
+  if (order.stride == Stride.Learned) gittinsLeave(order, id, key);
+  else if (order.stride == Stride.Queued) s3Leave(order, id, key);
+  else if (order.stride == Stride.Advised) adviceLeave(order, id, key);
   else if (order.kind == OrderKind.Priority) priorityLeave(order, id);
   else rankedLeave(order, id, key, evicted);
 }

@@ -8,6 +8,7 @@
  *   free   [slots] u32     stack of free slots
  *   order  (layout.ts)     over the slots
  */
+import { finalize64 } from "../memory/hash";
 import { CORRUPT, OK, Status } from "../memory/status";
 import { adviceSet, firstLeftover } from "./advice";
 import { NONE, Order, takesAdvice } from "./layout";
@@ -116,7 +117,7 @@ export function slotOfPage(set: PageSet, page: u32): u32 {
 // @ts-ignore: decorator
 @inline
 function keyOf(page: u32): u64 {
-  return <u64>page + 1;
+  return finalize64(page);
 }
 
 /** Makes a slot free. */

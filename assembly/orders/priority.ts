@@ -20,12 +20,12 @@ import { isPlaced, NONE, Order, recordPtr, STAMP, STAMP_BITS } from "./layout";
 
 @unmanaged
 class Term {
-  /** Key and place in the heap of deadlines. */
+  /** Key in the heap of deadlines, and between equals the next. */
   nextUs: u64;
+  /** When the priority falls back, and below when the id has outlived its time; Infinity: never. */
+  priorityUntilUs: f64;
   place: u32;
   priority: u32;
-  /** When the priority falls back, and when the id has outlived its time; Infinity: never. */
-  priorityUntilUs: f64;
   liveUntilUs: f64;
 }
 
@@ -44,7 +44,7 @@ export function termsCreate(order: Order, ptr: usize): void {
   order.terms = <u32>ptr;
   order.deadlines = <u32>(ptr + <usize>align(<u64>order.capacity * offsetof<Term>()));
   for (let id: u32 = 0; id < order.capacity; id++) term(order, id).place = NONE;
-  heapCreate(order.deadlines, ptr, <u32>offsetof<Term>(), <u32>offsetof<Term>("place"));
+  heapCreate(order.deadlines, ptr, <u32>offsetof<Term>());
 }
 
 // @ts-ignore: decorator

@@ -16,7 +16,7 @@
  */
 import { heapAdd, heapMoved, heapRemove, heapTop } from "./heap";
 import { historyAdd, historyTake } from "./history";
-import { isPlaced, NONE, Order, OrderKind, recordPtr, STAMP, STAMP_BITS } from "./layout";
+import { isPlaced, NONE, Order, OrderKind, recordPtr, STAMP, STAMP_BITS, Stride } from "./layout";
 import { isSeen, see } from "./seen-filter";
 
 /** Most uses, and greatest depth, that there is room for above a stamp. */
@@ -36,13 +36,6 @@ class Record {
 @inline
 function record(order: Order, id: u32): Record {
   return changetype<Record>(recordPtr(order, id));
-}
-
-/** Whether keys have a second word. */
-// @ts-ignore: decorator
-@inline
-function hasDepth(order: Order): bool {
-  return order.stride == offsetof<Record>();
 }
 
 /** Bits of an f64 that compare, unsigned, as the numbers do. */
@@ -79,7 +72,7 @@ export function rankedEnter(order: Order, id: u32, parent: u32, key: u64): void 
     const trace = historyTake(order.history, key);
     if (trace != 0) uses = load<u32>(trace);
   }
-  if (hasDepth(order)) {
+  if (order.stride == Stride.Deep) {
     r.minor = (parent == NONE ? MOST : (record(order, parent).minor >> STAMP_BITS) - 1) << STAMP_BITS;
     r.uses = uses;
     r.major = ordered64(0);
@@ -94,7 +87,7 @@ export function rankedEnter(order: Order, id: u32, parent: u32, key: u64): void 
 @inline
 export function rankedRest(order: Order, id: u32): void {
   if (order.kind == OrderKind.Fifo) return;
-  const stamped = recordPtr(order, id) + (hasDepth(order) ? offsetof<Record>("minor") : 0);
+  const stamped = recordPtr(order, id) + (order.stride == Stride.Deep ? offsetof<Record>("minor") : 0);
   store<u64>(stamped, (load<u64>(stamped) & ~STAMP) | (++order.clock & STAMP));
 }
 
@@ -120,7 +113,10 @@ export function rankedLeave(order: Order, id: u32, key: u64, evicted: bool): voi
   const r = record(order, id);
   if (evicted && order.kind == OrderKind.Gdsf) order.inflation = unordered64(r.major);
   if (order.history != 0)
-    store<u32>(historyAdd(order.history, key), hasDepth(order) ? r.uses : <u32>(r.major >> STAMP_BITS));
+    store<u32>(
+      historyAdd(order.history, key),
+      order.stride == Stride.Deep ? r.uses : <u32>(r.major >> STAMP_BITS),
+    );
   if (order.filter != 0) see(order.filter, key);
 }
 

@@ -10,9 +10,9 @@
  */
 import { heapAdd, heapRemove, heapSize, heapTop } from "./heap";
 import { historyAdd, historyTake } from "./history";
-import { FLAG_BITS, NONE, Order } from "./layout";
+import { FLAGS, Order } from "./layout";
 
-/** Uses that count; an id used more often than once in the small queue moves to the main one. */
+/** Uses that count, all bits of their number set; an id used more often than once in the small queue moves to the main one. */
 // @ts-ignore: decorator
 @inline const MAX_USES: u32 = 3;
 // @ts-ignore: decorator
@@ -21,13 +21,9 @@ import { FLAG_BITS, NONE, Order } from "./layout";
 // @ts-ignore: decorator
 @inline const SMALL_SHARE: u32 = 10;
 
-/** Flags of a place: the queue, and above it the uses. */
+/** Flags of a place: uses, and whether the queue is the main one. */
 // @ts-ignore: decorator
-@inline const NOWHERE: u32 = NONE >> FLAG_BITS;
-// @ts-ignore: decorator
-@inline const MAIN: u32 = NOWHERE + 1;
-// @ts-ignore: decorator
-@inline const USES_SHIFT: u32 = 30;
+@inline const MAIN: u32 = MAX_USES + 1;
 // @ts-ignore: decorator
 @inline const HALF_TIME: u32 = 1 << 31;
 
@@ -65,7 +61,7 @@ function enqueue(order: Order, own: Entry, flags: u32): void {
       other.clock -= min(other.clock, HALF_TIME);
     }
   }
-  own.place = NOWHERE | flags;
+  own.place = ~FLAGS | flags;
   own.clock = <u32>++order.clock;
 }
 
@@ -79,7 +75,7 @@ export function s3Enter(order: Order, id: u32, key: u64): void {
 @inline
 export function s3Use(order: Order, id: u32): void {
   const own = entry(order, id);
-  if (own.place < MAX_USES << USES_SHIFT) own.place += 1 << USES_SHIFT;
+  own.place += u32((own.place & MAX_USES) != MAX_USES);
 }
 
 // @ts-ignore: decorator
@@ -106,12 +102,12 @@ function next(order: Order): u32 {
 export function s3Victim(order: Order): u32 {
   let id = next(order);
   let own = entry(order, id);
-  for (; own.place >> USES_SHIFT > (isSmall(own) ? PROMOTED_ABOVE : 0); own = entry(order, id)) {
+  for (; (own.place & MAX_USES) > (isSmall(own) ? PROMOTED_ABOVE : 0); own = entry(order, id)) {
     s3Withdraw(order, id);
     if (isSmall(own)) {
       order.smallCount -= 1;
       enqueue(order, own, MAIN);
-    } else enqueue(order, own, (own.place | NOWHERE) - (1 << USES_SHIFT));
+    } else enqueue(order, own, (own.place & FLAGS) - 1);
     heapAdd(order.secondHeap, id);
     id = next(order);
   }
