@@ -5,6 +5,7 @@
 import type { Core } from "./core.js";
 import { invalidArgument, requireInteger } from "./errors.js";
 import type { KvCache } from "./kv-cache.js";
+import { type PromptMarks, withMarks } from "./prompt-marks.js";
 import type { BlockId, SequenceId } from "./kv-cache-options.js";
 import { DIGEST_BYTES, keyedHash, requireBytes } from "./keyed-hash.js";
 
@@ -222,6 +223,34 @@ export class ContentKeys {
       pieces.push(new Uint8Array(core.memory.buffer).slice(at, at + count * DIGEST_BYTES));
     }
     return pieces.length === 1 ? pieces[0] : joined(pieces);
+  }
+
+  /**
+   * Keys of the whole blocks of a prompt, cached or not, [n][32]: those that a sequence's blocks have which was opened so.
+   * Throws what `KvCache.match` does.
+   */
+  ofPrompt(tokens: ArrayLike<number>, namespace = 0, marks: PromptMarks = {}): Uint8Array {
+    const { core, pointer } = this.cache;
+    const { exports } = core;
+    requireInteger("namespace", namespace, 0, 2 ** 31 - 2);
+    const count = this.cache.writeInput("tokens", tokens);
+    const keys = new Uint8Array(Math.floor(count / this.cache.blockSize) * DIGEST_BYTES);
+    const limit = Math.floor(core.scratchBytes / DIGEST_BYTES) - 1;
+    return withMarks(this.cache, marks, (list) => {
+      const at = core.scratch(core.scratchBytes);
+      for (let from = 0; from * DIGEST_BYTES < keys.length;) {
+        const first = from;
+        const found = core.call(
+          () => exports.kvContentPrompt(pointer, namespace, count, list, first, limit, at),
+          "content keys of a prompt",
+        );
+        const memory = new Uint8Array(core.memory.buffer);
+        keys.set(memory.subarray(at + DIGEST_BYTES, at + (found + 1) * DIGEST_BYTES), from * DIGEST_BYTES);
+        memory.copyWithin(at, at + found * DIGEST_BYTES, at + (found + 1) * DIGEST_BYTES);
+        from += found;
+      }
+      return keys;
+    });
   }
 
   /** Key of a cached block, 32 bytes. Throws NOT_FOUND when it is not cached. */

@@ -547,6 +547,15 @@ export interface OutsideExports {
   kvContentScope(kv: number, namespace: number, list: number, bytes: number, root: number): number;
   kvContentKeys(kv: number, sequence: number, from: number, count: number, out: number): number;
   kvContentKey(kv: number, block: number, out: number): number;
+  kvContentPrompt(
+    kv: number,
+    namespace: number,
+    count: number,
+    marks: number,
+    from: number,
+    limit: number,
+    out: number,
+  ): number;
   kvContentChunk(
     kv: number,
     tokens: number,

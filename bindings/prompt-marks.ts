@@ -78,7 +78,8 @@ function list<T>(argument: string, values: readonly T[] | undefined): readonly T
   return values as readonly T[];
 }
 
-function marksOf({ ranges, adapter, items }: PromptMarks, longest: number): Mark[] {
+/** A prompt's marks by position, checked. */
+export function marksOf({ ranges, adapter, items }: PromptMarks, longest: number): Mark[] {
   const marks: Mark[] = [];
   if (adapter !== undefined && adapter !== null)
     marks.push({ kind: markKind.adapter, offset: 0, length: 0, content: wide("adapter", adapter) });
@@ -103,6 +104,24 @@ function marksOf({ ranges, adapter, items }: PromptMarks, longest: number): Mark
     marks.push({ kind: markKind.item, offset, length, content: wide(`items[${i}].hash`, item.hash) });
   });
   return marks.sort((a, b) => a.offset - b.offset || a.kind - b.kind);
+}
+
+const ENTRY_BYTES = 29;
+
+/** Bytes of the marks from position `from` up to `to`, as the extras of a block's content key (docs/abi.md). */
+export function markExtras(marks: readonly Mark[], from: number, to: number): Uint8Array {
+  const own = marks.filter(({ offset }) => offset >= from && offset < to);
+  const bytes = new DataView(new ArrayBuffer(own.length * ENTRY_BYTES));
+  own.forEach(({ kind, offset, length, content }, i) => {
+    const at = i * ENTRY_BYTES;
+    bytes.setUint8(at, 16 + kind);
+    bytes.setUint32(at + 1, ENTRY_BYTES - 5, true);
+    bytes.setUint32(at + 5, offset, true);
+    bytes.setUint32(at + 9, length, true);
+    bytes.setBigUint64(at + 13, content & (2n ** 64n - 1n), true);
+    bytes.setBigUint64(at + 21, content >> 64n, true);
+  });
+  return new Uint8Array(bytes.buffer);
 }
 
 /**

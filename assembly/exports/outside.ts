@@ -10,6 +10,7 @@ import {
   contentChunk,
   contentCreate,
   contentKey,
+  contentPrompt,
   contentScope,
   MAX_SCOPES,
 } from "../paging/content-keys";
@@ -35,6 +36,7 @@ import {
   tableOf,
 } from "../paging/layout";
 import { memberOf } from "../paging/groups";
+import { isList } from "../paging/marks";
 
 /** Bytes of a hasher, 8-byte aligned: BLAKE3, keyed mode, fed in pieces. */
 export function hasherBytes(): u32 {
@@ -109,6 +111,28 @@ export function kvContentKey(cache: usize, id: u32, out: usize): Status {
   if (kv.groups != 0 && memberOf(kv, id) != 0) return NOT_FOUND;
   copyDigest(out, contentKey(kv, id));
   return OK;
+}
+
+/**
+ * Writes the keys of whole blocks of the prompt in the input region, `count` tokens with a list of marks, from block `from` on
+ * to `out` + 32; at `out` is the key of the block before them, unless `from` is 0. Returns how many, `limit` at most.
+ */
+export function kvContentPrompt(
+  cache: usize,
+  namespace: u32,
+  count: u32,
+  marks: u32,
+  from: u32,
+  limit: u32,
+  out: usize,
+): i32 {
+  const kv = changetype<KvCache>(cache);
+  if (kv.content == 0 || namespace > MAX_NAMESPACE || count > kv.maxSequenceTokens || !isList(kv, marks))
+    return INVALID_ARGUMENT;
+  const blocks = count >> kv.blockShift;
+  const found = from >= blocks ? 0 : min(limit, blocks - from);
+  contentPrompt(kv, namespace, kv.input, marks, from, from + found, out);
+  return found;
 }
 
 /** Writes the key of `count` tokens by themselves, with extras of `bytes` bytes, to `out`. */

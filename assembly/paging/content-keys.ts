@@ -22,7 +22,7 @@ import { alignToLine } from "../memory/arena";
 import { copyDigest, DIGEST, HASHER_BYTES, hashEnd, hashStart, hashUpdate } from "../memory/blake3";
 import { INVALID_ARGUMENT, OK, OUT_OF_MEMORY, Status } from "../memory/status";
 import { block, BlockId, isFirst, KvCache, NONE, ROOT, tokensOf } from "./layout";
-import { marksInput, wordOf, writeMarks } from "./marks";
+import { listBefore, marksInput, wordOf, writeMarks } from "./marks";
 
 // @ts-ignore: decorator
 @inline export const MAX_SCOPES: u32 = 1 << 20;
@@ -222,13 +222,41 @@ function compute(kv: KvCache, content: ContentKeys, id: BlockId): void {
   let above = key;
   if (isFirst(parent)) rootInto(content, parent & ~ROOT, key);
   else above = changetype<usize>(keyOf(content, parent));
+  nameBlock(kv, above, tokensOf(kv, id), wordOf(kv, id), isFirst(parent) ? 0 : wordOf(kv, parent), key);
+  content.computed += 1;
+}
+
+/** Writes the key of a block with these tokens and words of marks, its own and that of the block above, to `out`. */
+function nameBlock(kv: KvCache, above: usize, tokens: usize, word: u32, wordAbove: u32, out: usize): void {
+  const content = contentOf(kv);
   start(content);
   hashUpdate(<usize>content.hasher, above, <u32>DIGEST);
-  hashUpdate(<usize>content.hasher, tokensOf(kv, id), kv.blockSize << 2);
+  hashUpdate(<usize>content.hasher, tokens, kv.blockSize << 2);
   // Its marks are its extras; they are written where marks come in, which is free between calls.
-  const marks = kv.marks == 0 ? 0 : writeMarks(kv, id, isFirst(parent) ? 0 : wordOf(kv, parent));
-  finish(content, kv.marks == 0 ? 0 : marksInput(kv), marks, Domain.Block, key);
-  content.computed += 1;
+  const marks = kv.marks == 0 ? 0 : writeMarks(kv, word, wordAbove);
+  finish(content, kv.marks == 0 ? 0 : marksInput(kv), marks, Domain.Block, out);
+}
+
+/**
+ * Writes the keys of whole blocks `from` up to `end` of a prompt with a list of marks behind `out`, where the key of the block
+ * before them stands (of the first one's it is written).
+ */
+export function contentPrompt(
+  kv: KvCache,
+  namespace: u32,
+  tokensPtr: usize,
+  list: u32,
+  from: u32,
+  end: u32,
+  out: usize,
+): void {
+  if (from == 0) rootInto(contentOf(kv), namespace, out);
+  let word = kv.marks == 0 ? 0 : listBefore(kv, list, from << kv.blockShift);
+  for (; from < end; from++, out += DIGEST) {
+    const above = word;
+    word = kv.marks == 0 ? 0 : listBefore(kv, list, (from + 1) << kv.blockShift);
+    nameBlock(kv, out, tokensPtr + ((<usize>from) << (kv.blockShift + 2)), word, above, out + DIGEST);
+  }
 }
 
 /** Address of a cached block's key. Computes it, and first those of its ancestors, if they are not known. */

@@ -328,15 +328,15 @@ export function commonMarks(kv: KvCache, a: u32, b: u32, start: u32, common: u32
 }
 
 /**
- * Writes a cached block's own marks, those on top of its parent's, to the input: { type u8, bytes u32, position u32, length
+ * Writes the marks of a list on top of another, a block's own on top of its parent's, to the input: { type u8, bytes u32, position u32, length
  * u32, content 16 B } each, first mark first, types 16 + kind. Returns their bytes.
  */
-export function writeMarks(kv: KvCache, id: BlockId, above: u32): u32 {
+export function writeMarks(kv: KvCache, word: u32, above: u32): u32 {
   const m = marksOf(kv);
   let count: u32 = 0;
-  for (let at = wordOf(kv, id); at != above; at = mark(m, at).below) count += 1;
+  for (let at = word; at != above; at = mark(m, at).below) count += 1;
   const bytes = count * ENTRY;
-  for (let at = wordOf(kv, id); at != above; at = mark(m, at).below) {
+  for (let at = word; at != above; at = mark(m, at).below) {
     const own = mark(m, at);
     count -= 1;
     const to = <usize>m.input + <usize>(count * ENTRY);

@@ -7,13 +7,20 @@ import { QuartermasterError } from "../../bindings/errors.js";
 import type { Executor } from "../../bindings/executor.js";
 import type { KvCache } from "../../bindings/kv-cache.js";
 import type { SequenceId } from "../../bindings/kv-cache-options.js";
+import type { PromptMarks } from "../../bindings/prompt-marks.js";
 import { NO_BLOCK } from "../../bindings/plan.js";
 import type { PromptBlock, PromptBlocks } from "./prompt-blocks.js";
 
-/** A prompt and whose it is. */
-export interface Prompt {
+/** Whose a prompt is, and what its blocks depend on besides its tokens: as `KvCache.open` takes them. */
+export interface PrefixOptions extends PromptMarks {
+  /** Default 0. */
+  namespace?: number;
+  /** Who pays for blocks that are loaded, below the cache's `tenants`. Default 0. */
+  tenant?: number;
+}
+
+export interface Prompt extends PrefixOptions {
   readonly tokens: Uint32Array;
-  readonly namespace: number;
 }
 
 type BlockExecutor = Executor & Required<Pick<Executor, "readBlocks" | "writeBlocks">>;
@@ -48,12 +55,12 @@ export class CacheCopies {
     blocks: PromptBlocks,
     wanted: readonly PromptBlock[],
   ): Promise<(readonly [PromptBlock, Uint8Array])[]> {
-    const { tokens, namespace } = prompt;
+    const { tokens } = prompt;
     const cache = this.#cache;
     // `open` leaves the last token to be computed: one more, and the last block is among what it finds.
     const whole = tokens.length - (tokens.length % cache.blockSize);
     const asked = Uint32Array.from({ length: whole + 1 }, (_, i) => (i < whole ? tokens[i] : 0));
-    const sequence = cache.open({ tokens: asked.subarray(0, cache.maxSequenceTokens), namespace });
+    const sequence = cache.open({ ...prompt, tokens: asked.subarray(0, cache.maxSequenceTokens) });
     try {
       const length = cache.length(sequence);
       const tables = blocks.groups.map(({ blockSize }, group) =>
@@ -82,9 +89,9 @@ export class CacheCopies {
     end: number,
     payloadOf: (block: PromptBlock) => Uint8Array,
   ): Promise<number> {
-    const { tokens, namespace } = prompt;
+    const { tokens, tenant = 0 } = prompt;
     const cache = this.#cache;
-    const sequence = cache.open({ tokens, namespace });
+    const sequence = cache.open(prompt);
     try {
       const found = cache.length(sequence);
       const length = found - (found % blocks.unit);
@@ -93,7 +100,7 @@ export class CacheCopies {
       // Meanwhile blocks may have been computed, or evicted: then there is nothing to do, or a gap.
       if (length < from || length >= end) return 0;
       const needed = blocks.between(length, end);
-      if (needed.length > cache.available) return 0;
+      if (needed.length > (cache.tenants > 0 ? cache.availableTo(tenant) : cache.available)) return 0;
       const chunk = blocks.groups.length === 1 ? end : Math.max(CHUNK_TOKENS, blocks.unit);
       for (let at = length; at < end; at += chunk) {
         const to = Math.min(at + chunk, end);

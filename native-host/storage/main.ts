@@ -9,6 +9,7 @@ export {
   type StoredRun,
 } from "./load-or-recompute.js";
 export { MemoryTier, type MemoryTierOptions } from "./memory-tier.js";
+export type { PrefixOptions } from "./cache-copies.js";
 export { PrefixStore, type PrefixStoreOptions } from "./prefix-store.js";
 export type { RecoveryReport } from "./recovery.js";
 export { RemoteTier, type RemoteTierOptions, serveTier, type TierChannel } from "./remote-tier.js";

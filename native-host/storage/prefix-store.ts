@@ -7,9 +7,11 @@
  *   for await (const event of engine.generate({ tokens: promptTokens, maxNewTokens })) ...
  *   await store.save([...promptTokens, ...generated]);  // after it
  *
- * Keys are a chain of SHA-256: a block's is the hash of its parent's and its token ids, the first one's parent the hash of
- * the model, the shape of a block and the namespace. Equal in every process. Of a cache with groups their blocks are stored
- * beside those of its own tables, each under a key of its own; what is loaded is what a prefix of that length needs.
+ * A block's key in the tier is its content key where the cache has content keys: the one that KV events name it by. Otherwise
+ * keys are a chain of SHA-256: a block's is the hash of its parent's, its token ids and its marks, the first one's parent the
+ * hash of the model, the shape of a block and the namespace. Either is equal in every process. Of a cache with groups their
+ * blocks are stored beside those of its own tables, each under a key of its own; what is loaded is what a prefix of that
+ * length needs.
  *
  * Loading never makes a block readable before it is whole: the blocks are reserved, filled, and only then recorded; when a
  * block is missing or damaged the prefix ends before it. Loading and saving wait for the step in flight, and the engine
@@ -17,20 +19,25 @@
  */
 import type { CacheGroup } from "../../bindings/cache-groups.js";
 import type { Engine } from "../../bindings/engine.js";
-import { invalidArgument } from "../../bindings/errors.js";
+import { invalidArgument, requireInteger } from "../../bindings/errors.js";
 import type { ExecutorDescription } from "../../bindings/executor.js";
 import type { KvCache } from "../../bindings/kv-cache.js";
-import { CacheCopies } from "./cache-copies.js";
+import { markExtras, marksOf } from "../../bindings/prompt-marks.js";
+import { requireTokenIds } from "../../bindings/token-ids.js";
+import { CacheCopies, type PrefixOptions, type Prompt } from "./cache-copies.js";
 import { LinkMeter, planLoad } from "./load-or-recompute.js";
 import { digest, present, type PromptBlock, PromptBlocks } from "./prompt-blocks.js";
 import { SeenFilter } from "./seen-filter.js";
-import type { TierBackend } from "./tier-backend.js";
+import { KEY_BYTES, type TierBackend } from "./tier-backend.js";
 
 export interface PrefixStoreOptions {
   /** Its executor must read and write blocks: the native one does. */
   engine: Engine;
   tier: TierBackend;
-  /** Everything that K and V depend on beside tokens: the model, its revision, the number type of the cache. */
+  /**
+   * Everything that K and V depend on beside tokens and marks: the model, its revision, the number type of the cache. With
+   * content keys it is their fingerprint that names the model; 16 bits of this are compared all the same.
+   */
   model: string;
   /** Microseconds to compute a prompt's tokens from `from` on. Default: loading is always worth it. */
   recomputeUs?: (promptTokens: number, from: number) => number;
@@ -59,6 +66,8 @@ export class PrefixStore {
   readonly #cache: KvCache;
   readonly #shape: ExecutorDescription;
   readonly #model: Uint8Array;
+  /** What is stored beside content keys, and found again: they do not depend on `model` and on what a block looks like. */
+  readonly #fingerprint: number;
   /** The cache's own tables first. */
   readonly #groups: readonly CacheGroup[];
   readonly #options: PrefixStoreOptions;
@@ -81,20 +90,49 @@ export class PrefixStore {
     const { layers, kvHeads, headDim, blockSize, blockBytes } = this.#shape;
     const groups = this.#cache.groups.map(({ kind, window, blockSize }) => [kind, window, blockSize]);
     this.#model = digest(JSON.stringify([model, layers, kvHeads, headDim, blockSize, blockBytes, ...groups]));
+    this.#fingerprint =
+      this.#cache.content === undefined
+        ? 0
+        : new DataView(this.#model.buffer, this.#model.byteOffset).getUint16(0);
     this.#groups = [{ kind: "full", window: 0, blockSize }, ...this.#cache.groups];
   }
 
-  /** Keys of the whole blocks of `tokens`, in order. */
-  keys(tokens: ArrayLike<number>, namespace = 0): Uint8Array[] {
-    const { blockSize } = this.#shape;
-    const words = Uint32Array.from(tokens);
+  /**
+   * Keys of the whole blocks of a prompt, in order: the cache's content keys if it has any, else the chain. Throws
+   * INVALID_ARGUMENT, INVALID_TOKEN, TOO_LONG, OUT_OF_SCOPES, and UNSUPPORTED for marks in a cache without `marks`.
+   */
+  keys(tokens: ArrayLike<number>, options: PrefixOptions = {}): Uint8Array[] {
+    return this.#keys(this.#prompt(tokens, options));
+  }
+
+  #keys({ tokens, namespace = 0, ...options }: Prompt): Uint8Array[] {
+    const { blockSize, maxSequenceTokens, content } = this.#cache;
+    if (content !== undefined) {
+      const all = content.ofPrompt(tokens.subarray(0, maxSequenceTokens), namespace, options);
+      return Array.from({ length: all.length / KEY_BYTES }, (_, i) =>
+        all.subarray(i * KEY_BYTES, (i + 1) * KEY_BYTES),
+      );
+    }
+    const marks = marksOf(options, maxSequenceTokens);
     let parent = digest(this.#model, Uint32Array.of(namespace));
     const keys: Uint8Array[] = [];
-    for (let at = 0; at + blockSize <= words.length; at += blockSize) {
-      parent = digest(parent, words.subarray(at, at + blockSize));
+    for (let at = 0; at + blockSize <= tokens.length; at += blockSize) {
+      const end = at + blockSize;
+      parent = digest(parent, tokens.subarray(at, end), markExtras(marks, at, end));
       keys.push(parent);
     }
     return keys;
+  }
+
+  /** What was asked for, checked. */
+  #prompt(tokens: ArrayLike<number>, options: PrefixOptions): Prompt {
+    if (typeof options !== "object" || options === null)
+      throw invalidArgument("options", options, "an object");
+    const { namespace = 0, tenant = 0, ranges, adapter, items } = options;
+    requireInteger("namespace", namespace, 0, 2 ** 31 - 2);
+    requireInteger("tenant", tenant, 0, Math.max(this.#cache.tenants, 1) - 1);
+    requireTokenIds("tokens", tokens, 2 ** 24);
+    return { tokens: Uint32Array.from(tokens), namespace, tenant, ranges, adapter, items };
   }
 
   /** Blocks that were not stored because they had not been saved before. */
@@ -106,16 +144,18 @@ export class PrefixStore {
    * Stores the cached whole blocks of `tokens` that the tier does not have and `admission` lets in; returns how many that
    * was, those of the cache's groups counted too.
    */
-  async save(tokens: ArrayLike<number>, namespace = 0): Promise<number> {
-    const prompt = { tokens: Uint32Array.from(tokens), namespace };
-    const blocks = new PromptBlocks(this.#groups, this.keys(tokens, namespace));
+  async save(tokens: ArrayLike<number>, options: PrefixOptions = {}): Promise<number> {
+    const prompt = this.#prompt(tokens, options);
+    const blocks = new PromptBlocks(this.#groups, this.#keys(prompt));
     const wanted = await this.#missing(blocks);
     if (wanted.length === 0) return 0;
+    const { tenant } = prompt;
+    const fingerprint = this.#fingerprint;
     let stored = 0;
     for (const [{ key, parent }, payload] of await this.#engine.between(() =>
       this.#copies.read(prompt, blocks, wanted),
     ))
-      if (await this.tier.put(key, payload, { parent })) stored += 1;
+      if (await this.tier.put(key, payload, { parent, tenant, fingerprint })) stored += 1;
     return stored;
   }
 
@@ -123,12 +163,12 @@ export class PrefixStore {
    * Makes the prompt's stored prefix cached, as far as it is there, right, and worth it; returns how many tokens were
    * loaded. When the blocks cannot be had nothing is loaded.
    */
-  async load(tokens: ArrayLike<number>, namespace = 0): Promise<number> {
+  async load(tokens: ArrayLike<number>, options: PrefixOptions = {}): Promise<number> {
     const { blockSize, blockBytes } = this.#shape;
-    const prompt = { tokens: Uint32Array.from(tokens), namespace };
-    const keys = this.keys(tokens, namespace).slice(0, Math.floor((tokens.length - 1) / blockSize));
+    const prompt = this.#prompt(tokens, options);
+    const cached = this.#cache.match(prompt.tokens, prompt.namespace, prompt);
+    const keys = this.#keys(prompt).slice(0, Math.floor((tokens.length - 1) / blockSize));
     const blocks = new PromptBlocks(this.#groups, keys);
-    const cached = this.#cache.match(tokens, namespace);
     const from = cached - (cached % blocks.unit);
     const found = (await this.tier.match(keys)) * blockSize;
     let end = await blocks.fitting(this.tier, from, found);
@@ -162,8 +202,8 @@ export class PrefixStore {
       if (payloads.has(block.key)) continue;
       const stored = await this.tier.get(block.key);
       arrived();
-      if (stored === undefined || stored.lossy || stored.payload.length !== this.#shape.blockBytes)
-        return block;
+      if (stored === undefined || stored.lossy || stored.fingerprint !== this.#fingerprint) return block;
+      if (stored.payload.length !== this.#shape.blockBytes) return block;
       payloads.set(block.key, stored.payload);
     }
     return undefined;

@@ -132,7 +132,7 @@ test("another namespace, another model and a full pool load nothing", { skip }, 
   const first = await start("cpu", "others");
   await generate(first, prompt);
   await first.store.save(prompt);
-  assert.equal(await first.store.load(prompt, 1), 0);
+  assert.equal(await first.store.load(prompt, { namespace: 1 }), 0);
   const other = new PrefixStore({ engine: first.engine, tier: first.tier, model: "another" });
   assert.equal(await other.load(prompt), 0);
   await stop(first);

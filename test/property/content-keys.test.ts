@@ -374,3 +374,36 @@ test("a record of a scheduler has no domain key in it, and replays", async () =>
   assert.ok(!/contentKeys|domainKey|events/.test(lines[0]));
   assert.equal((await replay(lines)).mismatch, undefined);
 });
+
+test("a prompt's keys are those that its blocks get once they are cached, of any marks, scope and length", async () => {
+  const core = await Core.create();
+  const shape = { blocks: 4096, blockSize: 2, maxSequences: 2, maxSequenceTokens: 8192, marks: 4096 };
+  const cache = core.kvCache({ ...OPTIONS, ...shape });
+  cache.content!.scope(1, { tenant: "a", salt: "b" });
+  const run = (seed: number): void => {
+    const random = new Random(seed);
+    // Some have more keys than the scratch region has room for.
+    const length = random.below(20) === 0 ? 5000 + random.below(3000) : random.below(60);
+    const tokens = Array.from({ length }, () => random.below(3));
+    const namespace = random.below(3);
+    const marks = {
+      ...(random.below(2) === 0 && { adapter: random.below(3) }),
+      ranges: Array.from({ length: random.below(3) }, (_, i) => {
+        return { offset: 20 * i + random.below(20), scope: "tenant", salt: random.below(3) } as const;
+      }),
+      items: Array.from({ length: random.below(3) }, (_, i) => {
+        return { offset: 20 * i + random.below(10), length: 1 + random.below(10), hash: 2n ** 100n };
+      }),
+    };
+    const keys = cache.content!.ofPrompt(tokens, namespace, marks);
+    const sequence = cache.open({ tokens, namespace, ...marks });
+    const cached = cache.length(sequence);
+    cache.reserve(sequence, length - cached);
+    cache.append(sequence, tokens.slice(cached));
+    assert.equal(hex(keys), hex(cache.contentKeys(sequence)));
+    assert.equal(keys.length, 32 * Math.floor(length / 2));
+    cache.close(sequence);
+  };
+  fc.assert(fc.property(fc.integer(), run), { numRuns: 200 });
+  cache.validate();
+});
