@@ -44,10 +44,11 @@ const HELP = `npm run -s bench -- NAME [NAME ...] [options]
   --list     names and questions
   --all      every bench
   --quick    fewer repetitions: whether it runs, not how fast
-  --check    exit code 1 when a figure misses its bar (select, eviction-cost); without it a miss is only said
+  --check    exit code 1 when a figure misses its bar; without it a miss is only said
   --json     JSON lines on standard output
   --full     every size and distribution, however long it takes (ordered-index)
   --keys S   1M, 1M-zipf, 10M, 10M-zipf, separated by commas (ordered-index)
+  --threads N  sizes of the teams that share an index, 2 to 64, separated by commas (ordered-index; default 2)
   --plot F   writes an SVG plot to file F (ordered-index, eviction-lab, cache-policies, attention-io)
   --only S   subjects to run, separated by commas (ordered-index), by spaces (eviction-lab)`;
 
@@ -62,6 +63,7 @@ const { values, positionals } = parseArgs({
     full: { type: "boolean" },
     plot: { type: "string" },
     keys: { type: "string" },
+    threads: { type: "string" },
     only: { type: "string" },
     help: { type: "boolean", short: "h" },
   },
@@ -83,11 +85,12 @@ async function main(): Promise<number> {
   if (names.length > 1) return inProcessesOfTheirOwn(names);
   const bench = await BENCHES[names[0]]();
   if (!values.json) console.log(`${names[0]}: ${bench.title}`);
-  const { full, plot, keys, only } = values;
+  const { full, plot, keys, threads, only } = values;
   const report = new Report(names[0], values.json ?? false, values.quick ?? false, {
     full,
     plot,
     keys,
+    threads,
     only,
   });
   try {

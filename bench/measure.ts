@@ -82,6 +82,7 @@ export interface BenchOptions {
   readonly full?: boolean;
   /** Which workloads of the ordered index, separated by commas. */
   readonly keys?: string;
+  readonly threads?: string;
   /** File for an SVG plot. */
   readonly plot?: string;
   /** Subjects to run, separated by commas. */

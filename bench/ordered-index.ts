@@ -10,7 +10,7 @@ import { join } from "node:path";
 import type { Report } from "./measure.js";
 import { plotRun, reportRun } from "./ordered-index/report.js";
 import { runRounds } from "./ordered-index/rounds.js";
-import { compiledPeers, OURS, PACKAGES } from "./ordered-index/subjects.js";
+import { compiledPeers, ours, PACKAGES } from "./ordered-index/subjects.js";
 import type { Distribution } from "./ordered-index/workload.js";
 
 export const title =
@@ -40,11 +40,20 @@ function runsOf({ quick, options }: Report): Run[] {
   });
 }
 
+/** Sizes of the teams, besides one thread. */
+function teamsOf({ options }: Report): number[] {
+  const text = options.threads ?? "2";
+  const teams = text.split(",").map(Number);
+  if (teams.every((threads) => Number.isInteger(threads) && threads >= 2 && threads <= 64)) return teams;
+  throw new RangeError(`--threads ${text}: numbers from 2 to 64, separated by commas`);
+}
+
 export async function run(report: Report): Promise<void> {
   const folder = mkdtempSync(join(tmpdir(), "ordered-index-"));
   try {
     const only = report.options.only?.split(",");
-    const subjects = [...OURS, ...PACKAGES, ...compiledPeers(folder)].filter(
+    const teams = teamsOf(report);
+    const subjects = [...ours(teams), ...PACKAGES, ...compiledPeers(folder, teams)].filter(
       ({ name }) => only === undefined || only.includes(name),
     );
     for (const { loaded, distribution, rounds } of runsOf(report)) {

@@ -17,7 +17,7 @@ function makerOf(subject: string): MakeReplayer {
     ...(nodeBytes && { nodeBytes }),
     ...(keysPerPromotion && { keysPerPromotion }),
   };
-  return threads === "2" ? team(shape) : ours(shape, through as keyof typeof INTERFACES);
+  return Number(threads) > 1 ? team(shape, Number(threads)) : ours(shape, through as keyof typeof INTERFACES);
 }
 
 const [file, subject] = process.argv.slice(2);

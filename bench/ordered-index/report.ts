@@ -49,7 +49,7 @@ function measure(report: Report, suffix: string, { subject, bytesPerKey, phases 
   }
 }
 
-/** Ours against every peer of as many threads, and two threads against one. */
+/** Ours against every peer of as many threads, and a team against one thread. */
 function compare(
   report: Report,
   suffix: string,
@@ -59,7 +59,7 @@ function compare(
   const { name: subject, threads } = ours.subject;
   for (const own of ours.phases) {
     const name = caseName(own.phase, suffix, ours.subject);
-    const one = threads === 2 ? phaseOf(ofThreads(results, subject, 1), own.phase) : undefined;
+    const one = threads > 1 ? phaseOf(ofThreads(results, subject, 1), own.phase) : undefined;
     if (one !== undefined) {
       report.compared(name, `${subject} of one thread`, own.wallThroughput / one.wallThroughput, {
         subject,
@@ -121,9 +121,13 @@ function printTables(report: Report, suffix: string, results: readonly SubjectMe
       const { p50, p99 } = phaseOf(result, phase) ?? {};
       return p50 === undefined ? undefined : `${p50.toFixed(0)} / ${p99!.toFixed(0)}`;
     });
-  const pairs = results.filter(({ subject }) => subject.threads === 2);
-  if (pairs.length > 0) heading("two threads: Mops/s, cores busy");
-  for (const result of pairs) {
+  const teams = results.filter(({ subject }) => subject.threads > 1);
+  let threads = 1;
+  for (const result of teams) {
+    if (result.subject.threads !== threads) {
+      threads = result.subject.threads;
+      heading(`${threads} threads: Mops/s, cores busy`);
+    }
     const one = ofThreads(results, result.subject.name, 1);
     row(result.subject.name, (phase) => {
       const own = phaseOf(result, phase);

@@ -6,7 +6,7 @@ import { fileURLToPath } from "node:url";
 
 export interface Subject {
   readonly name: string;
-  readonly threads: 1 | 2;
+  readonly threads: number;
   /** Whether it keeps keys in order. */
   readonly ordered: boolean;
   readonly ours: boolean;
@@ -17,7 +17,7 @@ const here = dirname(fileURLToPath(import.meta.url));
 /** Sources are not compiled into dist/. */
 const peers = join(here, "..", "..", "..", "bench", "peer");
 
-function javascript(name: string, argument: string, threads: 1 | 2 = 1): Subject {
+function javascript(name: string, argument: string, threads = 1): Subject {
   const flags = ["--expose-gc", "--max-old-space-size=12288"];
   return {
     name,
@@ -28,15 +28,23 @@ function javascript(name: string, argument: string, threads: 1 | 2 = 1): Subject
   };
 }
 
-export const OURS: readonly Subject[] = [
+const ALONE: readonly Subject[] = [
   javascript("quartermaster", "private:batch:1"),
   javascript("quartermaster/single-halves", "private:halves:1"),
   javascript("quartermaster/single-bigint", "private:bigint:1"),
   javascript("quartermaster/optimistic", "optimistic:batch:1"),
   javascript("quartermaster/locked", "locked:batch:1"),
-  javascript("quartermaster/optimistic", "optimistic:batch:2", 2),
-  javascript("quartermaster/locked", "locked:batch:2", 2),
 ];
+
+/** Ours by one thread and in teams of so many. */
+export function ours(teams: readonly number[]): Subject[] {
+  const inTeams = teams.flatMap((threads) =>
+    ["optimistic", "locked"].map((mode) =>
+      javascript(`quartermaster/${mode}`, `${mode}:batch:${threads}`, threads),
+    ),
+  );
+  return [...ALONE, ...inTeams];
+}
 
 export const PACKAGES: readonly Subject[] = [
   "sorted-btree",
@@ -66,8 +74,8 @@ function works(command: string, ...flags: string[]): boolean {
 }
 
 /** Compiles the drivers into `folder`; says on stderr what cannot be had here. */
-export function compiledPeers(folder: string): Subject[] {
-  return [...javaPeer(folder), ...cppPeers(folder)];
+export function compiledPeers(folder: string, teams: readonly number[]): Subject[] {
+  return [...javaPeer(folder, teams), ...cppPeers(folder)];
 }
 
 function skipped(name: string, need: string): [] {
@@ -75,12 +83,12 @@ function skipped(name: string, need: string): [] {
   return [];
 }
 
-function javaPeer(folder: string): Subject[] {
+function javaPeer(folder: string, teams: readonly number[]): Subject[] {
   if (!works("javac", "-version")) return skipped(JAVA, "a JDK, 17 or later (javac)");
   if (!works("javac", "-d", folder, join(peers, "skiplist", "SkipListReplay.java")))
     return skipped(JAVA, "a JDK that compiles Java 17");
   const flags = ["-Xms6g", "-Xmx12g", "-cp", folder, "SkipListReplay"];
-  return ([1, 2] as const).map((threads) => ({
+  return [1, ...teams].map((threads) => ({
     name: JAVA,
     threads,
     ordered: true,

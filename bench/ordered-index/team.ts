@@ -1,4 +1,4 @@
-/** Our index under a workload split between two threads, this one and a worker: each has half of every phase. */
+/** Our index under a workload split between threads, this one and workers: each has an equal part of every phase. */
 import { once } from "node:events";
 import { isMainThread, parentPort, Worker } from "node:worker_threads";
 import { Core, type SharedCore } from "../../bindings/main.js";
@@ -6,7 +6,7 @@ import { BatchReplayer, type IndexShape, makeIndex } from "./ours.js";
 import type { MakeReplayer, Replayer } from "./replay.js";
 import type { Phase } from "./workload.js";
 
-/** Words of the page that the two share for one phase. */
+/** Words of the page that a worker shares for one phase. */
 const [TURN, FROM, TO, DONE, SUM] = [0, 1, 2, 3, 4];
 
 /** What the worker prepares before its turn comes; keys and codes are in shared memory. */
@@ -20,14 +20,14 @@ interface Share {
 
 class TeamReplayer implements Replayer {
   readonly sampled = false;
-  readonly #worker: Worker;
+  readonly #workers: readonly Worker[];
   readonly #own: BatchReplayer;
   #core: SharedCore | undefined;
-  #page: Int32Array = new Int32Array(0);
+  #pages: Int32Array[] = [];
   #keys = 0;
 
-  constructor(worker: Worker, core: Core) {
-    this.#worker = worker;
+  constructor(workers: readonly Worker[], core: Core) {
+    this.#workers = workers;
     this.#own = new BatchReplayer(core.orderedIndexes[0]);
     this.#core = core.share();
   }
@@ -63,21 +63,30 @@ class TeamReplayer implements Replayer {
   }
 
   async #hand(phase: Share["phase"]): Promise<void> {
-    this.#page = new Int32Array(new SharedArrayBuffer(64));
+    this.#pages = this.#workers.map(() => new Int32Array(new SharedArrayBuffer(64)));
     const copied = { ...phase, keys: shared(phase.keys), ...(phase.codes && { codes: shared(phase.codes) }) };
-    this.#worker.postMessage({ core: this.#core, page: this.#page, phase: copied } satisfies Share);
+    const prepared = this.#workers.map((worker, i) => {
+      worker.postMessage({ core: this.#core, page: this.#pages[i], phase: copied } satisfies Share);
+      return once(worker, "message");
+    });
     this.#core = undefined;
-    await once(this.#worker, "message");
+    await Promise.all(prepared);
   }
 
   #together(from: number, to: number, own: (from: number, to: number) => number): number {
-    const middle = (from + to) >> 1;
-    this.#page.set([middle, to], FROM);
-    Atomics.store(this.#page, TURN, 1);
-    Atomics.notify(this.#page, TURN);
-    const sum = own(from, middle);
-    while (Atomics.load(this.#page, DONE) === 0) Atomics.wait(this.#page, DONE, 0);
-    return sum + this.#page[SUM];
+    const threads = this.#pages.length + 1;
+    const border = (i: number): number => from + Math.floor(((to - from) * i) / threads);
+    this.#pages.forEach((page, i) => {
+      page.set([border(i + 1), border(i + 2)], FROM);
+      Atomics.store(page, TURN, 1);
+      Atomics.notify(page, TURN);
+    });
+    let sum = own(from, border(1));
+    for (const page of this.#pages) {
+      while (Atomics.load(page, DONE) === 0) Atomics.wait(page, DONE, 0);
+      sum += page[SUM];
+    }
+    return sum;
   }
 }
 
@@ -90,11 +99,11 @@ function shared<T extends BigUint64Array | Uint32Array>(array: T): T {
   return copy;
 }
 
-/** One worker serves the warm-up and the measurement: its compiler learns, too. */
-export function team(shape: IndexShape): MakeReplayer {
-  const worker = new Worker(new URL(import.meta.url));
-  worker.unref();
-  return async (workload) => new TeamReplayer(worker, (await makeIndex(workload, shape, 2)).core);
+/** The same workers serve the warm-up and the measurement: their compilers learn, too. */
+export function team(shape: IndexShape, threads: number): MakeReplayer {
+  const workers = Array.from({ length: threads - 1 }, () => new Worker(new URL(import.meta.url)));
+  for (const worker of workers) worker.unref();
+  return async (workload) => new TeamReplayer(workers, (await makeIndex(workload, shape, threads)).core);
 }
 
 async function serve(): Promise<void> {
