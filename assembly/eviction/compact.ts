@@ -24,7 +24,7 @@ import {
   stagedBlock,
   tableOf,
 } from "../paging/layout";
-import { unreserve } from "../paging/sequences";
+import { unreserve } from "../paging/growth";
 import { planFolded } from "./folded";
 import {
   ALL,

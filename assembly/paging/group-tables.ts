@@ -1,6 +1,6 @@
 /**
- * Tables of cache groups (groups.ts): what each operation on a sequence does in them. sequences.ts calls these, checks
- * come before changes.
+ * Tables of cache groups (groups.ts): what each operation on a sequence does in them. sequences.ts and growth.ts call these;
+ * checks come before changes.
  *
  *   tokens of a window group   |   left behind   |<- reach ->|next            |
  *   table                      | - | - | - | - | b4 | b5 | b6 | reserved ...

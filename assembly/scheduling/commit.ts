@@ -6,7 +6,8 @@
  */
 import { revertCopies, settleCopies } from "../paging/copies";
 import { blocksFor, NONE, sequenceOf, SLOT_MASK } from "../paging/layout";
-import { append, uncountLookup, unreserve } from "../paging/sequences";
+import { append, unreserve } from "../paging/growth";
+import { uncountLookup } from "../paging/sequences";
 import {
   COPIES_PENDING,
   INVALID_ARGUMENT,

@@ -21,7 +21,7 @@
 import { INVALID_ARGUMENT, INVALID_TOKEN, STEP_IN_FLIGHT, UNKNOWN_REQUEST } from "../memory/status";
 import { groupsOf } from "../paging/groups";
 import { NONE, sequenceOf, SLOT_MASK } from "../paging/layout";
-import { reserve } from "../paging/sequences";
+import { reserve } from "../paging/growth";
 import { countToken } from "./fairness";
 import { isLive, knownTokens, Request, request, Scheduler, State } from "./layout";
 import { Phase, setWord, StepPlan, word } from "./plan-layout";

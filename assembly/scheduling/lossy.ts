@@ -28,7 +28,8 @@ import {
   tableOf,
 } from "../paging/layout";
 import { availableBlocks } from "../paging/pool";
-import { open, slotsAfter, tailIsShared, truncate } from "../paging/sequences";
+import { slotsAfter, tailIsShared, truncate } from "../paging/growth";
+import { open } from "../paging/sequences";
 import { isLive, Request, request, Scheduler, State } from "./layout";
 
 // @ts-ignore: decorator

@@ -28,7 +28,8 @@ import { groupsAdded, groupsRoom } from "../paging/group-tables";
 import { groupsPeak } from "../paging/groups";
 import { blocksFor, NONE, sequenceOf, SLOT_MASK } from "../paging/layout";
 import { accountAvailable, mostBlocks } from "../paging/quotas";
-import { close, countLookup, reserveBeside } from "../paging/sequences";
+import { reserveBeside } from "../paging/growth";
+import { close, countLookup } from "../paging/sequences";
 import {
   COMPACTION_PENDING,
   INVALID_TIME,

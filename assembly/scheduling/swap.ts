@@ -14,7 +14,8 @@
  */
 import { INVALID_ARGUMENT, NOT_FOUND, OK, Status } from "../memory/status";
 import { blocksFor, NONE, sequenceOf } from "../paging/layout";
-import { append, close, truncate } from "../paging/sequences";
+import { append, truncate } from "../paging/growth";
+import { close } from "../paging/sequences";
 import {
   copyAtIndex,
   copyOf,

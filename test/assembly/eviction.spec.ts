@@ -15,7 +15,8 @@ import {
 import { INVALID_ARGUMENT, OK, OUT_OF_SEQUENCES } from "../../assembly/memory/status";
 import { kvCreate } from "../../assembly/paging/cache";
 import { kvBytes, KvCache, LOSSY, NONE, PRIVATE, sequenceOf } from "../../assembly/paging/layout";
-import { append, close, open, reserve } from "../../assembly/paging/sequences";
+import { append, reserve } from "../../assembly/paging/growth";
+import { close, open } from "../../assembly/paging/sequences";
 import { kvValidate } from "../../assembly/paging/validate";
 import { argminMasked } from "../../assembly/select/argmin";
 import { ScoreKind } from "../../assembly/select/keys";

@@ -16,7 +16,8 @@ import { settleCopies } from "../../assembly/paging/copies";
 import { kvCreate } from "../../assembly/paging/cache";
 import { block, kvBytes, KvCache, sequenceOf, SLOT_MASK, tableOf } from "../../assembly/paging/layout";
 import { availableBlocks } from "../../assembly/paging/pool";
-import { append, close, fork, open, reserve, truncate } from "../../assembly/paging/sequences";
+import { append, reserve, truncate } from "../../assembly/paging/growth";
+import { close, fork, open } from "../../assembly/paging/sequences";
 import { kvValidate } from "../../assembly/paging/validate";
 
 const BASE: usize = 8 << 20;

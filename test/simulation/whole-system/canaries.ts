@@ -5,6 +5,7 @@
 import { compileCore, type Edit } from "../../support/compile-core.js";
 
 const SEQUENCES = "assembly/paging/sequences.ts";
+const GROWTH = "assembly/paging/growth.ts";
 const PREFIX = "assembly/paging/prefix.ts";
 const STEP = "assembly/scheduling/step.ts";
 const PREEMPT = "assembly/scheduling/preempt.ts";
@@ -31,7 +32,7 @@ export const CANARIES: Readonly<Record<string, Edit>> = {
   },
 
   "a shared block is written in place": {
-    file: SEQUENCES,
+    file: GROWTH,
     find: "  if ((sequence.length & (kv.blockSize - 1)) == 0) return false;\n",
     replace: "  if (CANARY || (sequence.length & (kv.blockSize - 1)) == 0) return false;\n",
   },
