@@ -117,6 +117,9 @@ const Header = { blocks: 12, tokens: 14 } as const;
 const BLOCK_WORDS = 8;
 const PARENT_WORD = 3;
 
+/** Events of other tiers that are kept between two reads. */
+const MOST_TOLD = 65_536;
+
 let latestEpoch = 0;
 
 /** Microseconds since 1970, and more than the last one. */
@@ -195,9 +198,23 @@ export class KvEvents {
     for (let batch = this.read(); batch; batch = this.read()) yield batch;
   }
 
-  /** Adds what another tier says of itself to the next batch, behind what the cache says. */
+  /** Number of the cache's own tables among groups; those of its `groups` follow. */
+  get group(): number {
+    return this.#firstGroup;
+  }
+
+  /**
+   * Adds what another tier says of itself to the next batch, behind what the cache says. Of more than 65,536 such events
+   * between two reads the first are given up, and the next batch has a gap.
+   */
   tell(event: TierEvent): void {
-    this.#told.push(this.#ofTier(event));
+    const told = this.#ofTier(event);
+    if (this.#told.length === MOST_TOLD) {
+      this.#told = [];
+      const { core, pointer } = this.cache;
+      core.call(() => core.exports.kvEventsLose(pointer), "events");
+    }
+    this.#told.push(told);
   }
 
   /** Names a tier whose blocks belong in snapshots: its stored blocks, ancestors first. */
@@ -254,7 +271,15 @@ export class KvEvents {
     for (const key of event.keys) requireBytes("keys", key, DIGEST_BYTES);
     if (event.type === "removed") return { ...event, group };
     const { tokenIds = new Uint32Array(0) } = event;
-    return { ...event, group, tokenIds, blockTokens: this.cache.blockSize, namespace: 0 };
+    const layers = this.#groups[group - this.#firstGroup];
+    return {
+      ...event,
+      group,
+      tokenIds,
+      blockTokens: layers?.blockSize ?? this.cache.blockSize,
+      namespace: 0,
+      ...(layers && this.#groups.length > 1 && { layers: { kind: layers.kind, window: layers.window } }),
+    };
   }
 
   /** Turns records into events; blocks that stand one behind the other, and removals in a row, are one event. */

@@ -10,7 +10,7 @@
  */
 import { open, readdir, readFile, rename, rm } from "node:fs/promises";
 import { join } from "node:path";
-import type { Entry } from "./disk-index.js";
+import type { Entry } from "./tier-index.js";
 import { checksum, CHECKSUM_BYTES } from "./records.js";
 import { KEY_BYTES } from "./tier-backend.js";
 

@@ -15,10 +15,12 @@ import { mkdir, open, readFile, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { invalidArgument, QuartermasterError, requireInteger } from "../../bindings/errors.js";
 import { checkpointNumbers, encodeCheckpoint, writeCheckpoint } from "./checkpoint.js";
-import type { DiskIndex, Entry } from "./disk-index.js";
+import type { TierIndex, Entry } from "./tier-index.js";
 import {
   decodeHeader,
   encodeRecord,
+  flagsOf,
+  groupIn,
   HEADER_BYTES,
   keyText,
   LOSSY,
@@ -29,7 +31,7 @@ import {
 } from "./records.js";
 import { recover, type RecoveryReport } from "./recovery.js";
 import { SegmentLog, type Write } from "./segments.js";
-import type { BlockInfo, StoredBlock, TierBackend, TierStat } from "./tier-backend.js";
+import type { BlockInfo, StoredBlock, TierBackend, TierChange, TierStat } from "./tier-backend.js";
 
 /**
  * When what was stored survives a loss of power: once the system has written it; after a second; before `put` returns.
@@ -84,7 +86,7 @@ export class DiskTier implements TierBackend {
   readonly recovery: RecoveryReport;
   readonly #options: Options;
   readonly #log: SegmentLog;
-  readonly #index: DiskIndex;
+  readonly #index: TierIndex;
   readonly #timer: NodeJS.Timeout | undefined;
   /** Changes run one behind the other. */
   #queue: Promise<unknown> = Promise.resolve();
@@ -100,7 +102,7 @@ export class DiskTier implements TierBackend {
     directory: string,
     options: Options,
     log: SegmentLog,
-    index: DiskIndex,
+    index: TierIndex,
     recovery: RecoveryReport,
     checkpoint: number,
   ) {
@@ -170,7 +172,7 @@ export class DiskTier implements TierBackend {
         parent,
         fingerprint: info.fingerprint ?? 0,
         tenant: info.tenant ?? 0,
-        flags: info.lossy ? LOSSY : 0,
+        flags: flagsOf(info),
         ...place,
         bytes: record.length,
       });
@@ -223,6 +225,10 @@ export class DiskTier implements TierBackend {
 
   has(keys: readonly Uint8Array[]): boolean[] {
     return keys.map((key) => this.match([key]) === 1);
+  }
+
+  watch(listener: (change: TierChange) => void): () => void {
+    return this.#index.watch(listener);
   }
 
   stat(): TierStat {
@@ -362,6 +368,7 @@ function stored(record: Buffer, entry: Entry, orphan: boolean): StoredBlock {
     parent: parent === undefined ? undefined : Buffer.from(parent, "latin1"),
     fingerprint,
     tenant,
+    group: groupIn(flags),
     lossy: (flags & LOSSY) !== 0,
     orphan,
   };

@@ -13,10 +13,13 @@ export type { PrefixOptions } from "./cache-copies.js";
 export { PrefixStore, type PrefixStoreOptions } from "./prefix-store.js";
 export type { RecoveryReport } from "./recovery.js";
 export { RemoteTier, type RemoteTierOptions, serveTier, type TierChannel } from "./remote-tier.js";
+export { tellTier } from "./tier-events.js";
 export {
   type BlockInfo,
   KEY_BYTES,
   type StoredBlock,
   type TierBackend,
+  type TierBlock,
+  type TierChange,
   type TierStat,
 } from "./tier-backend.js";

@@ -4,21 +4,19 @@
  * before what they stand on.
  */
 import { requireInteger } from "../../bindings/errors.js";
-import { keyText, requireKey } from "./records.js";
-import type { BlockInfo, StoredBlock, TierBackend, TierStat } from "./tier-backend.js";
+import { flagsOf, groupIn, keyBytes, keyText, LOSSY, requireKey } from "./records.js";
+import type { BlockInfo, StoredBlock, TierBackend, TierChange, TierStat } from "./tier-backend.js";
+import { TierIndex } from "./tier-index.js";
 
 export interface MemoryTierOptions {
   /** Bytes of payloads to keep at most. */
   capacityBytes: number;
 }
 
-type Kept = Omit<StoredBlock, "orphan">;
-
 export class MemoryTier implements TierBackend {
   readonly capacityBytes: number;
-  /** In order of use, the least recent first. */
-  readonly #blocks = new Map<string, Kept>();
-  #bytes = 0;
+  readonly #index = new TierIndex();
+  readonly #payloads = new Map<string, Uint8Array>();
   #evictions = 0;
   #failedWrites = 0;
 
@@ -28,48 +26,56 @@ export class MemoryTier implements TierBackend {
 
   /** Also false when the payload is larger than the whole tier. */
   put(key: Uint8Array, payload: Uint8Array, info: BlockInfo = {}): Promise<boolean> {
-    const name = keyText(requireKey("key", key));
-    if (this.#blocks.has(name)) return Promise.resolve(false);
-    if (payload.length > this.capacityBytes) {
+    const text = keyText(requireKey("key", key));
+    const flags = flagsOf(info);
+    if (this.#index.get(text) !== undefined) return Promise.resolve(false);
+    const bytes = payload.length;
+    if (bytes > this.capacityBytes) {
       this.#failedWrites += 1;
       return Promise.resolve(false);
     }
-    for (const [oldest, { payload: given }] of this.#blocks) {
-      if (this.#bytes + payload.length <= this.capacityBytes) break;
-      this.#blocks.delete(oldest);
-      this.#bytes -= given.length;
+    while (this.#index.liveBytes + bytes > this.capacityBytes) {
+      this.#forget(this.#index.victim()!.key);
       this.#evictions += 1;
     }
-    const { parent, fingerprint = 0, tenant = 0, lossy = false } = info;
-    this.#blocks.set(name, { parent: parent?.slice(), fingerprint, tenant, lossy, payload: payload.slice() });
-    this.#bytes += payload.length;
+    const { fingerprint = 0, tenant = 0 } = info;
+    const parent = info.parent && keyText(requireKey("parent", info.parent));
+    this.#payloads.set(text, payload.slice());
+    this.#index.set({ key: text, parent, fingerprint, tenant, flags, segment: 0, offset: 0, bytes });
     return Promise.resolve(true);
   }
 
   /** The payload is the tier's own: not to be written to. */
   get(key: Uint8Array): Promise<StoredBlock | undefined> {
-    const name = keyText(requireKey("key", key));
-    const block = this.#blocks.get(name);
-    if (block === undefined) return Promise.resolve(undefined);
-    this.#touch(name, block);
-    return Promise.resolve({ ...block, orphan: this.#isOrphan(block) });
+    const text = keyText(requireKey("key", key));
+    const entry = this.#index.get(text);
+    if (entry === undefined) return Promise.resolve(undefined);
+    this.#index.touch(text);
+    const { parent, fingerprint, tenant, flags } = entry;
+    return Promise.resolve({
+      payload: this.#payloads.get(text)!,
+      parent: parent === undefined ? undefined : keyBytes(parent),
+      fingerprint,
+      tenant,
+      group: groupIn(flags),
+      lossy: (flags & LOSSY) !== 0,
+      orphan: this.#index.isOrphan(text),
+    });
   }
 
   del(key: Uint8Array): Promise<boolean> {
-    const name = keyText(requireKey("key", key));
-    this.#bytes -= this.#blocks.get(name)?.payload.length ?? 0;
-    return Promise.resolve(this.#blocks.delete(name));
+    return Promise.resolve(this.#forget(keyText(requireKey("key", key))));
   }
 
   match(keys: readonly Uint8Array[], { lossy = false }: { readonly lossy?: boolean } = {}): number {
     const names = keys.map((key) => keyText(requireKey("keys", key)));
     const gap = names.findIndex((name) => {
-      const block = this.#blocks.get(name);
-      return block === undefined || (block.lossy && !lossy);
+      const entry = this.#index.get(name);
+      return entry === undefined || this.#index.isOrphan(name) || ((entry.flags & LOSSY) !== 0 && !lossy);
     });
     const found = gap < 0 ? names.length : gap;
-    // From the tail on: a prefix is forgotten from its end.
-    for (let i = found - 1; i >= 0; i--) this.#touch(names[i], this.#blocks.get(names[i])!);
+    // From the tail on: what two prefixes share is used last.
+    for (let i = found - 1; i >= 0; i--) this.#index.touch(names[i]);
     return found;
   }
 
@@ -77,30 +83,26 @@ export class MemoryTier implements TierBackend {
     return keys.map((key) => this.match([key]) === 1);
   }
 
+  watch(listener: (change: TierChange) => void): () => void {
+    return this.#index.watch(listener);
+  }
+
   stat(): TierStat {
+    const { size, liveBytes, orphans } = this.#index;
     return {
-      blocks: this.#blocks.size,
-      liveBytes: this.#bytes,
-      usedBytes: this.#bytes,
+      blocks: size,
+      liveBytes,
+      usedBytes: liveBytes,
       capacityBytes: this.capacityBytes,
-      orphans: [...this.#blocks.values()].filter((block) => this.#isOrphan(block)).length,
+      orphans,
       evictions: this.#evictions,
       corrupt: 0,
       failedWrites: this.#failedWrites,
     };
   }
 
-  #touch(name: string, block: Kept): void {
-    this.#blocks.delete(name);
-    this.#blocks.set(name, block);
-  }
-
-  #isOrphan({ parent }: Kept): boolean {
-    for (let seen = 0; parent !== undefined; seen++) {
-      const before = this.#blocks.get(keyText(parent));
-      if (before === undefined || seen > this.#blocks.size) return true;
-      parent = before.parent;
-    }
-    return false;
+  #forget(key: string): boolean {
+    this.#payloads.delete(key);
+    return this.#index.delete(key) !== undefined;
   }
 }

@@ -152,10 +152,10 @@ export class PrefixStore {
     const { tenant } = prompt;
     const fingerprint = this.#fingerprint;
     let stored = 0;
-    for (const [{ key, parent }, payload] of await this.#engine.between(() =>
+    for (const [{ key, parent, group }, payload] of await this.#engine.between(() =>
       this.#copies.read(prompt, blocks, wanted),
     ))
-      if (await this.tier.put(key, payload, { parent, tenant, fingerprint })) stored += 1;
+      if (await this.tier.put(key, payload, { parent, group, tenant, fingerprint })) stored += 1;
     return stored;
   }
 

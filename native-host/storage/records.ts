@@ -23,6 +23,16 @@ const VERSION = 1;
 export const LOSSY = 1;
 /** The record says that the block is forgotten. */
 export const TOMBSTONE = 2;
+/** Flags from this bit on: the number of the cache's group, 0 to 7. */
+const GROUP_SHIFT = 4;
+
+export function flagsOf({ lossy = false, group = 0 }: BlockInfo): number {
+  return (lossy ? LOSSY : 0) | (requireInteger("group", group, 0, 7) << GROUP_SHIFT);
+}
+
+export function groupIn(flags: number): number {
+  return (flags >> GROUP_SHIFT) & 7;
+}
 
 const NO_PARENT_BYTES = new Uint8Array(KEY_BYTES);
 const NO_PARENT = keyText(NO_PARENT_BYTES);
@@ -63,12 +73,19 @@ export function keyText(key: Uint8Array): string {
   return Buffer.from(key.buffer, key.byteOffset, key.length).toString("latin1");
 }
 
+/** A key again, from what a Map finds it by. */
+export function keyBytes(text: string): Uint8Array {
+  const key = new Uint8Array(KEY_BYTES);
+  for (let i = 0; i < KEY_BYTES; i++) key[i] = text.charCodeAt(i);
+  return key;
+}
+
 /** One record as bytes. Throws INVALID_ARGUMENT. */
 export function encodeRecord(
   key: Uint8Array,
   payload: Uint8Array,
   info: BlockInfo = {},
-  flags = info.lossy ? LOSSY : 0,
+  flags = flagsOf(info),
 ): Buffer {
   requireKey("key", key);
   if (!(payload instanceof Uint8Array) || payload.length > MAX_PAYLOAD)

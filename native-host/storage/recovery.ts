@@ -10,7 +10,7 @@
  */
 import { type FileHandle, open } from "node:fs/promises";
 import { newestCheckpoint } from "./checkpoint.js";
-import { DiskIndex } from "./disk-index.js";
+import { TierIndex } from "./tier-index.js";
 import { decodeHeader, RECORD_OVERHEAD, recordBytes, recordIntact, TOMBSTONE } from "./records.js";
 import type { SegmentLog } from "./segments.js";
 
@@ -28,12 +28,12 @@ export interface RecoveryReport {
 }
 
 export interface Recovered {
-  readonly index: DiskIndex;
+  readonly index: TierIndex;
   readonly report: RecoveryReport;
 }
 
 export async function recover(directory: string, log: SegmentLog, window = WINDOW): Promise<Recovered> {
-  const index = new DiskIndex();
+  const index = new TierIndex();
   const checkpoint = await newestCheckpoint(directory);
   log.startAt(checkpoint?.segment ?? 0);
   const sizes = new Map(log.sizes());
@@ -111,7 +111,7 @@ async function scanSegment(
   size: number,
   segment: number,
   from: number,
-  index: DiskIndex,
+  index: TierIndex,
   window: number,
 ): Promise<{ records: number; end: number }> {
   let records = 0;
@@ -153,7 +153,7 @@ async function scanSegment(
 }
 
 function enter(
-  index: DiskIndex,
+  index: TierIndex,
   header: NonNullable<ReturnType<typeof decodeHeader>>,
   segment: number,
   offset: number,

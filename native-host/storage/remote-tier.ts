@@ -14,7 +14,7 @@
 import { invalidArgument, QuartermasterError, requireInteger } from "../../bindings/errors.js";
 import { present } from "./prompt-blocks.js";
 import { requireKey } from "./records.js";
-import type { BlockInfo, StoredBlock, TierBackend, TierStat } from "./tier-backend.js";
+import type { BlockInfo, StoredBlock, TierBackend, TierChange, TierStat } from "./tier-backend.js";
 
 /** A `MessagePort`, a `Worker`, `parentPort`: values arrive once, in order, copied or transferred. */
 export interface TierChannel {
@@ -34,6 +34,8 @@ type Call =
   | { readonly name: "get" | "del"; readonly key: Uint8Array }
   | { readonly name: "match"; readonly keys: readonly Uint8Array[]; readonly lossy: boolean }
   | { readonly name: "has"; readonly keys: readonly Uint8Array[] }
+  | { readonly name: "watch" }
+  | { readonly name: "unwatch"; readonly watch: number }
   | { readonly name: "stat" };
 
 /** Both ends keep off messages that are not theirs: the channel may carry others. */
@@ -48,6 +50,12 @@ interface Answer {
   readonly failure?: { readonly code: string; readonly message: string };
 }
 
+/** What the tier behind the channel says to who has asked to watch it, with the number of that call. */
+interface Told {
+  readonly tierWatch: number;
+  readonly change: TierChange;
+}
+
 interface Waiting {
   readonly resolve: (result: unknown) => void;
   readonly reject: (error: QuartermasterError) => void;
@@ -58,6 +66,7 @@ export class RemoteTier implements TierBackend {
   readonly #channel: TierChannel;
   readonly #timeoutMs: number;
   readonly #waiting = new Map<number, Waiting>();
+  readonly #watching = new Map<number, (change: TierChange) => void>();
   #calls = 0;
   #unanswered = 0;
   #closed = false;
@@ -114,6 +123,19 @@ export class RemoteTier implements TierBackend {
     return there ?? keys.map(() => false);
   }
 
+  /**
+   * As the tier behind the channel tells it, later than it happens there; nothing if that tier does not say what it has. When
+   * the channel closes nothing is there any more.
+   */
+  watch(listener: (change: TierChange) => void): () => void {
+    const watch = this.#calls;
+    if (!this.#closed) this.#watching.set(watch, listener);
+    this.#ask({ name: "watch" }).catch(nothing);
+    return () => {
+      if (this.#watching.delete(watch)) this.#ask({ name: "unwatch", watch }).catch(nothing);
+    };
+  }
+
   /** Throws UNREACHABLE. */
   async stat(): Promise<TierStat> {
     return (await this.#ask({ name: "stat" })) as TierStat;
@@ -124,6 +146,9 @@ export class RemoteTier implements TierBackend {
     this.#closed = true;
     this.#channel.off("message", this.#hear);
     for (const id of [...this.#waiting.keys()]) this.#settle(id, { tierAnswer: id, failure: UNREACHABLE });
+    const watching = [...this.#watching.values()];
+    this.#watching.clear();
+    for (const listener of watching) listener({ type: "cleared" });
   }
 
   #ask(call: Call, transfer: ArrayBuffer[] = []): Promise<unknown> {
@@ -141,7 +166,8 @@ export class RemoteTier implements TierBackend {
   }
 
   readonly #hear = (value: unknown): void => {
-    const answer = value as Partial<Answer> | null;
+    const answer = value as Partial<Answer & Told> | null;
+    if (typeof answer?.tierWatch === "number") this.#watching.get(answer.tierWatch)?.(answer.change!);
     if (typeof answer?.tierAnswer === "number") this.#settle(answer.tierAnswer, answer as Answer);
   };
 
@@ -164,38 +190,80 @@ function nothing(): undefined {
 
 /** Answers the calls of a RemoteTier at the other end of `channel` from `tier`. Returns what ends that. */
 export function serveTier(channel: TierChannel, tier: TierBackend): () => void {
+  const served = new ServedTier(channel, tier);
   const hear = (value: unknown): void => {
     const question = value as Partial<Question> | null;
-    if (typeof question?.tierCall === "number") void reply(channel, tier, question as Question);
+    if (typeof question?.tierCall === "number") void served.reply(question as Question);
+  };
+  const end = (): void => {
+    channel.off("message", hear);
+    served.end();
   };
   channel.on("message", hear);
-  return () => channel.off("message", hear);
+  channel.on("close", end);
+  return end;
 }
 
-async function reply(channel: TierChannel, tier: TierBackend, { tierCall, call }: Question): Promise<void> {
-  try {
-    const result = await run(tier, call);
-    channel.postMessage({ tierAnswer: tierCall, result } satisfies Answer);
-  } catch (error) {
-    const code = error instanceof QuartermasterError ? error.code : "UNREACHABLE";
-    const failure = { code, message: String((error as Error).message) };
-    channel.postMessage({ tierAnswer: tierCall, failure } satisfies Answer);
+class ServedTier {
+  /** What ends each watch, by the number of the call that began it. */
+  readonly #watches = new Map<number, () => void>();
+
+  constructor(
+    readonly channel: TierChannel,
+    readonly tier: TierBackend,
+  ) {}
+
+  async reply({ tierCall, call }: Question): Promise<void> {
+    const { channel } = this;
+    try {
+      const result = await this.#run(tierCall, call);
+      channel.postMessage({ tierAnswer: tierCall, result } satisfies Answer);
+    } catch (error) {
+      const code = error instanceof QuartermasterError ? error.code : "UNREACHABLE";
+      const failure = { code, message: String((error as Error).message) };
+      channel.postMessage({ tierAnswer: tierCall, failure } satisfies Answer);
+    }
   }
-}
 
-function run(tier: TierBackend, call: Call): unknown {
-  switch (call.name) {
-    case "put":
-      return tier.put(call.key, call.payload, call.info);
-    case "get":
-      return tier.get(call.key);
-    case "del":
-      return tier.del(call.key);
-    case "match":
-      return tier.match(call.keys, { lossy: call.lossy });
-    case "has":
-      return present(tier, call.keys);
-    case "stat":
-      return tier.stat();
+  end(): void {
+    for (const end of this.#watches.values()) end();
+    this.#watches.clear();
+  }
+
+  #run(tierCall: number, call: Call): unknown {
+    const { tier } = this;
+    switch (call.name) {
+      case "put":
+        return tier.put(call.key, call.payload, call.info);
+      case "get":
+        return tier.get(call.key);
+      case "del":
+        return tier.del(call.key);
+      case "match":
+        return tier.match(call.keys, { lossy: call.lossy });
+      case "has":
+        return present(tier, call.keys);
+      case "watch":
+        return this.#watch(tierCall);
+      case "unwatch":
+        this.#watches.get(call.watch)?.();
+        return this.#watches.delete(call.watch);
+      case "stat":
+        return tier.stat();
+    }
+  }
+
+  #watch(tierCall: number): boolean {
+    const { channel, tier } = this;
+    if (tier.watch === undefined) return false;
+    const tell = (change: TierChange): void => {
+      try {
+        channel.postMessage({ tierWatch: tierCall, change } satisfies Told);
+      } catch {
+        this.#watches.get(tierCall)?.(); // nobody hears it any more
+      }
+    };
+    this.#watches.set(tierCall, tier.watch(tell));
+    return true;
   }
 }

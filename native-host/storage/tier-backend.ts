@@ -12,6 +12,11 @@ export interface BlockInfo {
   readonly fingerprint?: number;
   /** 0 to 65535. Default 0. */
   readonly tenant?: number;
+  /**
+   * The cache's group whose block it is, 0 to 7: then `parent` is the block of the cache's own tables that it ends with.
+   * Default 0, its own tables.
+   */
+  readonly group?: number;
   /** Whether the payload is not exactly what was computed. Default false. */
   readonly lossy?: boolean;
 }
@@ -22,6 +27,19 @@ export interface StoredBlock extends Required<Omit<BlockInfo, "parent">> {
   /** Some block before it is gone: of use for reuse of chunks, not as part of a prefix. */
   readonly orphan: boolean;
 }
+
+/** A block as `watch` tells it. */
+export interface TierBlock {
+  readonly key: Uint8Array;
+  readonly parent: Uint8Array | undefined;
+  readonly group: number;
+}
+
+/** What a tier says of itself: blocks have come, or gone, whyever they went; nothing can be had from it any more. */
+export type TierChange =
+  | { readonly type: "stored"; readonly blocks: readonly TierBlock[] }
+  | { readonly type: "removed"; readonly keys: readonly Uint8Array[] }
+  | { readonly type: "cleared" };
 
 export interface TierStat {
   /** Blocks that `get` can give. */
@@ -53,5 +71,11 @@ export interface TierBackend {
   match(keys: readonly Uint8Array[], options?: { readonly lossy?: boolean }): number | Promise<number>;
   /** Which of these blocks `match` would count by themselves. Reads nothing. Without it each of them is matched. */
   has?(keys: readonly Uint8Array[]): boolean[] | Promise<boolean[]>;
+  /**
+   * Tells which blocks `get` can give, ancestors first, then every change of that, in order: a block is stored once its data
+   * is, and removed when it is put out for room, dropped as damaged, or deleted. Returns what ends that. The listener must not
+   * throw, and changes nothing in the tier.
+   */
+  watch?(listener: (change: TierChange) => void): () => void;
   stat(): TierStat | Promise<TierStat>;
 }

@@ -4,11 +4,18 @@
  */
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
-import { Core, Engine, type KvCache } from "../../bindings/main.js";
-import { type Backend, MemoryTier, PrefixStore, type TierBackend } from "../../native-host/executor/main.js";
+import { Core, Engine, type KvCache, type KvCacheOptions } from "../../bindings/main.js";
+import {
+  type Backend,
+  MemoryTier,
+  PrefixStore,
+  tellTier,
+  type TierBackend,
+} from "../../native-host/executor/main.js";
 import type { LayerGroup } from "../../native-host/executor/layer-groups.js";
 import { TEST_BACKENDS } from "../support/backends.js";
 import { embeddedWorkload } from "../support/serve.js";
+import { TierMirror } from "../support/tier-mirror.js";
 import { openWindowed, WINDOW } from "../support/windowed-model.js";
 
 const BLOCK = 16;
@@ -28,14 +35,20 @@ interface Process {
   readonly close: () => Promise<void>;
 }
 
-async function start(backend: Backend, groups: LayerGroup[], tier: TierBackend): Promise<Process> {
+async function start(
+  backend: Backend,
+  groups: LayerGroup[],
+  tier: TierBackend,
+  options: Partial<KvCacheOptions> = {},
+): Promise<Process> {
   const blocks = 1024;
   const model = await openWindowed(backend, { blocks, groups });
   const core = await Core.create();
   const shapes = model.executor.describe().groups!.map(({ kind, window, blockSize }) => {
     return kind === "window" ? { kind, window, blockSize } : { kind, blockSize };
   });
-  const cache = core.kvCache({ blocks, maxSequences: 8, maxSequenceTokens: 1024, groups: shapes });
+  const shape = { blocks, maxSequences: 8, maxSequenceTokens: 1024, groups: shapes };
+  const cache = core.kvCache({ ...shape, ...options });
   const scheduler = core.scheduler({ cache, vocabSize: 64, maxRequests: 8, maxBatchTokens: 128 });
   let computed = 0;
   const engine = new Engine({
@@ -144,5 +157,31 @@ describe("stored prefixes with sliding windows", () => {
     assert.equal(await third.store.load(prompt), 288);
     assert.deepEqual(await third.generate(prompt), expected);
     await third.close();
+  });
+
+  test("with content keys a tier's events name the blocks of every group as the cache's own events do", async () => {
+    for (const { groups } of LAYOUTS) {
+      const tier = new MemoryTier({ capacityBytes: 2 ** 28 });
+      const contentKeys = { domainKey: new Uint8Array(32).fill(1), fingerprint: new Uint8Array(32) };
+      const first = await start("wasm", groups, tier, { contentKeys, events: { group: 2 } });
+      const events = first.cache.events();
+      tellTier(events, tier, "CPU");
+      const mirror = new TierMirror(events);
+      // With the answer 320 tokens are computed: whole units are cached, and stored.
+      const prompt = first.encode(texts.join(" ")).slice(0, 297);
+      const expected = await first.generate(prompt);
+      await first.store.save([...prompt, ...expected]);
+      mirror.follow();
+      assert.equal(mirror.of("CPU").size, tier.stat().blocks);
+      assert.deepEqual([...mirror.of("CPU")].sort(), [...mirror.of("GPU")].sort());
+      first.cache.forget();
+      mirror.follow();
+      assert.equal(mirror.of("GPU").size, 0);
+      assert.equal(await first.store.load(prompt), 288);
+      mirror.follow();
+      for (const [name, before] of mirror.of("GPU")) assert.equal(mirror.of("CPU").get(name), before);
+      assert.ok(mirror.of("GPU").size > 288 / BLOCK);
+      await first.close();
+    }
   });
 });

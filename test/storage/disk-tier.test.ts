@@ -50,6 +50,7 @@ test("what is put is given back by key, with what is known of it, and again afte
       parent: undefined,
       fingerprint: 7,
       tenant: 9,
+      group: 0,
       lossy: false,
       orphan: false,
     });

@@ -113,7 +113,7 @@ test("a chain without its beginning is an orphan, over the channel too", async (
   serveTier(port1, tier);
   const remote = new RemoteTier(port2);
   const { payload, parent, ...rest } = (await remote.get(key(2)))!;
-  assert.deepEqual(rest, { tenant: 3, fingerprint: 7, lossy: false, orphan: false });
+  assert.deepEqual(rest, { tenant: 3, fingerprint: 7, group: 0, lossy: false, orphan: false });
   assert.deepEqual([payload.length, parent], [8, key(1)]);
   await remote.del(key(1));
   assert.equal((await remote.get(key(2)))!.orphan, true);

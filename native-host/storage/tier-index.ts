@@ -1,11 +1,14 @@
 /**
- * DiskIndex: what the disk tier holds, in memory: where each block's record lies, in order of use, and which block stands
- * before which.
+ * TierIndex: what a tier of this process holds: each block's size, where its record lies if it is on a disk, the order of use,
+ * and which block stands before which. Whoever watches the tier hears of every block that enters and leaves it.
  *
  * Tail first: a block with others behind it is never the victim, for what stands behind it could not be part of a prefix
  * any more.
  */
 import { LeafHeap } from "./leaf-heap.js";
+import { groupIn, keyBytes } from "./records.js";
+import type { TierBlock, TierChange } from "./tier-backend.js";
+import { ancestorsFirst, TierWatch } from "./tier-watch.js";
 
 export interface Entry {
   readonly key: string;
@@ -40,13 +43,22 @@ function nodeOf(entry: Entry): Node {
   return { entry, used: 0, children: 0, orphan: false, before: undefined, gone: true, seen: 0 };
 }
 
-export class DiskIndex {
+function blockOf({ key, parent, flags }: Entry): TierBlock {
+  return {
+    key: keyBytes(key),
+    parent: parent === undefined ? undefined : keyBytes(parent),
+    group: groupIn(flags),
+  };
+}
+
+export class TierIndex {
   /** By key, least recently used first. */
   readonly #nodes = new Map<string, Node>();
   /** Blocks that wait for a parent that is not there, by its key. */
   readonly #waiting = new Map<string, number>();
   /** Blocks that none stood behind when they were last used, and some that are no longer what they were. */
   readonly #leaves = new LeafHeap();
+  readonly #watch = new TierWatch();
   readonly #live = new Map<number, number>();
   #clock = 0;
   #searches = 0;
@@ -61,6 +73,16 @@ export class DiskIndex {
 
   get(key: string): Entry | undefined {
     return this.#nodes.get(key)?.entry;
+  }
+
+  /** As `TierBackend.watch`. */
+  watch(listener: (change: TierChange) => void): () => void {
+    return this.#watch.add(listener, this.#blocks());
+  }
+
+  *#blocks(): Generator<TierBlock> {
+    for (const [, { entry }] of ancestorsFirst(this.#nodes, ({ entry }) => entry.parent))
+      yield blockOf(entry);
   }
 
   *entries(): IterableIterator<Entry> {
@@ -125,6 +147,7 @@ export class DiskIndex {
     this.#use(node);
     // What was waiting for it: few, and only after a crash or a deletion.
     if (children > 0) this.findOrphans();
+    this.#watch.tell(() => ({ type: "stored", blocks: [blockOf(entry)] }));
   }
 
   /** Takes a block out. What stands behind it waits for it to come back, as orphans. */
@@ -141,6 +164,7 @@ export class DiskIndex {
       this.#waiting.set(key, children);
       this.findOrphans();
     }
+    this.#watch.tell(() => ({ type: "removed", keys: [keyBytes(key)] }));
     return entry;
   }
 
