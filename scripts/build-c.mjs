@@ -1,16 +1,33 @@
 // Translates the shipped core to C and builds the C library, without SIMD and, where SIMDe is, with it; then builds
-// and runs the C examples against each, installed, found by pkg-config. Run: npm run build:c
+// and runs the C examples against each, installed, found by pkg-config. Run: npm run build:c [-- options]
+//
+//   --require-simd    fails where SIMDe is missing, in place of leaving the SIMD library out
+//   --only KIND       scalar or simd alone
+//   --prefix FOLDER   installs there, in place of build/c/KIND/installed; with --only
 //
 // Output: build/c/{core,core-scalar}/core.{c,h} (the translated cores), build/c/{scalar,simd}/ (static and shared
-// libraries), build/c/{scalar,simd}/installed/ (header, library, CMake package, pkg-config file).
+// libraries), build/c/{scalar,simd}/installed/ (header, libraries, CMake package, pkg-config file).
 import { spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, rmSync } from "node:fs";
-import { basename, dirname, join } from "node:path";
+import { createRequire } from "node:module";
+import { basename, dirname, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
+import { parseArgs } from "node:util";
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
 const out = join(root, "build", "c");
-const wasm2c = join(root, "node_modules", "wabt", "bin", "wasm2c");
+
+/** The translator: a development dependency of the repository, an optional peer of the installed package. */
+function findWasm2c() {
+  for (const from of [import.meta.url, join(process.cwd(), "package.json")]) {
+    try {
+      return join(dirname(createRequire(from).resolve("wabt/package.json")), "bin", "wasm2c");
+    } catch {}
+  }
+  throw new Error(
+    "the package wabt, which has wasm2c, is not installed (npm install --save-dev wabt@1.0.39)",
+  );
+}
 
 function run(command, args, options = {}) {
   const result = spawnSync(command, args, { encoding: "utf8", ...options });
@@ -22,7 +39,7 @@ function run(command, args, options = {}) {
 
 const has = (command) => spawnSync(command, ["--version"], { stdio: "ignore" }).status === 0;
 
-function translate(core) {
+function translate(wasm2c, core) {
   mkdirSync(join(out, core), { recursive: true });
   run(process.execPath, [
     wasm2c,
@@ -40,10 +57,10 @@ function hasSimde() {
   return probe.status === 0;
 }
 
-function buildLibrary(name, simd) {
+function buildLibrary(name, simd, prefix) {
   const folder = join(out, name);
-  const installed = join(folder, "installed");
-  rmSync(installed, { recursive: true, force: true });
+  const installed = prefix ?? join(folder, "installed");
+  if (prefix === undefined) rmSync(installed, { recursive: true, force: true });
   for (const shared of ["OFF", "ON"]) {
     const cache = join(folder, shared === "ON" ? "shared" : "static");
     run("cmake", [
@@ -63,8 +80,8 @@ function buildLibrary(name, simd) {
 }
 
 /** Compiles a program as a user would, against the installed library; returns its path. The first source names it. */
-function compileProgram(installed, ...sources) {
-  const program = join(installed, basename(sources[0], ".c"));
+function compileProgram(installed, folder, ...sources) {
+  const program = join(folder, basename(sources[0], ".c"));
   const environment = { ...process.env, PKG_CONFIG_PATH: join(installed, "lib", "pkgconfig") };
   const flags = has("pkg-config")
     ? run("pkg-config", ["--cflags", "--libs", "--static", "quartermaster"], { env: environment })
@@ -79,25 +96,43 @@ function runProgram(installed, program, args = []) {
   return run(program, args, { env: { ...process.env, LD_LIBRARY_PATH: join(installed, "lib") } });
 }
 
+/** The kinds of library that are asked for and can be built. */
+function kindsOf({ only, "require-simd": requireSimd }) {
+  if (only !== undefined && only !== "scalar" && only !== "simd")
+    throw new Error(`--only is ${only}; allowed: scalar, simd`);
+  const kinds = only === undefined ? ["scalar", "simd"] : [only];
+  if (!kinds.includes("simd") || hasSimde()) return kinds;
+  const missing = "simde/wasm/simd128.h not found (Debian: apt install libsimde-dev)";
+  if (requireSimd || only === "simd") throw new Error(`the SIMD library needs SIMDe: ${missing}`);
+  console.warn(`quartermaster: SKIPPED the SIMD library: ${missing}`);
+  return ["scalar"];
+}
+
 function main() {
+  const { values } = parseArgs({
+    options: {
+      "require-simd": { type: "boolean", default: false },
+      only: { type: "string" },
+      prefix: { type: "string" },
+    },
+  });
+  if (values.prefix !== undefined && values.only === undefined)
+    throw new Error("--prefix needs --only: both libraries have the same files");
   const missing = ["cmake", "cc"].filter((command) => !has(command));
   if (missing.length > 0)
     throw new Error(`${missing.join(" and ")} not found (Debian: apt install cmake gcc)`);
   if (!existsSync(join(root, "build", "core.wasm")))
     throw new Error("build/core.wasm is not there: npm run build:wasm");
-  for (const core of ["core", "core-scalar"]) translate(core);
-  const kinds = [["scalar", false]];
-  if (hasSimde()) kinds.push(["simd", true]);
-  else
-    console.warn(
-      "quartermaster: SKIPPED the SIMD library: simde/wasm/simd128.h not found (apt install libsimde-dev)",
-    );
-  for (const [name, simd] of kinds) {
-    const installed = buildLibrary(name, simd);
+  const wasm2c = findWasm2c();
+  const prefix = values.prefix === undefined ? undefined : resolve(values.prefix);
+  for (const name of kindsOf(values)) {
+    translate(wasm2c, name === "simd" ? "core" : "core-scalar");
+    const installed = buildLibrary(name, name === "simd", prefix);
+    const programs = prefix === undefined ? installed : join(out, name);
     const parts = ["", "_add_ons", "_pools"].map((part) => `adapters/c/conformance${part}.c`);
-    compileProgram(installed, ...parts);
+    compileProgram(installed, programs, ...parts);
     for (const example of ["scheduler_loop", "speculation"]) {
-      const program = compileProgram(installed, `examples/c/${example}.c`);
+      const program = compileProgram(installed, programs, `examples/c/${example}.c`);
       console.log(`c library (${name}): ${runProgram(installed, program)}`);
     }
   }

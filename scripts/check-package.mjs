@@ -1,6 +1,6 @@
 // Packs the package, installs the tarball in an empty folder and uses it there, without the repository.
 import { execFileSync } from "node:child_process";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -52,6 +52,13 @@ try {
       stdio: ["ignore", "pipe", "ignore"],
     }),
   );
+  // The C library, built from what is packed as docs/embedding-c.md says.
+  symlinkSync(join(root, "node_modules", "wabt"), join(folder, "node_modules", "wabt"));
+  const installed = join(folder, "c");
+  const build = ["node_modules/quartermaster/scripts/build-c.mjs", "--only", "scalar", "--prefix", installed];
+  process.stdout.write(execFileSync(process.execPath, build, { cwd: folder, encoding: "utf8" }));
+  for (const file of ["include/quartermaster.h", "lib/pkgconfig/quartermaster.pc"])
+    if (!existsSync(join(installed, file))) throw new Error(`${file} was not installed from the package`);
   writeFileSync(join(folder, "types.ts"), TYPES);
   const options = [
     "--noEmit",
