@@ -17,7 +17,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE / "tests")]
 
 from model import ModelManager  # noqa: E402
-from workload import Request, config_of  # noqa: E402
+from workload import FullAttentionSpec, Request, config_of  # noqa: E402
 
 from quartermaster_vllm import KVCacheManager  # noqa: E402
 
@@ -42,7 +42,7 @@ def managers(blocks):
     longest = blocks * SIZE
     made = [
         KVCacheManager(config_of(blocks, [SIZE], [None]), longest, SIZE),
-        ModelManager(blocks, [SIZE], [None], SIZE, longest),
+        ModelManager(blocks, [FullAttentionSpec(SIZE)], SIZE, longest),
     ]
     theirs = vllm_manager(blocks, longest)
     if theirs is not None:

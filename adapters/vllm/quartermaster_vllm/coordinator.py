@@ -171,22 +171,22 @@ class KVCacheCoordinator:
         full_first = self._alike[0][1][0].is_full
         # One full group and one other agree at once; a second look would drop a second block for eagle.
         once = len(self._alike) == 2 and full_first
-        length, full_known = max_length, False
+        length, first_look = max_length, True
         while True:
             candidate = length
             for _, members in self._alike:
                 size = members[0].block_size
-                if members[0].is_full and full_known:
+                if members[0].is_full and not first_look:
+                    # The first blocks of a hit are one as well.
                     candidate -= candidate % size
                     continue
                 hits = self._match(members, block_hashes, candidate)
-                full_known = full_known or members[0].is_full
                 candidate = len(hits[0]) * size
                 for member, hit in zip(members, hits):
                     tables[member.kv_cache_group_id] = hit
             if candidate >= length:
                 break
-            length = candidate
+            length, first_look = candidate, False
             if once:
                 break
         for group in self.single_type_managers:

@@ -1,9 +1,68 @@
 """
-The rules of vLLM v1's cache manager in plain Python, for full attention and sliding windows: lists that are searched, no
-core, no batching. What the adapter is compared with, and timed against.
+The rules of vLLM v1's cache manager in plain Python: lists that are searched, no core, no batching. What the adapter is
+compared with, and timed against. The rules of each kind of cache group: model_groups.py.
 """
 
+from dataclasses import dataclass
 from math import lcm
+
+from model_groups import group_of
+
+
+@dataclass
+class PrefixCacheStats:
+    """Fields as vLLM's; two look-ups of one prompt are two."""
+
+    reset: bool = False
+    requests: int = 0
+    queries: int = 0
+    hits: int = 0
+    preempted_requests: int = 0
+    preempted_queries: int = 0
+    preempted_hits: int = 0
+
+
+@dataclass
+class BlockStored:
+    block_hashes: list
+    parent_block_hash: object
+    token_ids: list
+    block_size: int
+    lora_id: object
+    medium: str
+    lora_name: object
+    extra_keys: object
+    group_idx: int
+
+
+@dataclass
+class BlockRemoved:
+    block_hashes: list
+    medium: str
+    group_idx: int
+
+
+@dataclass
+class AllBlocksCleared:
+    pass
+
+
+def outside(block_hash):
+    """How events name a block: the last 64 bits of its hash."""
+    return int.from_bytes(block_hash[-8:], "big")
+
+
+def extras_of(request, start, end):
+    """What besides tokens tells the block [start, end) from others: adapter, items in it with their offset, salt; or None."""
+    lora = request.lora_request
+    keys = [lora.lora_name] if lora else []
+    for item in request.mm_features or []:
+        offset, length = item.mm_position.offset, item.mm_position.length
+        if offset < end and start < offset + length:
+            keys.append((item.identifier, offset - start))
+    if start == 0 and request.cache_salt:
+        keys.append(request.cache_salt)
+    return tuple(keys) or None
 
 
 class ModelBlock:
@@ -48,7 +107,7 @@ class ModelPool:
         self.holders[key].remove(block)
         if not self.holders[key]:
             del self.holders[key]
-        self.events.append(("removed", key))
+        self.events.append(BlockRemoved([outside(key[:-4])], "GPU", int.from_bytes(key[-4:], "big")))
 
     def take(self):
         block = next(iter(self.free))
@@ -77,6 +136,10 @@ class ModelPool:
         self.keys[block] = key
         self.holders.setdefault(key, []).append(block)
 
+    def free_blocks(self, ordered_blocks):
+        for block in ordered_blocks:
+            self.release(block.block_id)
+
     def find(self, key):
         found = self.holders.get(key)
         return found[0] if found else None
@@ -91,15 +154,32 @@ class ModelBlocks:
 
 
 class ModelManager:
-    """`windows`: for each group its sliding window in tokens, or None for full attention; `sizes`: its block size."""
+    """
+    `specs`: of the cache groups. Of later vLLM: `watermark`, a share of the blocks that stays free when a request is let in;
+    `scheduler_block_size`, of which every hit is a multiple.
+    """
 
-    def __init__(self, blocks, sizes, windows, hash_size, max_model_len, enable_caching=True, use_eagle=False):
+    def __init__(
+        self,
+        blocks,
+        specs,
+        hash_size,
+        max_model_len,
+        enable_caching=True,
+        use_eagle=False,
+        log_stats=False,
+        enable_kv_cache_events=False,
+        watermark=0.0,
+        scheduler_block_size=None,
+    ):
         self.block_pool = ModelPool(blocks)
-        self.sizes, self.windows, self.hash_size = sizes, windows, hash_size
-        self.max_model_len, self.enable_caching, self.use_eagle = max_model_len, enable_caching, use_eagle
-        self.tables = [{} for _ in sizes]
-        self.cached = [{} for _ in sizes]
-        self.empty_kv_cache_blocks = ModelBlocks([] for _ in sizes)
+        self.groups = [group_of(spec, self.block_pool, number) for number, spec in enumerate(specs)]
+        self.hash_size, self.max_model_len = hash_size, max_model_len
+        self.enable_caching, self.use_eagle = enable_caching, use_eagle
+        self.log_stats, self.stats, self.tells = log_stats, PrefixCacheStats(), enable_kv_cache_events
+        self.kept = int(watermark * blocks)
+        self.align = scheduler_block_size or lcm(*(group.size for group in self.groups))
+        self.empty_kv_cache_blocks = ModelBlocks([] for _ in specs)
         self.usable = blocks - 1
 
     @property
@@ -112,116 +192,86 @@ class ModelManager:
         known = self.block_pool.blocks
         return ModelBlocks([known[block] for block in table] for table in tables)
 
+    def _hash(self, request, group, index):
+        parts = group.size // self.hash_size
+        return b"".join(request.block_hashes[index * parts : (index + 1) * parts])
+
     def _key(self, request, group, index):
-        parts = self.sizes[group] // self.hash_size
-        joined = b"".join(request.block_hashes[index * parts : (index + 1) * parts])
-        return joined + group.to_bytes(4, "big")
+        return self._hash(request, group, index) + group.number.to_bytes(4, "big")
 
     # ---- hits
 
-    def _full_hit(self, request, groups, limit, align):
-        size, hit = self.sizes[groups[0]], 0
-        while hit < limit // size and all(
-            self.block_pool.find(self._key(request, group, hit)) is not None for group in groups
-        ):
-            hit += 1
-        if self.use_eagle and hit > 0:
-            hit -= 1
-        while hit * size % align:
-            hit -= 1
-        return [[self.block_pool.find(self._key(request, group, at)) for at in range(hit)] for group in groups]
+    def _hit(self, request, groups, limit):
+        """Tables of groups of one spec."""
 
-    def _window_hit(self, request, groups, limit, align):
-        size = self.sizes[groups[0]]
-        wanted = -(-(self.windows[groups[0]] - 1) // size) + (1 if self.use_eagle else 0)
+        def find(group, at):
+            return self.block_pool.find(self._key(request, group, at))
 
         def there(at):
-            return all(self.block_pool.find(self._key(request, group, at)) is not None for group in groups)
+            return all(find(group, at) is not None for group in groups)
 
-        # Every end that is allowed, the latest first: the row that stops there must fill the window or begin at 0.
-        first = last = 0
-        for end in range(limit // size, 0, -1):
-            if end * size % align or not there(end - 1):
-                continue
-            start = end
-            while start > 0 and there(start - 1) and end - start < max(wanted, 1):
-                start -= 1
-            if end - start >= max(wanted, 1) or start == 0:
-                first, last = start, end
-                break
-        if self.use_eagle and last > 0:
-            last -= 1
-            while last * size % align:
-                last -= 1
-        table = lambda group: [  # noqa: E731
-            0 if at < first else self.block_pool.find(self._key(request, group, at)) for at in range(last)
-        ]
-        return [table(group) for group in groups]
+        row = groups[0].hit(there, limit, self.align, self.use_eagle)
+        return [[0 if at is None else find(group, at) for at in row] for group in groups]
 
     def _hits(self, request):
-        alike = {}
-        for group, shape in enumerate(zip(self.windows, self.sizes)):
-            alike.setdefault(shape, []).append(group)
-        order = sorted(alike, key=lambda shape: shape[0] is not None)
-        align = lcm(*self.sizes)
-        tables, limit = [[] for _ in self.sizes], request.num_tokens - 1
-        full = None
+        alike = []
+        for group in self.groups:
+            for groups in alike:
+                if groups[0].spec == group.spec:
+                    groups.append(group)
+                    break
+            else:
+                alike.append([group])
+        alike.sort(key=lambda groups: not groups[0].full)
+        tables, limit = {}, request.num_tokens - 1
         while True:
             start = limit
-            for window, size in order:
-                groups = alike[window, size]
-                if window is None and full is not None:
-                    limit -= limit % size
+            for groups in alike:
+                first = groups[0]
+                if first.full and first.number in tables:
+                    limit -= limit % first.size
                     continue
-                find = self._full_hit if window is None else self._window_hit
-                hits = find(request, groups, limit, align)
-                full = hits if window is None else full
-                limit = len(hits[0]) * size
-                for group, hit in zip(groups, hits):
-                    tables[group] = hit
-            if limit >= start or len(order) == 1 or (len(order) == 2 and order[0][0] is None):
+                hits = self._hit(request, groups, limit)
+                limit = len(hits[0]) * first.size
+                tables.update((group.number, hit) for group, hit in zip(groups, hits))
+            if limit >= start or len(alike) == 1 or (len(alike) == 2 and alike[0][0].full):
                 break
-        for group, size in enumerate(self.sizes):
-            tables[group] = tables[group][: limit // size]
-        return tables, limit
+        return [tables[group.number][: limit // group.size] for group in self.groups], limit
 
     def get_computed_blocks(self, request):
         if not self.enable_caching or request.skip_reading_prefix_cache:
             return self.empty_kv_cache_blocks, 0
         tables, length = self._hits(request)
+        if request.num_preemptions == 0:
+            self.stats.requests += 1
+            self.stats.queries += request.num_tokens
+            self.stats.hits += length
+        else:
+            self.stats.preempted_requests += 1
+            self.stats.preempted_queries += request.num_tokens
+            self.stats.preempted_hits += length
         return self._blocks(tables), length
 
     # ---- allocation
 
-    def _skipped(self, group, computed):
-        window = self.windows[group]
-        return 0 if window is None else max(0, computed - window + 1)
-
     def remove_skipped_blocks(self, request_id, computed):
-        for group, size in enumerate(self.sizes):
-            table = self.tables[group].get(request_id, [])
-            for index in reversed(range(min(self._skipped(group, computed) // size, len(table)))):
-                self.block_pool.release(table[index])
-                table[index] = 0
+        for group in self.groups:
+            group.leave(request_id, computed)
 
-    def _missing(self, request, hits, computed, need):
-        """Free blocks that must be there: new ones, and hits that would leave the free list."""
-        total = 0
-        for group, size in enumerate(self.sizes):
-            have = len(self.tables[group].get(request.request_id, []))
-            hit = hits[group]
-            skipped = 0 if request.request_id in self.cached[group] else self._skipped(group, computed) // size
-            total += max(-(-need // size) - max(skipped, have + len(hit)), 0)
-            total += sum(block in self.block_pool.free for block in hit[max(skipped - have, 0) :])
-        return total
+    def _missing(self, request, hits, computed, need, need_main, encoder):
+        return sum(
+            group.missing(request.request_id, hit, computed, need, need_main, encoder)
+            for group, hit in zip(self.groups, hits)
+        )
 
     def _ids(self, blocks):
-        return [[]] * len(self.sizes) if blocks is None else blocks.get_block_ids()
+        return [[]] * len(self.groups) if blocks is None else blocks.get_block_ids()
 
-    def can_fit_full_sequence(self, request, new_tokens=0, new_computed_blocks=None, external=0, encoder=0):
+    def can_fit_full_sequence(self, request, new_tokens=0, new_computed_blocks=None, external=0, encoder=0, spared=0):
         computed = min(request.num_computed_tokens + new_tokens + external, self.max_model_len)
         need = min(request.num_tokens, self.max_model_len)
-        return self._missing(request, self._ids(new_computed_blocks), computed, need) <= len(self.block_pool.free)
+        missing = self._missing(request, self._ids(new_computed_blocks), computed, need, need, encoder)
+        return missing + spared <= len(self.block_pool.free)
 
     def allocate_slots(
         self,
@@ -232,65 +282,77 @@ class ModelManager:
         num_lookahead_tokens=0,
         num_external_computed_tokens=0,
         delay_cache_blocks=False,
+        num_encoder_tokens=0,
+        full_sequence_must_fit=False,
+        reserved_blocks=0,
+        has_scheduled_reqs=True,
     ):
         if num_new_tokens == 0 and num_external_computed_tokens == 0:
             raise ValueError("nothing to allocate")
-        pool, request_id = self.block_pool, request.request_id
+        pool, request_id, external = self.block_pool, request.request_id, num_external_computed_tokens
+        waits = request.status.name in ("WAITING", "PREEMPTED")
+        kept = self.kept if waits and has_scheduled_reqs else 0
         local = request.num_computed_tokens + num_new_computed_tokens
-        both = local + num_external_computed_tokens
+        both, encoder = local + external, num_encoder_tokens
+        if full_sequence_must_fit and not self.can_fit_full_sequence(
+            request, num_new_computed_tokens, new_computed_blocks, external, encoder, kept
+        ):
+            return None
         total = min(both, self.max_model_len)
-        need = min(total + num_new_tokens + num_lookahead_tokens, self.max_model_len)
-        self.remove_skipped_blocks(request_id, total)
+        need_main = total + num_new_tokens
+        need = min(need_main + num_lookahead_tokens, self.max_model_len)
+        self.remove_skipped_blocks(request_id, max(0, total - request.num_in_flight_tokens))
         hits = self._ids(new_computed_blocks)
-        if self._missing(request, hits, both, need) > len(pool.free):
+        missing = self._missing(request, hits, both, need, need_main, encoder)
+        if missing + kept + reserved_blocks > len(pool.free):
             return None
         given = new_computed_blocks is not None and new_computed_blocks is not self.empty_kv_cache_blocks
-        if given or num_external_computed_tokens > 0:
-            self._begin(request_id, hits, both, num_external_computed_tokens)
-        added = []
-        for group, size in enumerate(self.sizes):
-            table = self.tables[group].setdefault(request_id, [])
-            added.append([pool.take() for _ in range(max(-(-need // size) - len(table), 0))])
-            table.extend(added[-1])
-        if self.enable_caching and not delay_cache_blocks:
+        if given or external > 0:
+            starts = [group for group in self.groups if request_id not in group.cached]
+            # All hits are held before a block is taken.
+            for group in starts:
+                group.adopt(request_id, hits[group.number], both)
+            for group in starts:
+                group.receive(request_id, both, external)
+        added = [group.extend(request_id, need, need_main, encoder) for group in self.groups]
+        if not delay_cache_blocks:
             self.cache_blocks(request, min(total + num_new_tokens, request.num_tokens))
         return self._blocks(added)
-
-    def _begin(self, request_id, hits, both, external):
-        starts = [group for group in range(len(self.sizes)) if request_id not in self.cached[group]]
-        for group in starts:
-            skipped = self._skipped(group, both) // self.sizes[group]
-            kept = list(hits[group][skipped:])
-            for block in kept:
-                self.block_pool.touch(block)
-            self.tables[group][request_id] = [0] * skipped + kept
-            self.cached[group][request_id] = skipped + len(kept)
-        for group in starts:
-            skipped_tokens = self._skipped(group, both)
-            brought = external
-            if skipped_tokens // self.sizes[group] > 0:
-                brought = min(both - skipped_tokens, external)
-            table = self.tables[group][request_id]
-            while brought > 0 and len(table) < -(-both // self.sizes[group]):
-                table.append(self.block_pool.take())
 
     def cache_blocks(self, request, tokens):
         if not self.enable_caching:
             return
-        for group, size in enumerate(self.sizes):
-            done = self.cached[group].get(request.request_id, 0)
-            for index in range(done, tokens // size):
-                self.block_pool.enter(self.tables[group][request.request_id][index], self._key(request, group, index))
-            if tokens // size > done:
-                self.cached[group][request.request_id] = tokens // size
+        for group in self.groups:
+            cached = group.cache(request, tokens, lambda index, group=group: self._key(request, group, index))
+            if cached is not None:
+                self._tell_stored(request, group, *cached)
+
+    def _tell_stored(self, request, group, first, last, indices):
+        size, lora = group.size, request.lora_request
+        self.block_pool.events.append(
+            BlockStored(
+                [outside(self._hash(request, group, index)) for index in indices],
+                outside(self._hash(request, group, first - 1)) if first > 0 else None,
+                request.all_token_ids[first * size : last * size],
+                size,
+                lora.adapter_id if lora else None,
+                "GPU",
+                lora.name if lora else None,
+                [extras_of(request, index * size, (index + 1) * size) for index in indices] or None,
+                group.number,
+            )
+        )
 
     # ---- the rest
 
     def free(self, request):
-        for group in range(len(self.sizes)):
-            for block in reversed(self.tables[group].pop(request.request_id, [])):
+        for group in self.groups:
+            for block in reversed(group.pop(request.request_id)):
                 self.block_pool.release(block)
-            self.cached[group].pop(request.request_id, None)
+
+    def pop_blocks_for_free(self, request):
+        known = self.block_pool.blocks
+        return [known[block] for group in self.groups for block in group.pop(request.request_id)]
 
     def evict_blocks(self, block_ids):
         for block in block_ids:
@@ -299,27 +361,36 @@ class ModelManager:
     def reset_prefix_cache(self):
         if len(self.block_pool.free) != self.usable:
             return False
+        events = list(self.block_pool.events)
         for block in range(self.usable + 1):
             self.block_pool.forget(block)
+        self.block_pool.events = [*events, AllBlocksCleared()]
+        self.stats.reset = True
         return True
 
+    def make_prefix_cache_stats(self):
+        stats, self.stats = self.stats, PrefixCacheStats()
+        return stats if self.log_stats else None
+
+    def take_events(self):
+        events, self.block_pool.events = self.block_pool.events, []
+        return events if self.tells else []
+
+    def take_new_block_ids(self):
+        ids = [block for group in self.groups for block in group.new]
+        for group in self.groups:
+            group.new = []
+        return ids
+
     def get_num_common_prefix_blocks(self, request_id):
-        common = []
-        for group, window in enumerate(self.windows):
-            tables, count = self.tables[group], 0
-            if window is None and self.enable_caching:
-                for block in tables.get(request_id, []):
-                    if self.block_pool.refs[block] != len(tables):
-                        break
-                    count += 1
-            common.append(count)
-        return common
+        return [group.common(request_id) if self.enable_caching else 0 for group in self.groups]
 
     def get_blocks(self, request_id):
-        return self._blocks([table.get(request_id, []) for table in self.tables])
+        return self._blocks([group.tables.get(request_id, []) for group in self.groups])
 
     def get_block_ids(self, request_id):
         return self.get_blocks(request_id).get_block_ids()
 
     def new_step_starts(self):
-        pass
+        for group in self.groups:
+            group.step_starts()

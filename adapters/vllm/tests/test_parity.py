@@ -10,7 +10,18 @@ HERE = pathlib.Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
 from model import ModelManager  # noqa: E402
-from workload import RandomLife, config_of  # noqa: E402
+from workload import (  # noqa: E402
+    ChunkedLocalAttentionSpec,
+    CrossAttentionSpec,
+    FullAttentionSpec,
+    Habits,
+    MambaSpec,
+    MLAAttentionSpec,
+    RandomLife,
+    SinkFullAttentionSpec,
+    SlidingWindowSpec,
+    config_with,
+)
 
 from quartermaster_vllm import KVCacheManager, ParityError, ParityManager  # noqa: E402
 
@@ -18,52 +29,129 @@ from quartermaster_vllm import KVCacheManager, ParityError, ParityManager  # noq
 logging.disable(logging.WARNING)
 
 STEPS = int(os.environ.get("QUARTERMASTER_STEPS", "2000"))
-# name: blocks, block sizes, sliding windows, hash size, options
+FULL, MLA, WINDOW = FullAttentionSpec(16), MLAAttentionSpec(16), SlidingWindowSpec(16, 40)
+EAGLE, UNCACHED = {"use_eagle": True}, {"enable_caching": False}
+# A connector's tokens are more than vLLM counts blocks of aligned state for.
+ALIGNED = {"aligned": 16, "connector": False}
+TELLING = {"log_stats": True, "enable_kv_cache_events": True}
+# name: blocks, specs of the groups, options, habits
 CASES = {
-    "full attention": (48, [16], [None], 16, {}),
-    "full attention, a large pool": (400, [16], [None], 16, {}),
-    "full attention with eagle": (48, [16], [None], 16, {"use_eagle": True}),
-    "a sliding window": (48, [16], [40], 16, {}),
-    "a window of one token": (48, [16], [1], 16, {}),
-    "full and window": (90, [16, 16], [None, 40], 16, {}),
-    "full and window with eagle": (90, [16, 16], [None, 40], 16, {"use_eagle": True}),
-    "full and two windows alike": (120, [16, 16, 16], [None, 33, 33], 16, {}),
-    "two windows": (90, [16, 16], [33, 64], 16, {}),
-    "two full groups and two windows": (160, [16] * 4, [None, 33, None, 64], 16, {}),
-    "full of 32 and window of 16": (80, [32, 16], [None, 40], 16, {}),
-    "no caching": (48, [16], [None], 16, {"enable_caching": False}),
-    "no caching, full and window": (90, [16, 16], [None, 40], 16, {"enable_caching": False}),
+    "full attention": (48, [FULL], {}, {}),
+    "full attention, a large pool": (400, [FULL], {}, {}),
+    "full attention with eagle": (48, [FULL], EAGLE, {}),
+    "a sliding window": (48, [WINDOW], {}, {}),
+    "a window of one token": (48, [SlidingWindowSpec(16, 1)], {}, {}),
+    "full and window": (90, [FULL, WINDOW], {}, {}),
+    "full and window with eagle": (90, [FULL, WINDOW], EAGLE, {}),
+    "full and two windows alike": (120, [FULL] + [SlidingWindowSpec(16, 33)] * 2, {}, {}),
+    "two windows": (90, [SlidingWindowSpec(16, 33), SlidingWindowSpec(16, 64)], {}, {}),
+    "two full groups and two windows": (160, [FULL, SlidingWindowSpec(16, 33), FULL, SlidingWindowSpec(16, 64)], {}, {}),
+    "full of 32 and window of 16": (80, [FullAttentionSpec(32), WINDOW], {}, {}),
+    "no caching": (48, [FULL], UNCACHED, {}),
+    "no caching, full and window": (90, [FULL, WINDOW], UNCACHED, {}),
+    "MLA": (48, [MLA], {}, {}),
+    "full and MLA, which is another spec": (90, [FULL, MLA], {}, {}),
+    "full of 32, MLA of 16 and a window": (130, [FullAttentionSpec(32), MLA, WINDOW], {}, {}),
+    "sinks": (60, [SinkFullAttentionSpec(16, 48)], {}, {}),
+    "sinks and a window": (100, [SinkFullAttentionSpec(16, 32), WINDOW], {}, {}),
+    "chunks": (48, [ChunkedLocalAttentionSpec(16, 64)], {}, {}),
+    "chunks of no whole number of blocks": (48, [ChunkedLocalAttentionSpec(16, 40)], {}, {}),
+    "full and chunks": (90, [FULL, ChunkedLocalAttentionSpec(16, 64)], {}, {}),
+    "full, chunks and a window": (130, [FULL, ChunkedLocalAttentionSpec(16, 48), WINDOW], {}, {}),
+    "no caching, full and chunks": (90, [FULL, ChunkedLocalAttentionSpec(16, 64)], UNCACHED, {}),
+    "state": (48, [MambaSpec(16)], {}, {}),
+    "state with drafts": (60, [MambaSpec(16, 2)], {}, {}),
+    "full and state": (90, [FULL, MambaSpec(16, 1)], {}, {}),
+    "full and state with eagle": (90, [FULL, MambaSpec(16)], EAGLE, {}),
+    "full of 16 and state of 32": (90, [FULL, MambaSpec(32)], {}, {}),
+    "full, window and two states": (160, [FULL, WINDOW, MambaSpec(16), MambaSpec(16)], {}, {}),
+    "no caching, full and state": (90, [FULL, MambaSpec(16, 2, "none")], UNCACHED, {}),
+    "full and aligned state": (90, [FULL, MambaSpec(16, 0, "align")], {}, ALIGNED),
+    "full and aligned state with drafts": (90, [FULL, MambaSpec(16, 2, "align")], {}, {**ALIGNED, "drafts": 2}),
+    "cross-attention": (90, [FULL, CrossAttentionSpec(16)], UNCACHED, {"encoder": True}),
+    "events and statistics": (48, [FULL], TELLING, {"marked": True, "tells": True}),
+    "events of full and window": (90, [FULL, WINDOW], TELLING, {"marked": True, "tells": True}),
+    "events of full of 32 and window of 16": (80, [FullAttentionSpec(32), WINDOW], TELLING, {"marked": True, "tells": True}),
+    "events of full, chunks and state": (
+        140,
+        [FULL, ChunkedLocalAttentionSpec(16, 64), MambaSpec(16)],
+        TELLING,
+        {"marked": True, "tells": True},
+    ),
+    "later: full": (60, [FULL], {"watermark": 0.1, "scheduler_block_size": 32}, {"later": True}),
+    "later: full and window": (110, [FULL, WINDOW], {"watermark": 0.05, **TELLING}, {"later": True, "tells": True}),
+    "later: full and state": (110, [FULL, MambaSpec(16, 1)], {"scheduler_block_size": 32}, {"later": True}),
 }
+# What a life must have seen, by its habits.
+ALWAYS = {"refused", "drafts", "external", "delayed", "preempted"}
+TOLD = {"stored", "removed", "cleared", "queries", "preempted queries", "reset seen"}
 
 
-def both(blocks, sizes, windows, hash_size, options):
-    ours = KVCacheManager(config_of(blocks, sizes, windows), 4096, hash_size, **options)
-    return ours, ModelManager(blocks, sizes, windows, hash_size, 4096, **options)
+def both(blocks, specs, options, habits):
+    hash_size = min(spec.block_size for spec in specs)
+    ours = KVCacheManager(config_with(blocks, specs), 4096, hash_size, **options)
+    return ours, ModelManager(blocks, specs, hash_size, 4096, **options)
 
 
-class Parity(unittest.TestCase):
+class Parity(ParityManager):
+    """Both managers also free what they have popped."""
+
+    def free_popped(self, request):
+        def run(manager):
+            blocks = manager.pop_blocks_for_free(request)
+            manager.block_pool.free_blocks(reversed(blocks))
+            return [block.block_id for block in blocks]
+
+        return self._both("free_popped", [self._describe(request)], run, list)
+
+
+def wanted_of(name, specs, options, habits):
+    """What such a life must have seen."""
+    wanted, caches = set(ALWAYS), options.get("enable_caching", True)
+    if caches:
+        wanted |= {"hits", "resets"}
+    if "large" in name:
+        wanted -= {"refused", "preempted"}
+    if any(type(spec) is SinkFullAttentionSpec for spec in specs):
+        # The sinks' blocks are in use for ever: no reset.
+        wanted -= {"resets"}
+    if habits.aligned and not habits.drafts:
+        wanted -= {"drafts"}
+    if not habits.connector:
+        wanted -= {"external", "delayed"}
+    if any(type(spec) is FullAttentionSpec for spec in specs):
+        wanted |= {"new ids"}
+    if habits.encoder:
+        wanted |= {"encoder"}
+    if habits.tells:
+        wanted |= TOLD
+    if habits.marked:
+        wanted |= {"extras", "lora"}
+    if habits.later:
+        wanted |= {"popped"}
+    return wanted
+
+
+class RandomLives(unittest.TestCase):
     def test_random_lives_are_the_same(self):
-        for number, (name, case) in enumerate(CASES.items()):
+        for number, (name, (blocks, specs, options, given)) in enumerate(CASES.items()):
             with self.subTest(name):
-                ours, model = both(*case)
-                manager = ParityManager(ours, model, every=7)
-                life = RandomLife(manager, 1000 + number, case[3], eagle=case[4].get("use_eagle", False))
+                habits = Habits(eagle=options.get("use_eagle", False), **given)
+                ours, model = both(blocks, specs, options, habits)
+                manager = Parity(ours, model, every=7)
+                life = RandomLife(manager, 1000 + number, min(spec.block_size for spec in specs), habits)
                 for _ in range(STEPS):
                     life.step()
                 manager.compare()
                 ours.block_pool.keyed.validate()
-                wanted = {"refused", "drafts", "external", "delayed", "preempted"}
-                if case[4].get("enable_caching", True):
-                    wanted |= {"hits", "resets"}
-                if "large" in name:
-                    wanted -= {"refused", "preempted"}
+                wanted = wanted_of(name, specs, options, habits)
                 self.assertEqual({key for key in wanted if life.seen[key] == 0}, set(), life.seen)
 
     def test_a_difference_stops_at_once_and_says_where(self):
         ours, model = both(*CASES["full attention"])
         # The head of a sequence first: not the order that the rules ask for.
         def free(request):
-            for block in model.tables[0].pop(request.request_id, []):
+            for block in model.groups[0].pop(request.request_id):
                 model.block_pool.release(block)
 
         model.free = free
