@@ -21,7 +21,7 @@ import {
 import { removeArrival } from "./arrivals";
 import { acceptedAt, acceptedValid, enterDrafts } from "./drafts";
 import { recordOutcome } from "./emit";
-import { pinPrompt } from "./isolation";
+import { dropPin, pinPrompt } from "./isolation";
 import { countPrompt, countToken } from "./fairness";
 import { isLive, knownTokens, Request, request, runningAt, Scheduler, setRunning, State } from "./layout";
 import { keepSequence } from "./lossy";
@@ -67,7 +67,7 @@ export function commit(s: Scheduler, stepId: u32, nowUs: f64): Status {
     if (wrong != 0) unreserve(s.kv, r.sequence, blocksFor(s.kv, sequenceOf(s.kv, r.sequence).length));
     if (phase == Phase.Decode && s.drafts != 0) enterDrafts(s, slot, r, drafts, drafts - wrong);
     if (phase != Phase.PrefillChunk) {
-      if (r.pinState != 0) pinPrompt(s, r, nowUs);
+      if (r.pinState != 0 && r.aborted == 0) pinPrompt(s, r, nowUs);
       ended += u32(
         enterToken(s, plan, slot, r, word(s.results, sampled), word(s.results, s.maxRunning + sampled)),
       );
@@ -105,6 +105,7 @@ function endAborted(s: Scheduler, ended: u32): void {
     const slot = runningAt(s, i);
     const r = request(s, slot);
     if (r.state == State.Running && r.aborted != 0) {
+      dropPin(s, r);
       endRequest(s, slot);
       gaps += 1;
     }
@@ -165,6 +166,7 @@ function end(s: Scheduler, slot: u32, r: Request): void {
   else if (r.state == State.Waiting) dequeue(s, slot);
   else if (r.state == State.Loading) s.loadingCount -= 1;
   else if (r.state == State.Running) leaveRunning(s, slot);
+  dropPin(s, r);
   endRequest(s, slot);
 }
 

@@ -2,7 +2,8 @@
 import { INVALID_ARGUMENT, INVALID_TIME, OK, Status, UNKNOWN_REQUEST } from "../memory/status";
 import { SLOT_MASK } from "../paging/layout";
 import { dropList, holdList, isList } from "../paging/marks";
-import { pin, PinState } from "../paging/pins";
+import { pin, PinState, unpin } from "../paging/pins";
+import { trim } from "../paging/prefix";
 import { isLive, Request, request, Scheduler, State } from "./layout";
 
 /** Gives a request that has not been admitted yet the marks of its prompt; they are held as long as it lives. */
@@ -33,4 +34,11 @@ export function pinPrompt(s: Scheduler, r: Request, nowUs: f64): void {
   const hard = r.pinState == PinState.Hard;
   r.pinState = PinState.Free;
   r.pin = pin(s.kv, r.sequence, hard, r.pinPriority, nowUs + r.pinForUs);
+}
+
+/** The request is aborted: no outcome will tell of its pin, so that nobody else could end it. */
+export function dropPin(s: Scheduler, r: Request): void {
+  if (r.pin <= 0) return;
+  unpin(s.kv, r.pin);
+  trim(s.kv);
 }

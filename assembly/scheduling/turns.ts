@@ -39,6 +39,7 @@ export function endTurn(s: Scheduler, slot: u32, r: Request): void {
   if (s.tier != 0) swapOut(s, slot, r);
   leaveSequence(s, slot, r);
   clearDrafts(s, slot);
+  r.pin = 0; // the outcome has told of it
   r.state = State.Idle;
 }
 

@@ -244,6 +244,34 @@ test("a request's prompt is pinned with its first token, for its time, and its o
   core.validate();
 });
 
+test("the pin of a request that is aborted ends with it: no outcome tells of it", async () => {
+  for (const inFlight of ["first token", "second token", "between steps", "idle"]) {
+    const core = await Core.create();
+    const cache = core.kvCache({ ...SHAPE, pins: { share: 0.5 } });
+    const scheduler = core.scheduler({ cache, vocabSize: 100_000, watermarkBlocks: 0 });
+    const idle = inFlight === "idle";
+    const options = { maxNewTokens: idle ? 1 : 3, turns: idle };
+    const request = scheduler.submit({ tokens: prompt(1, 17), pin: { hard: true }, ...options });
+    let { stepId } = scheduler.step(0);
+    if (inFlight === "first token") scheduler.abort(request);
+    scheduler.commit(stepId, 0, { tokens: [5] });
+    const pin = scheduler.outcomes()[0]?.pin;
+    if (inFlight === "second token") {
+      ({ stepId } = scheduler.step(1));
+      scheduler.abort(request);
+      scheduler.commit(stepId, 1, { tokens: [5] });
+    } else if (inFlight !== "first token") {
+      assert.equal(cache.pinned().pins, 1);
+      scheduler.abort(request);
+    }
+    assert.equal(scheduler.state(request), "ended");
+    assert.equal(cache.pinned().pins, Number(idle), inFlight);
+    if (idle) cache.unpin(pin!); // its turn had told of it
+    assert.equal(cache.available, SHAPE.blocks);
+    core.validate();
+  }
+});
+
 test("a request that only a pin with an end keeps from its tenant's ceiling waits for the end; without one it is rejected", async () => {
   for (const forUs of [1000, Infinity]) {
     const core = await Core.create();
