@@ -62,11 +62,11 @@ export class Accounts {
   }
 
   /**
-   * References are holders, and every block is free, evictable or held. Of sequences that only transfers keep nothing is known
-   * here: there may be more references then.
+   * References are holders and pins, and every block is free, evictable or held. Of sequences that only transfers keep nothing
+   * is known here: there may be more references then.
    */
   #blocks(): void {
-    const { systems, machine } = this.#world;
+    const { systems, machine, pins } = this.#world;
     const { cache, core } = systems.main;
     const holders = this.#holders.fill(0);
     const { sequences, hidden } = this.#sequences();
@@ -76,16 +76,22 @@ export class Accounts {
     const copies = cache.copies();
     for (let at = 0; at < copies.length; at += TRANSFER_WORDS) holders[copies[at + 2]] += 1;
     let held = 0;
+    let pinned = 0;
     for (let block = 0; block < holders.length; block++) {
       const references = core.exports.kvReferences(cache.pointer, block);
-      if (references > holders[block] && hidden > 0) holders[block] = references;
+      if (references > holders[block] && (hidden > 0 || pins)) {
+        pinned += references - holders[block];
+        holders[block] = references;
+      }
       if (references !== holders[block])
         assert.equal(references, holders[block], `references of block ${block} are its holders`);
       held += Number(holders[block] > 0);
     }
+    if (pins && hidden === 0)
+      assert.equal(pinned, pins.holds, "what has more references than holders is pinned");
     const { free, evictable } = cache.stats();
     assert.equal(free + evictable + held, cache.blocks, "no block is lost");
-    assert.equal(cache.available, free + evictable);
+    assert.equal(cache.available, free + evictable + (pins ? cache.pinned().soft : 0));
     if (cache.tenants > 0) this.#tenants(cache.blocks - free);
     // Without cached blocks to come back to, nobody may read what nobody holds.
     if (evictable > 0) return;
@@ -155,7 +161,7 @@ export class Accounts {
 
   /** Who runs, waits and is to come; and when something will happen to those who wait. */
   #queues(): void {
-    const { systems, live, nowUs, shape, conversations } = this.#world;
+    const { systems, live, nowUs, shape, conversations, pins } = this.#world;
     const { scheduler } = systems.main;
     const { queueTimeoutUs } = shape.scheduler;
     const counts = { running: 0, waiting: 0, arriving: 0, loading: 0, idle: 0 };
@@ -174,6 +180,7 @@ export class Accounts {
       if (request.state === "running") assert.equal(scheduler.computed(request.handle), request.computed);
     }
     const { running, waiting, arriving } = scheduler;
+    if (pins && counts.waiting > 0) wake = Math.min(wake, pins.nextUs);
     const { loading, idle } = counts;
     assert.deepEqual({ running, waiting, arriving, loading, idle }, counts);
     assert.ok(counts.running + counts.loading <= shape.scheduler.maxRunning);

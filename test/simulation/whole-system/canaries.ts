@@ -153,6 +153,16 @@ export const CANARIES: Readonly<Record<string, Edit>> = {
     find: "  writeTokens(s, slot, known, tokensPtr, count);\n",
     replace: "  writeTokens(s, slot, known - u32(CANARY), tokensPtr, count);\n",
   },
+  "a hard pin gives way": {
+    file: "assembly/paging/pins.ts",
+    find: "    if (own.state != PinState.Soft ||",
+    replace: "    if ((own.state != PinState.Soft && !(CANARY && own.state == PinState.Hard)) ||",
+  },
+  "a soft pin outlives its time": {
+    file: "assembly/paging/pins.ts",
+    find: "    if (own.untilUs <= nowUs) letPinGo(kv, slot);\n",
+    replace: "    if (own.untilUs <= nowUs && !(CANARY && own.state == PinState.Soft)) letPinGo(kv, slot);\n",
+  },
   "a run that could go on behind its last block begins elsewhere": {
     file: "assembly/paging/runs.ts",
     find: "  const behind = last == NONE ? 0 :",

@@ -32,6 +32,7 @@ export class Clients {
         return { tokens, namespace, marks: this.#marks(random, tokens.length) };
       });
     this.#world.archive?.act(random);
+    this.#world.pins?.act(random);
     if (shape.turns) this.#world.conversations.act(random);
     if (shape.priorities && random.below(5) === 0) this.#prioritize(random);
     this.#world.transfers?.drift(random, random.below(3));
@@ -97,6 +98,7 @@ export class Clients {
       ...(random.below(4) === 0 && { maxChunkTokens: 1 + random.below(8) }),
       ...(random.below(3) === 0 && { id: 1 + random.below(12) }),
       ...(shape.turns && random.below(2) === 0 && { turns: true }),
+      ...world.pins?.draw(random),
     } satisfies RequestOptions;
     const marks = this.#marks(random, tokens.length);
     const answered = world.systems.tryCall(({ scheduler }) => scheduler.submit({ ...options, ...marks }));
@@ -112,13 +114,14 @@ export class Clients {
       world.tally.quotaRefusals += Number(answered === "QUOTA_EXCEEDED");
       return;
     }
-    world.enter({
+    const request: Tracked = {
       handle: answered,
       id: options.id,
       namespace,
       tenant: options.tenant,
       priority: options.priority,
       marks,
+      pin: undefined,
       turns: options.turns ?? false,
       promptTokens: tokens.length,
       maxNewTokens: options.maxNewTokens,
@@ -141,7 +144,9 @@ export class Clients {
       drafts: [],
       overtakers: new Set(),
       patience: 0,
-    });
+    };
+    world.enter(request);
+    world.pins?.asks(request, options.pin);
   }
 
   /** Why a request must be refused, "" if it must not. */
@@ -160,7 +165,7 @@ export class Clients {
     const { blocks, maxSequenceTokens } = this.#world.shape.cache;
     if (total > maxSequenceTokens) return "TOO_LONG";
     const needed = this.#peakBlocks(total - 1);
-    if (needed > blocks) return "POOL_TOO_SMALL";
+    if (needed > blocks - (this.#world.pins?.limit ?? 0)) return "POOL_TOO_SMALL";
     return this.#world.shape.quotas && needed > this.#mostBlocks(tenant) ? "QUOTA_EXCEEDED" : "";
   }
 

@@ -20,6 +20,15 @@ export function drawMarks(random: Random, promptTokens: number): PromptMarks {
   return { ...adapter, ...ranges, ...items };
 }
 
+/** Those of the first tokens of a prompt. */
+export function marksBefore({ adapter, ranges, items }: PromptMarks, end: number): PromptMarks {
+  return {
+    adapter,
+    ranges: ranges?.filter(({ offset }) => offset < end),
+    items: items?.filter(({ offset }) => offset < end),
+  };
+}
+
 /** The content in front of token `at`: what stands before it, and what is marked there. */
 function marked(content: number, at: number, { adapter, ranges, items }: PromptMarks): number {
   const next = (kind: keyof typeof KINDS, value: number): void => {

@@ -1,6 +1,7 @@
 /** What the world knows of every live request: enough to say what each step must do to it. */
 import type { PolicyName, PromptMarks, RequestId } from "../../../bindings/main.js";
 import type { Answer } from "./answers.js";
+import type { Pin } from "./pins.js";
 
 export interface Tracked {
   readonly handle: RequestId;
@@ -9,6 +10,8 @@ export interface Tracked {
   readonly tenant: number;
   readonly marks: PromptMarks;
   readonly maxChunkTokens: number;
+  /** The pin of its prompt that it has not told of yet, if that was asked for and made. */
+  pin: Pin | "refused" | undefined;
   /** Whether it stays for another turn when its answer is complete; `promptTokens` are then all before that answer. */
   turns: boolean;
   priority: number;

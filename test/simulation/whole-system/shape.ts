@@ -112,6 +112,8 @@ export function drawShape(seed: number): WorldShape {
   const priorities = random.below(3) === 0;
   const turns = random.below(3) === 0;
   const blockRuns = !grouped && random.below(4) === 0 ? { reserve: 1 + random.below(blocks) } : undefined;
+  const pinned = prefixCache && !grouped && random.below(3) === 0;
+  const pins = pinned ? { capacity: 1 + random.below(12), share: random.below(5) / 10 } : undefined;
   const preemptive = random.below(5) === 0;
   return {
     build,
@@ -128,6 +130,7 @@ export function drawShape(seed: number): WorldShape {
       partialReuse: prefixCache && !grouped && random.below(3) === 0 ? 1 + random.below(blockSize) : 0,
       ...(marks && { marks: random.pick([4, 40, 4000]) }),
       ...(blockRuns && { blockRuns }),
+      ...(pins && { pins }),
       ...(grouped && { groups }),
       ...(quotas && { tenants: TENANTS, quotas: tenants }),
       ...(events && { contentKeys: CONTENT_KEYS, events: { ring: 2 ** random.below(8) } }),

@@ -37,6 +37,9 @@ export interface Tally {
   urgent: number;
   /** Next turns of conversations. */
   turns: number;
+  /** Pins that were made, and soft ones that gave way. */
+  pins: number;
+  yieldedPins: number;
   /** Blocks taken out of the run that was kept for their sequence. */
   runBlocks: number;
 }
@@ -71,5 +74,7 @@ export const emptyTally = (): Tally => ({
   prioritized: 0,
   urgent: 0,
   turns: 0,
+  pins: 0,
+  yieldedPins: 0,
   runBlocks: 0,
 });

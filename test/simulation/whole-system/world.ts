@@ -22,6 +22,7 @@ import { execute } from "./execution.js";
 import { HostTransfers } from "./host-transfers.js";
 import { Listener } from "./listener.js";
 import { Outsiders } from "./outsiders.js";
+import { Pins } from "./pins.js";
 import { checkRow } from "./plan-row.js";
 import { allTokens, knownTokens, type Tracked } from "./requests.js";
 import { Rules } from "./rules.js";
@@ -50,7 +51,8 @@ export class World {
   readonly outsiders: Outsiders;
   readonly clients: Clients;
   readonly conversations: Conversations;
-  /** Stored prefixes, and transfers of a host tier; undefined in worlds without. */
+  /** Stored prefixes, pins, and transfers of a host tier; undefined in worlds without. */
+  readonly pins: Pins | undefined;
   readonly archive: Archive | undefined;
   readonly transfers: HostTransfers | undefined;
   readonly live = new Map<RequestId, Tracked>();
@@ -84,6 +86,7 @@ export class World {
     this.outsiders = new Outsiders(systems, this.machine, shape.scheduler.vocabSize);
     this.clients = new Clients(this);
     this.conversations = new Conversations(this);
+    if (shape.cache.pins) this.pins = new Pins(this);
     if (shape.archive) this.archive = new Archive(this);
     if (shape.scheduler.hostTier) this.transfers = new HostTransfers(this);
     this.#rules = new Rules(shape);
@@ -129,6 +132,7 @@ export class World {
       this.#serve(random, true);
     }
     this.transfers?.settle(random);
+    this.pins?.close();
     if (systems.hasTwin) systems.dropTwin(false);
     const { cache, core, scheduler } = systems.main;
     core.validate();
@@ -168,6 +172,7 @@ export class World {
       request.aborted = true;
       return;
     }
+    this.pins?.forget(request);
     this.#leave(request);
     this.#end(request);
   }
@@ -248,7 +253,10 @@ export class World {
       [...this.live.values()].filter((one) => !this.#overdue(one)),
       systems.main,
     );
+    this.pins?.settle();
     const plan = systems.step(this.nowUs);
+    this.pins?.advanced(this.nowUs);
+    this.pins?.settle();
     this.note(() => `step ${plan.stepId} at ${this.nowUs}: ${plan.rows} rows, ${plan.totalTokens} tokens`);
     this.onPlan?.(planDigest(plan, systems.main.scheduler.outcomes()));
     const preempted = this.#planned();
@@ -296,6 +304,7 @@ export class World {
           this.tally.quotaRefusals += 1;
         }
         this.tally[kind === "expired" ? "expired" : "rejected"] += 1;
+        this.pins?.told(request, outcome.pin, outcome.pinRefusal);
         this.#end(request);
       }
       assert.equal(preemptions, request.preemptions);
@@ -416,6 +425,7 @@ export class World {
     const { systems } = this;
     const { rows, results } = execute(plan, this.machine, this.live);
     const before = systems.outcomes().length;
+    const pinned = systems.main.cache.pinned();
     const { stepId } = plan;
     systems.call(({ scheduler }) => scheduler.commit(stepId, this.nowUs, results));
     const ends = new Set<RequestId>();
@@ -424,10 +434,12 @@ export class World {
       request.drafts = [];
       request.computed += computed;
       if (request.aborted) {
+        this.pins?.forget(request);
         this.#leave(request);
         this.#end(request);
         continue;
       }
+      if (generated > 0) this.pins?.sampled(request, this.nowUs, pinned);
       request.generated += generated;
       this.tally.draftedRight += Math.max(0, generated - 1);
       if (generated > 0 && request.generated === request.answer.generated) ends.add(request.handle);
@@ -447,6 +459,7 @@ export class World {
         [request.answer.generated, request.cachedTokens, request.preemptions],
       );
       this.note(() => `finished ${request.handle}`);
+      this.pins?.told(request, outcome.pin, outcome.pinRefusal);
       this.#leave(request);
       if (request.turns) {
         this.conversations.pause(request);
@@ -471,6 +484,7 @@ export class World {
       request.planned = request.admittedNow = false;
       if (admitted && !request.swapped) this.#accounts.lookedUp(-knownTokens(request), -request.computed);
       if (request.aborted) {
+        this.pins?.forget(request);
         this.#leave(request);
         this.#end(request);
       } else if (admitted) this.#stop(request);

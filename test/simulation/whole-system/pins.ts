@@ -1,0 +1,214 @@
+/**
+ * Pins of cached prefixes: requests pin their prompts, a host pins what runs. Hard ones are found for as long as they live; soft
+ * ones until their time comes or room runs out, and then the least worth goes first; nobody's pin is ended by anything else.
+ */
+import assert from "node:assert/strict";
+import type { PinId, PromptMarks, RequestPin } from "../../../bindings/main.js";
+import type { Random } from "../../support/random.js";
+import { marksBefore } from "./marks.js";
+import type { Tracked } from "./requests.js";
+import type { World } from "./world.js";
+
+export interface Pin {
+  readonly hard: boolean;
+  readonly priority: number;
+  readonly untilUs: number;
+  readonly namespace: number;
+  readonly marks: PromptMarks;
+  /** What it keeps, in whole blocks. */
+  readonly tokens: readonly number[];
+  /** Unknown until the request that made it ends. */
+  id: PinId | undefined;
+}
+
+const DEFAULT_PRIORITY = 35;
+
+export class Pins {
+  /** In the order in which they were made. */
+  readonly #live: Pin[] = [];
+  readonly #world: World;
+  readonly #limit: number;
+  readonly #capacity: number;
+  #gaveWay = 0;
+  /** A request whose prompt is to be pinned; one at a time, so that it can be told what has become of it. */
+  #asking: { request: Tracked; pin: RequestPin } | undefined;
+
+  constructor(world: World) {
+    this.#world = world;
+    const { blocks, pins } = world.shape.cache;
+    const { share = 0, capacity = 0 } = pins as { share?: number; capacity?: number };
+    this.#limit = Math.floor(blocks * share);
+    this.#capacity = capacity;
+  }
+
+  /** Holds of blocks. */
+  get holds(): number {
+    const { blockSize } = this.#world.shape.cache;
+    return this.#live.reduce((sum, { tokens }) => sum + tokens.length / blockSize, 0);
+  }
+
+  /** Blocks that hard pins may keep. */
+  get limit(): number {
+    return this.#limit;
+  }
+
+  /** When the first one ends. */
+  get nextUs(): number {
+    return Math.min(Infinity, ...this.#live.map(({ untilUs }) => untilUs));
+  }
+
+  /** What the next request may say of its prompt. */
+  draw(random: Random): { pin?: RequestPin } {
+    if (this.#asking !== undefined || random.below(3) !== 0) return {};
+    const { hard, priority } = this.#kind(random);
+    return { pin: { hard, priority, ...(random.below(3) !== 0 && { forUs: random.below(900) }) } };
+  }
+
+  asks(request: Tracked, pin: RequestPin | undefined): void {
+    if (pin !== undefined) this.#asking = { request, pin };
+  }
+
+  /** It was aborted: what it has pinned ends, for nobody was told of it. */
+  forget(request: Tracked): void {
+    if (this.#asking?.request === request) this.#asking = undefined;
+    const at = this.#live.findIndex((pin) => pin === request.pin && pin.id === undefined);
+    if (at >= 0) this.#live.splice(at, 1);
+  }
+
+  act(random: Random): void {
+    if (random.below(8) === 0) this.#pin(random);
+    if (random.below(20) === 0) this.#unpin(random);
+  }
+
+  /** Time has come to `nowUs` in the core. */
+  advanced(nowUs: number): void {
+    for (let i = this.#live.length - 1; i >= 0; i--)
+      if (this.#live[i].untilUs <= nowUs) {
+        this.#ended(this.#live[i].id);
+        this.#live.splice(i, 1);
+      }
+  }
+
+  /** Room may have run out: soft pins have given way, those that are worth least. */
+  settle(): void {
+    const { gaveWay, pins, hard } = this.#world.systems.main.cache.pinned();
+    for (; this.#gaveWay < gaveWay; this.#gaveWay++) {
+      const soft = this.#live.filter((pin) => !pin.hard);
+      const least = Math.min(...soft.map(({ priority }) => priority));
+      const victim = soft.find(({ priority }) => priority === least);
+      assert.ok(victim, "a pin that gives way is soft");
+      this.#ended(victim.id);
+      this.#live.splice(this.#live.indexOf(victim), 1);
+      this.#world.tally.yieldedPins += 1;
+    }
+    assert.equal(
+      pins,
+      this.#live.length,
+      "pins end with their time, or for want of room, or when they are told to",
+    );
+    assert.ok(hard <= this.#limit, "hard pins keep to their share");
+    for (const pin of this.#live) this.#found(pin);
+  }
+
+  /** The first token of the request that asks was sampled, or its end has come. */
+  sampled(request: Tracked, nowUs: number, before: { pins: number; hard: number }): void {
+    if (this.#asking?.request !== request) return;
+    const { pin } = this.#asking;
+    this.#asking = undefined;
+    const { systems, shape, tally } = this.#world;
+    const { blockSize, prefixCache } = shape.cache;
+    const whole = request.promptTokens - (request.promptTokens % blockSize);
+    const made = systems.main.cache.pinned().pins - before.pins;
+    const { hard = false, priority = DEFAULT_PRIORITY, forUs = Infinity } = pin;
+    const full = before.pins === this.#capacity;
+    if (made === 0) {
+      const over = hard && before.hard + whole / blockSize > this.#limit;
+      assert.ok(whole === 0 || !prefixCache || full || over, "a prompt is pinned when it was asked for");
+      request.pin = "refused";
+      return;
+    }
+    assert.ok(made === 1 && whole > 0 && prefixCache && !full);
+    const tokens = [...request.answer.tokens.subarray(0, whole)];
+    const { namespace, marks } = request;
+    request.pin = { hard, priority, untilUs: nowUs + forUs, namespace, marks, tokens, id: undefined };
+    this.#live.push(request.pin);
+    tally.pins += 1;
+  }
+
+  /** What an outcome says of a request's pin. */
+  told(request: Tracked, id: PinId | undefined, refusal: string | undefined): void {
+    const { pin } = request;
+    request.pin = undefined;
+    if (this.#asking?.request === request) this.#asking = undefined;
+    assert.equal(id !== undefined, typeof pin === "object", "the outcome says whether its prompt was pinned");
+    assert.equal(refusal !== undefined, pin === "refused");
+    if (id === undefined) return;
+    const live = this.#live.find((one) => one === pin);
+    if (live) live.id = id;
+    else this.#ended(id);
+  }
+
+  /** Nobody needs any of them. */
+  close(): void {
+    for (const { id } of this.#live) {
+      assert.ok(id !== undefined, "whoever has ended has told");
+      this.#world.systems.call(({ cache }) => cache.unpin(id));
+    }
+    this.#live.length = 0;
+  }
+
+  #kind(random: Random): { hard: boolean; priority: number } {
+    // Whose soft pin gives way depends on the tenant where there are quotas.
+    const hard = this.#world.shape.quotas || random.below(2) === 0;
+    return { hard, priority: hard ? DEFAULT_PRIORITY : random.below(4) };
+  }
+
+  #pin(random: Random): void {
+    const { systems, running, shape, nowUs, tally } = this.#world;
+    const able = running.filter(({ sequence }) => sequence !== 0);
+    if (able.length === 0) return;
+    const { sequence, computed, answer, namespace, marks } = random.pick(able);
+    const { hard, priority } = this.#kind(random);
+    const untilUs = random.below(3) === 0 ? Infinity : nowUs + random.below(900);
+    const { pins, hard: kept } = systems.main.cache.pinned();
+    const id = systems.tryCall(({ cache }) => cache.pin(sequence, { hard, priority, untilUs }));
+    const { blockSize, prefixCache } = shape.cache;
+    const whole = prefixCache ? computed - (computed % blockSize) : 0;
+    if (whole === 0) assert.equal(id, "NOT_FOUND");
+    else if (pins === this.#capacity) assert.equal(id, "PIN_LIMIT");
+    else if (id === "PIN_LIMIT") assert.ok(hard && kept + whole / blockSize > this.#limit);
+    else assert.equal(typeof id, "number");
+    if (typeof id === "string") return;
+    const tokens = [...answer.tokens.subarray(0, whole)];
+    this.#live.push({ hard, priority, untilUs, namespace, marks, tokens, id });
+    tally.pins += 1;
+  }
+
+  #unpin(random: Random): void {
+    const known = this.#live.filter(({ id }) => id !== undefined);
+    if (known.length === 0) return;
+    const pin = random.pick(known);
+    this.#world.systems.call(({ cache }) => cache.unpin(pin.id!));
+    this.#live.splice(this.#live.indexOf(pin), 1);
+    this.#ended(pin.id);
+  }
+
+  #ended(id: PinId | undefined): void {
+    if (id === undefined) return;
+    assert.equal(
+      this.#world.systems.tryCall(({ cache }) => cache.unpin(id)),
+      "NOT_FOUND",
+      "a pin ends once",
+    );
+  }
+
+  /** All of what is pinned would be found by whoever asks for it. */
+  #found({ namespace, marks, tokens, hard }: Pin): void {
+    const before = marksBefore(marks, tokens.length);
+    const found = this.#world.systems.call(({ cache }) => cache.match([...tokens, 0], namespace, before));
+    assert.ok(
+      found >= tokens.length,
+      `${found} of ${tokens.length} pinned tokens are cached${hard ? ", hard" : ""}`,
+    );
+  }
+}
