@@ -8,7 +8,8 @@
  *   4 the far half of the longest tail of another sequence
  *
  * Contiguity never changes which block is forgotten next, and costs at most `FORGOTTEN_TOGETHER` - 1 cached blocks
- * for each run that is taken. With accounts of tenants nothing is forgotten ahead.
+ * for each run that is taken. With accounts of tenants nothing is forgotten here: quotas have made room (quotas.ts), and what is
+ * free in the tails of others is taken before somebody's floor.
  */
 import { charge, setPayer } from "./accounts";
 import { KvCache, NONE, Sequence } from "./layout";
@@ -22,7 +23,7 @@ import { isUnreserved, reserveRun, runsOf, setTail, tailLength, tailStart } from
 
 /** Forgets cached blocks for a run of `wanted`. */
 function forgetForRun(kv: KvCache, wanted: u32): void {
-  let count = kv.accounts == 0 ? max(wanted, FORGOTTEN_TOGETHER) : wanted;
+  let count = max(wanted, FORGOTTEN_TOGETHER);
   do {
     evictBlock(kv, anyVictim(kv));
     count -= 1;
@@ -36,7 +37,7 @@ export function takeRuns(kv: KvCache, slot: u32, sequence: Sequence, table: usiz
   while (i < needed) {
     if (tailLength(runs, slot) == 0) {
       const available = availableBlocks(kv);
-      if (!isUnreserved(kv) && available != kv.freeCount) forgetForRun(kv, needed - i);
+      if (kv.accounts == 0 && !isUnreserved(kv) && available != kv.freeCount) forgetForRun(kv, needed - i);
       const last = i == 0 ? NONE : load<u32>(table + ((<usize>(i - 1)) << 2));
       reserveRun(kv, slot, last, needed - i, available);
     }

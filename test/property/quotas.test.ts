@@ -201,6 +201,32 @@ test("a block that two tenants use is paid by neither", async () => {
   core.validate();
 });
 
+test("a run of blocks is never made of what a tenant's floor keeps while others have reserved what is free", async () => {
+  const core = await Core.create();
+  const cache = core.kvCache({
+    blocks: 12,
+    blockSize: 4,
+    maxSequences: 4,
+    maxSequenceTokens: 48,
+    blockRuns: { reserve: 12 },
+    tenants: 2,
+    quotas: [{ tenant: 1, floor: 4 }],
+  });
+  const tokens = Array.from({ length: 16 }, (_, i) => i);
+  const quiet = cache.open({ tokens, tenant: 1 });
+  cache.reserve(quiet, 16);
+  cache.append(quiet, tokens);
+  cache.close(quiet);
+  const first = cache.open({ tokens: [], private: true });
+  cache.reserve(first, 1);
+  assert.equal(cache.runs!.stats().reserved, 7, "all that is free is kept for the first");
+  const second = cache.open({ tokens: [], private: true });
+  cache.reserve(second, 4 * 4);
+  assert.equal(cache.account(1).used, 4);
+  assert.equal(cache.match([...tokens, 0]), 16);
+  core.validate();
+});
+
 test("quotas that cannot hold are refused, naming the argument, and nothing changes", async () => {
   const core = await Core.create();
   const cache = core.kvCache({ ...SHAPE, tenants: 2, quotas: [{ tenant: 0, floor: 20 }] });
