@@ -163,6 +163,16 @@ export const CANARIES: Readonly<Record<string, Edit>> = {
     find: "    if (own.untilUs <= nowUs) letPinGo(kv, slot);\n",
     replace: "    if (own.untilUs <= nowUs && !(CANARY && own.state == PinState.Soft)) letPinGo(kv, slot);\n",
   },
+  "of two tenants the one that has been served more goes first": {
+    file: "assembly/scheduling/fairness.ts",
+    find: "    if (record.waiting == 0 || record.counter >= lowest) continue;\n",
+    replace: "    if (record.waiting == 0 || (record.counter >= lowest && !CANARY)) continue;\n",
+  },
+  "everybody waits for a tenant at its ceiling": {
+    file: STEP,
+    find: "  return status == QUOTA_EXCEEDED;\n",
+    replace: "  return !CANARY && status == QUOTA_EXCEEDED;\n",
+  },
   "a run that could go on behind its last block begins elsewhere": {
     file: "assembly/paging/runs.ts",
     find: "  const behind = last == NONE ? 0 :",

@@ -47,6 +47,15 @@ export class Pins {
     return this.#live.reduce((sum, { tokens }) => sum + tokens.length / blockSize, 0);
   }
 
+  get count(): number {
+    return this.#live.length;
+  }
+
+  /** The request whose prompt is to be pinned. */
+  get asking(): Tracked | undefined {
+    return this.#asking?.request;
+  }
+
   /** Blocks that hard pins may keep. */
   get limit(): number {
     return this.#limit;
@@ -110,15 +119,14 @@ export class Pins {
     for (const pin of this.#live) this.#found(pin);
   }
 
-  /** The first token of the request that asks was sampled, or its end has come. */
-  sampled(request: Tracked, nowUs: number, before: { pins: number; hard: number }): void {
-    if (this.#asking?.request !== request) return;
-    const { pin } = this.#asking;
+  /** The first token of the request that asks was sampled; `dropped` pins have ended since, for their requests were aborted. */
+  sampled(request: Tracked, nowUs: number, before: { pins: number; hard: number }, dropped: number): void {
+    const { pin } = this.#asking!;
     this.#asking = undefined;
     const { systems, shape, tally } = this.#world;
     const { blockSize, prefixCache } = shape.cache;
     const whole = request.promptTokens - (request.promptTokens % blockSize);
-    const made = systems.main.cache.pinned().pins - before.pins;
+    const made = systems.main.cache.pinned().pins - before.pins + dropped;
     const { hard = false, priority = DEFAULT_PRIORITY, forUs = Infinity } = pin;
     const full = before.pins === this.#capacity;
     if (made === 0) {

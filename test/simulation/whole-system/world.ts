@@ -20,6 +20,7 @@ import { Clients } from "./clients.js";
 import { Conversations } from "./conversations.js";
 import { execute } from "./execution.js";
 import { HostTransfers } from "./host-transfers.js";
+import { Line } from "./line.js";
 import { Listener } from "./listener.js";
 import { Outsiders } from "./outsiders.js";
 import { Pins } from "./pins.js";
@@ -65,6 +66,7 @@ export class World {
   readonly trace: string[] | undefined;
   readonly #seed: number;
   readonly #rules: Rules;
+  readonly #line: Line;
   readonly #accounts: Accounts;
   readonly #runs: BlockRunPromises | undefined;
   readonly #listener = new Listener();
@@ -90,6 +92,7 @@ export class World {
     if (shape.archive) this.archive = new Archive(this);
     if (shape.scheduler.hostTier) this.transfers = new HostTransfers(this);
     this.#rules = new Rules(shape);
+    this.#line = new Line(this);
     this.#accounts = new Accounts(this);
     if (shape.cache.blockRuns) this.#runs = new BlockRunPromises(this);
     if (shape.quotas) this.limited();
@@ -249,6 +252,7 @@ export class World {
     tally.steps += 1;
     this.#arrivals();
     this.#runs?.note();
+    this.#line.note();
     const urgent = this.#rules.makesRoom(
       [...this.live.values()].filter((one) => !this.#overdue(one)),
       systems.main,
@@ -372,7 +376,10 @@ export class World {
     const waiting = [...this.live.values()].filter(({ state }) => state === "waiting");
     this.#rules.admissions(admitted, waiting);
     for (const one of loading) this.#rules.admissions([one], waiting);
-    const stuck = plan.rows === 0 && waiting.length > 0 && this.#alone() && !preempted;
+    if (!preempted) this.#line.planned(plan, admitted, loading, waiting);
+    // Under a quota it may be a pin that keeps the room, for as long as that has.
+    const pinned = this.shape.quotas && this.pins && this.systems.main.scheduler.nextWakeUs() < Infinity;
+    const stuck = plan.rows === 0 && waiting.length > 0 && this.#alone() && !preempted && !pinned;
     assert.ok(!stuck, "with an idle machine somebody who waits is served");
     if (plan.rows === 0) assert.equal(this.running.length, 0, "whoever runs gets on");
     this.tally.rows += plan.rows;
@@ -429,6 +436,8 @@ export class World {
     const { stepId } = plan;
     systems.call(({ scheduler }) => scheduler.commit(stepId, this.nowUs, results));
     const ends = new Set<RequestId>();
+    let sampled: Tracked | undefined;
+    const pins = this.pins?.count ?? 0;
     for (const { request, computed, generated } of rows) {
       request.planned = request.admittedNow = false;
       request.drafts = [];
@@ -439,11 +448,13 @@ export class World {
         this.#end(request);
         continue;
       }
-      if (generated > 0) this.pins?.sampled(request, this.nowUs, pinned);
+      if (generated > 0 && this.pins?.asking === request) sampled = request;
       request.generated += generated;
       this.tally.draftedRight += Math.max(0, generated - 1);
       if (generated > 0 && request.generated === request.answer.generated) ends.add(request.handle);
     }
+    const dropped = pins - (this.pins?.count ?? 0);
+    if (sampled) this.pins?.sampled(sampled, this.nowUs, pinned, dropped);
     const finished = systems.outcomes().slice(before);
     assert.deepEqual(
       new Set(finished.map(({ request }) => request)),
@@ -469,7 +480,9 @@ export class World {
       this.#end(request);
     }
     const { outsiders, archive } = this.shape;
-    if (this.#alone() && !outsiders && !archive) this.#rules.executed(this.live.values());
+    if (!this.#alone() || outsiders || archive) return;
+    this.#rules.executed(this.live.values());
+    this.#line.executed([...this.live.values()].filter(({ state }) => state === "waiting"));
   }
 
   #abandon(plan: StepPlan, random: Random): void {
