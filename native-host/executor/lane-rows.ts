@@ -4,6 +4,7 @@
  * holes under a sliding window).
  */
 import { invalidArgument, QuartermasterError, requireInteger } from "../../bindings/errors.js";
+import type { StepResult } from "../../bindings/executor.js";
 import type { StepPlan } from "../../bindings/plan.js";
 import {
   APPEND_SLOT,
@@ -12,6 +13,8 @@ import {
   StatMask,
   type StatisticsRequest,
 } from "../../bindings/statistics.js";
+import type { GroupLayout } from "./layer-groups.js";
+import type { ModelConfig } from "./model-config.js";
 import { type AttentionShape, layOut, type MeasuredRow, type Measurement } from "./statistics-layout.js";
 
 /** Every bit of StatMask. */
@@ -185,9 +188,30 @@ export function refuseBias(plan: StepPlan, rows: readonly SpecialRow[]): void {
 }
 
 /** Throws UNSUPPORTED where layers keep their tokens in different ways: lanes, statistics and stops are for those alike. */
-export function refuseInGroups(rows: readonly SpecialRow[], options: RunOptions | undefined): void {
+function refuseInGroups(rows: readonly SpecialRow[], options: RunOptions | undefined): void {
   if (rows.length === 0 && options?.afterLayer === undefined) return;
   throw new QuartermasterError("UNSUPPORTED", "lanes and statistics in a model whose layers differ");
+}
+
+/** The special rows of a plan for a model, whatever runs it; a plan of other groups than the model's is refused. */
+export function rowsFor(
+  plan: StepPlan,
+  options: RunOptions | undefined,
+  { config, layout, blockSize }: { config: ModelConfig; layout: GroupLayout; blockSize: number },
+): SpecialRows {
+  const special = readSpecialRows(plan, options, config, blockSize);
+  if (config.layerWindows !== undefined || layout.groups.length > 0) refuseInGroups(special.rows, options);
+  if ((plan.groups ?? []).length !== layout.groups.length)
+    throw invalidArgument("plan.groups", plan.groups, `${layout.groups.length} groups`);
+  return special;
+}
+
+/** The part of a result that says what was measured; nothing when no row asked. */
+export function measuredOf(
+  { rows }: SpecialRows,
+  view: NonNullable<StepResult["statistics"]>,
+): Pick<StepResult, "statistics"> {
+  return rows.some((row) => row.measured !== undefined) ? { statistics: view } : {};
 }
 
 /** Sets the bits of the slots that new tokens take. */

@@ -9,7 +9,7 @@ import type { RunOptions } from "../../bindings/statistics.js";
 import { type Addon, type NativeModel, type NativeTensor, SAMPLING_WORDS } from "./addon.js";
 import { DraftRows } from "./draft-rows.js";
 import { HostCopies } from "./host-copies.js";
-import { ALL_STATISTICS, readSpecialRows, refuseBias, refuseInGroups } from "./lane-rows.js";
+import { ALL_STATISTICS, measuredOf, refuseBias, rowsFor } from "./lane-rows.js";
 import { type GroupLayout, layOutGroups } from "./layer-groups.js";
 import type { ModelConfig } from "./model-config.js";
 import { modelFileError, type ModelSource } from "./model-source.js";
@@ -146,13 +146,10 @@ export class NativeExecutor implements Executor {
     context: (row: number) => RowContext,
     options?: RunOptions,
   ): Promise<StepResult> {
-    const special = readSpecialRows(plan, options, this.#config, this.#shape.blockSize);
+    const { blockSize } = this.#shape;
+    const special = rowsFor(plan, options, { config: this.#config, layout: this.#layout, blockSize });
     refuseBias(plan, special.rows);
     const groups = plan.groups ?? [];
-    if (this.#layout.groups.length > 0 || this.#config.layerWindows !== undefined)
-      refuseInGroups(special.rows, options);
-    if (groups.length !== this.#layout.groups.length)
-      throw invalidArgument("plan.groups", plan.groups, `${this.#layout.groups.length} groups`);
     const statistics = this.#statistics.begin(special);
     const lanes = special.rows.length > 0 ? packLanes(special.rows, this.#pool) : undefined;
     this.#attach(plan.memory);
@@ -187,11 +184,10 @@ export class NativeExecutor implements Executor {
     ];
     if (options?.afterLayer !== undefined) await this.#runLayered(batch, lanes, options.afterLayer);
     else await this.#runWhole(batch, lanes);
-    const measured = special.rows.some((row) => row.measured !== undefined);
     return {
       tokens,
       ...(logits && { logits }),
-      ...(measured && { statistics: (row: number, layer: number) => this.#statistics.view(row, layer) }),
+      ...measuredOf(special, (row, layer) => this.#statistics.view(row, layer)),
     };
   }
 

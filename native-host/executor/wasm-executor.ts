@@ -4,7 +4,7 @@ import type { Executor, ExecutorDescription, RowContext, StepResult } from "../.
 import { Phase, type StepPlan, TRANSFER_WORDS, TransferOp } from "../../bindings/plan.js";
 import type { RunOptions } from "../../bindings/statistics.js";
 import { DraftRows } from "./draft-rows.js";
-import { ALL_STATISTICS, readSpecialRows, refuseInGroups, type SpecialRow } from "./lane-rows.js";
+import { ALL_STATISTICS, measuredOf, rowsFor, type SpecialRow } from "./lane-rows.js";
 import type { LayerGroup } from "./layer-groups.js";
 import type { ModelConfig } from "./model-config.js";
 import type { ModelSource } from "./model-source.js";
@@ -121,11 +121,7 @@ export class WasmExecutor implements Executor {
     options?: RunOptions,
   ): Promise<StepResult> {
     const model = this.#model;
-    const special = readSpecialRows(plan, options, model.config, model.blockSize);
-    const apart = model.config.layerWindows !== undefined || model.layout.groups.length > 0;
-    if (apart) refuseInGroups(special.rows, options);
-    if ((plan.groups ?? []).length !== model.layout.groups.length)
-      throw invalidArgument("plan.groups", plan.groups, `${model.layout.groups.length} groups`);
+    const special = rowsFor(plan, options, model);
     model.lanes.begin(special);
     for (let i = 0; i < plan.transferCount; i++) {
       const at = i * TRANSFER_WORDS;
@@ -152,11 +148,10 @@ export class WasmExecutor implements Executor {
         for (const row of this.#compute(plan, from, end, special.rows))
           sample(row, model.logits(plan.tokenStart[row + 1] - 1 - from));
       }
-    const measured = special.rows.some((row) => row.measured !== undefined);
     return {
       tokens: sampled,
       ...(logits && { logits }),
-      ...(measured && { statistics: (row, layer) => model.lanes.view(row, layer) }),
+      ...measuredOf(special, (row, layer) => model.lanes.view(row, layer)),
     };
   }
 
