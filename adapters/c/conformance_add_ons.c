@@ -2,6 +2,7 @@
 #include "conformance.h"
 
 #include <math.h>
+#include <stdlib.h>
 
 enum { MARK_WORDS = sizeof(qm_mark) / 4, MOST_MARKS = 64, GROUP_WORDS = sizeof(qm_group) / 4, MOST_GROUPS = 7, MOST_RUNS = 64 };
 
@@ -66,6 +67,24 @@ static void answer_free_runs(const call* c) {
   for (int i = 0; i < found; i++) put_words((const uint32_t[]){runs[i].start, runs[i].length}, 2);
 }
 
+/* Free runs of a block each: two sequences take `blocks` in turn, the first one is closed. */
+static void answer_comb(const call* c) {
+  const uint32_t blocks = u(c, 0), limit = u(c, 1);
+  const uint32_t first = (uint32_t)qm_sequence_open(core, cache, 0, NULL, 0, 1);
+  const uint32_t second = (uint32_t)qm_sequence_open(core, cache, 0, NULL, 0, 1);
+  for (uint32_t i = 1; i <= blocks; i++)
+    if (qm_sequence_reserve(core, cache, first, i) < 0 || qm_sequence_reserve(core, cache, second, i) < 0)
+      fail("no room for a comb");
+  qm_sequence_close(core, cache, first);
+  qm_run* runs = calloc(limit, sizeof *runs);
+  const int found = qm_cache_free_runs(core, cache, 0, runs, limit);
+  uint32_t starts = 0, lengths = 0;
+  for (int i = 0; i < found; i++) starts += runs[i].start, lengths += runs[i].length;
+  free(runs);
+  put(found);
+  put_words((const uint32_t[]){starts, lengths}, 2);
+}
+
 /* The marks in a list of a call; 0 for none. */
 static int make_marks(const call* c, int list) {
   qm_mark marks[MOST_MARKS];
@@ -119,6 +138,7 @@ int answer_cache_add_ons(const call* c) {
   else if (is(c, "run-figures")) answer_run_figures();
   else if (is(c, "run-tail")) answer_tail(c);
   else if (is(c, "run-free")) answer_free_runs(c);
+  else if (is(c, "comb")) answer_comb(c);
   else if (is(c, "quota")) put(qm_cache_set_quota(core, cache, u(c, 0), u(c, 1), u(c, 2), u(c, 3)));
   else if (is(c, "account")) put(qm_tenant_blocks(core, cache, u(c, 0)));
   else if (is(c, "account-figures")) answer_account_figures(c);

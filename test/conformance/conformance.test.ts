@@ -101,7 +101,8 @@ test("the scripts use drafts, host tier, turns, quotas, marks, pins, groups, run
   some("match-marked", ([found], call) => found > 0 && (call[2] as number[]).length > 0);
   for (const figure of [1, 2, 3, 4]) some("pin-figures", (answer) => answer[figure] > 0);
   for (const status of [0, -1, -8]) some("predict", ([answer]) => answer === status);
-  for (const status of [0, -1, -8, -10, -11, -14]) some("next-turn", ([answer]) => answer === status);
+  some("comb", ([count]) => count > 8192);
+  for (const status of [0, -1, -6, -8, -10, -11, -14]) some("next-turn", ([answer]) => answer === status);
   some("state", ([state]) => state === 5);
   some("keyed-take", ([lost]) => lost > 0);
   some("keyed-find", ([count]) => count > 1);

@@ -133,3 +133,53 @@ export function turns(tiered: boolean): Generator {
     await call("validate");
   };
 }
+
+/** More free runs than one call of the core lists: half of the blocks, each by itself. */
+export const comb: Generator = async (recorder) => {
+  const call: Recorder["call"] = (...args) => recorder.call(...args);
+  await call("core", 28);
+  await call("runs", 16_500, 1, 4, 8300, 1, 0);
+  await call("comb", 8250, 8192);
+  await call("core", 28);
+  await call("runs", 16_500, 1, 4, 8300, 1, 0);
+  await call("comb", 8250, 9000);
+  await call("validate");
+};
+
+/** Conversations that outgrow the token store: one has its next turn only when another one has ended. */
+export const tokenStore: Generator = async (recorder) => {
+  const { random, host } = recorder;
+  const call: Recorder["call"] = (...args) => recorder.call(...args);
+  const pages = 3;
+  await call("core", 29);
+  await call("cache", 240, 4, 4, 640, 1);
+  const shape = [VOCABULARY, 3, 3, 256, 0, 0, 256 * pages, POLICIES.indexOf("fcfs"), 0, 1, 1, 1, 2];
+  await call("scheduler-as", 0, 0, shape, []);
+  const said = (count: number): number[] => Array.from({ length: count }, () => random.below(VOCABULARY));
+  const requests: number[] = [];
+  for (let id = 1; id <= 2; id++) {
+    const [request] = await call("submit-as", [id, 0, 0, 0, 4, 0, 0, 0, 0, 1], [], said(200));
+    requests.push(request);
+  }
+  let now = 0;
+  const serve = async (): Promise<void> => {
+    while (host.scheduler.running + host.scheduler.waiting > 0) {
+      now += 10;
+      const [, stepId, , , samplingRows] = await call("step", now);
+      await call("commit", stepId, now, said(samplingRows), said(samplingRows).fill(0));
+    }
+  };
+  await serve();
+  const [first, second] = requests;
+  await call("next-turn", first, 4, 0, said(100)); // takes the third page
+  await call("next-turn", second, 4, 0, said(100));
+  await call("state", second);
+  await serve();
+  await call("next-turn", second, 4, 0, said(40)); // still within its own page
+  await serve();
+  await call("next-turn", second, 4, 0, said(100));
+  await call("abort", first);
+  await call("next-turn", second, 4, 1, said(100));
+  await serve();
+  await call("validate");
+};

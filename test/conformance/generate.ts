@@ -12,7 +12,7 @@ import { root } from "../support/package-root.js";
 import { Random } from "../support/random.js";
 import { drafting, idling, swapping } from "./generate-scheduling.js";
 import { grouped, isolated, isolatedRequests } from "./generate-sharing.js";
-import { blockRuns, turns } from "./generate-conversations.js";
+import { blockRuns, comb, tokenStore, turns } from "./generate-conversations.js";
 import { keyedPool, virtualMemory } from "./generate-pools.js";
 import { type Generator, Recorder, tokens } from "./recorder.js";
 import { print, type Script } from "./script.js";
@@ -280,6 +280,8 @@ const GENERATORS: Readonly<Record<string, Generator>> = {
   "swap-in-adaptive": swapping("adaptive"),
   figures: isolated([], true),
   "policy-shortest-first": policyCalls("shortest-first"),
+  comb,
+  "token-store": tokenStore,
 };
 
 /** All scripts, made anew. */

@@ -128,6 +128,15 @@ export function cacheAddOns(host: ConformanceHost): Operations {
       const { start, length } = new BlockRuns(cache()).tail(sequence);
       return [0, start, length];
     },
+    comb: ([blocks, limit]: number[]) => {
+      const [first, second] = [0, 1].map(() => cache().open({ tokens: [], private: true }));
+      for (let i = 1; i <= blocks; i++) for (const sequence of [first, second]) cache().reserve(sequence, i);
+      cache().close(first);
+      const found = new BlockRuns(cache()).free().slice(0, limit);
+      const sum = (of: (run: (typeof found)[0]) => number): number =>
+        found.reduce((all, run) => all + of(run), 0);
+      return [found.length, sum(({ start }) => start), sum(({ length }) => length)];
+    },
     "run-free": ([from, limit]: number[]) => {
       const all = new BlockRuns(cache()).free().filter(({ start }) => start >= from);
       const runs = all.slice(0, limit).map(({ start, length }) => [start, length]);
