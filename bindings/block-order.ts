@@ -38,12 +38,15 @@ export interface BlockOrderOptions {
    * - `seen-twice` those used once, then those used more often, least recently used first: what is asked for once never
    *   pushes out what is asked for again
    *
-   * Only blocks that nobody holds and that have no cached children are candidates, in every order.
+   * Only blocks that nobody holds and that have no cached children are candidates, in every order. Bytes a block, history
+   * apart: `lru` 0, `s3-fifo` 12, `fifo`, `lfu`, `seen-twice` and `flush-all-0s` 16, `marker` and `mark0` 20, `mark-and-predict` and
+   * `gittins` 24, `gdsf` and `scored` 28, `priority` 52.
    */
   kind: BlockOrderKind;
   /**
    * Blocks remembered by hash after they have left, 0 to 2^26: the ghost queue of `s3-fifo` (10 to 12 bytes each), the uses
-   * that `lfu` and `gdsf` (14 to 16) and `gittins` (26 to 28) go on counting when a block returns. 0 with `lfu`: uses since the block came in.
+   * that `lfu` and `gdsf` (14 to 16) and `gittins` (22 to 24) go on counting when a block returns, what orders by advice
+   * predict (14 to 16). 0 with `lfu`: uses since the block came in.
    * `seen-twice` remembers in 4 to 8 bytes each, the latest so many to twice as many, and takes one in 90 or fewer for seen
    * that was not. Default: as many as the cache has blocks for `s3-fifo` and the orders by advice, 4 times as many for
    * `lfu`, `gdsf`, `gittins` and `seen-twice`, else 0.

@@ -52,16 +52,16 @@ export interface KvCacheOptions {
   /**
    * Reuse inside a block: a prompt that leaves the cached prefixes in the middle of a block gets a block of its own with
    * what it has in common with a cached one copied, when that is at least so many tokens, 1 to `blockSize`. A copy to
-   * run before the sequence is written to, as after a fork (`copies`, the plan's transfers). 12 bytes a block. Default 0:
-   * whole blocks only.
+   * run before the sequence is written to, as after a fork (`copies`, the plan's transfers). 12 bytes a block, 4
+   * beside an eviction order. Default 0: whole blocks only.
    */
   partialReuse?: number;
-  /** What the names of cached blocks for the outside depend on; 40 bytes a block. Default: there are none. */
+  /** What the names of cached blocks for the outside depend on; 32 bytes a block. Default: there are none. */
   contentKeys?: ContentKeyOptions;
   /** Whether `events` can be read; needs `contentKeys`. Default: not. */
   events?: KvEventOptions | true;
   /**
-   * Tenants with accounts of the blocks that they hold or have cached, 1 to 65,536; sequences and requests name one. 40
+   * Tenants with accounts of the blocks that they hold or have cached, 1 to 65,536; sequences and requests name one. 24
    * bytes a block, 128 a tenant. A block is paid by the tenant that it was taken for, and by the common account once a
    * sequence of another tenant holds it too. Default 0: no accounts, and no quotas.
    */
@@ -71,7 +71,10 @@ export interface KvCacheOptions {
    * `items`) that are open, waiting or cached; 40 bytes each and 4 bytes a block. Default 0: prompts have none.
    */
   marks?: number;
-  /** Room for pins of cached prefixes (`pin`), or true for the defaults; 8 bytes a block. Default: there are none. */
+  /**
+   * Room for pins of cached prefixes (`pin`), or true for the defaults; up to 255 take 2 bytes a block, up to 65,535 take 4, and
+   * more take 8. Default: there are none.
+   */
   pins?: PinRoom | true;
   /**
    * Blocks of a sequence lie side by side as far as there is room, so that swapping it takes few copies (`KvCache.runs`); true

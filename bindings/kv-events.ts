@@ -71,7 +71,7 @@ export interface KvEventBatch {
 
 /** Options of a cache that has events. */
 export interface KvEventOptions {
-  /** Events that the core keeps between two reads, 1 to 2^26, 40 bytes each, and 8 bytes a block. Default 8192. */
+  /** Events that the core keeps between two reads, 1 to 2^26, 40 bytes each, and 4 bytes a block. Default 8192. */
   ring?: number;
   /** Group of the cache's layers in every event, 0 to 65535; its `groups` have the numbers behind it. Default 0. */
   group?: number;

@@ -150,30 +150,42 @@ export function heapMoved(ptr: usize, id: u32): void {
 function settle(heap: Heap, position: u32, id: u32): void {
   const own = recordOf(heap, id);
   const hole = position;
-  while (position != 0) {
-    const parent = (position - 1) >> 1;
-    const above = item(heap, parent);
-    if (!before(own, recordOf(heap, above))) break;
-    put(heap, position, above);
-    position = parent;
-  }
-  // What has risen is smaller than all below its new position.
-  while (position >= hole) {
-    let child: u32 = 2 * position + 1;
-    if (child >= heap.size) break;
-    let below = item(heap, child);
-    if (child + 1 < heap.size) {
-      const right = item(heap, child + 1);
-      if (before(recordOf(heap, right), recordOf(heap, below))) {
-        child += 1;
-        below = right;
+  let rising: bool = true;
+  let moved: u32;
+  do {
+    let from = position;
+    moved = id;
+    if (rising && position != 0) {
+      const parent = (position - 1) >> 1;
+      const above = item(heap, parent);
+      rising = before(own, recordOf(heap, above));
+      if (rising) {
+        from = parent;
+        moved = above;
       }
     }
-    if (!before(recordOf(heap, below), own)) break;
-    put(heap, position, below);
-    position = child;
-  }
-  put(heap, position, id);
+    // What has risen is smaller than all below its new position.
+    if (moved == id && position >= hole) {
+      rising = false;
+      let child: u32 = 2 * position + 1;
+      if (child < heap.size) {
+        let below = item(heap, child);
+        if (child + 1 < heap.size) {
+          const right = item(heap, child + 1);
+          if (before(recordOf(heap, right), recordOf(heap, below))) {
+            child += 1;
+            below = right;
+          }
+        }
+        if (before(recordOf(heap, below), own)) {
+          from = child;
+          moved = below;
+        }
+      }
+    }
+    put(heap, position, moved);
+    position = from;
+  } while (moved != id);
 }
 
 /** Whether both invariants hold for the ids in the heap. */

@@ -114,8 +114,6 @@ export function slotOfPage(set: PageSet, page: u32): u32 {
 }
 
 /** Key of a page in the order's history. */
-// @ts-ignore: decorator
-@inline
 function keyOf(page: u32): u64 {
   return finalize64(page);
 }

@@ -61,8 +61,7 @@ export function softOf(kv: KvCache, id: BlockId): u32 {
 
 /** Whether a pin holds the block. */
 export function isPinned(kv: KvCache, id: BlockId): bool {
-  const p = pinsOf(kv);
-  return load<u64>(countsPtr(p, id)) << (64 - 2 * p.bits) != 0;
+  return (countOf(kv, id, true) | countOf(kv, id, false)) != 0;
 }
 
 /** A block that several hold is about to have another holder. */

@@ -109,6 +109,24 @@ test("a hard pin beyond the share is refused and changes nothing; blocks pinned 
   assert.throws(() => plain.pin(plain.open({ tokens: [] })), { code: "UNSUPPORTED" });
 });
 
+for (const capacity of [255, 256, 70_000]) {
+  test(`a block counts as many pins of either kind as there is room for, ${capacity}, and lets go of each`, async () => {
+    const core = await Core.create();
+    const cache = core.kvCache({ ...SHAPE, pins: { share: 0.9, capacity } });
+    const [long, short] = [serve(cache, prompt(1)), serve(cache, prompt(1).slice(0, 9))];
+    for (const hard of [true, false]) {
+      const pins = Array.from({ length: capacity }, (_, i) => cache.pin(i % 2 ? long : short, { hard }));
+      assert.throws(() => cache.pin(long, { hard }), { code: "PIN_LIMIT" });
+      core.validate();
+      for (const pin of pins) cache.unpin(pin);
+      core.validate();
+    }
+    for (const sequence of [long, short]) cache.close(sequence);
+    press(cache, 10);
+    assert.equal(cache.match(prompt(1)), 0);
+  });
+}
+
 test("pins end when their time comes", async () => {
   const cache = await cacheOf("lru");
   const sequence = serve(cache, prompt(1));
