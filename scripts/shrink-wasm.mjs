@@ -10,67 +10,7 @@
  * Evaluation order, branches and traps stay as they are. Works on the module's text, as a tree of lists.
  */
 
-/** Text to a tree: a list for each pair of parentheses, a string for each word. */
-function parse(text) {
-  const stack = [[]];
-  const clean = text.replace(/"(?:[^"\\]|\\.)*"|;;[^\n]*|\(;[\s\S]*?;\)/g, (part) =>
-    part[0] === '"' ? part : "",
-  );
-  for (const [word] of clean.matchAll(/\(|\)|"(?:[^"\\]|\\.)*"|[^\s()]+/g)) {
-    if (word === "(") stack.push([]);
-    else if (word === ")") {
-      const done = stack.pop();
-      stack[stack.length - 1].push(done);
-    } else stack[stack.length - 1].push(word);
-  }
-  return stack[0][0];
-}
-
-const print = (node) => (typeof node === "string" ? node : `(${node.map(print).join(" ")})`);
-
-const isList = (node) => typeof node !== "string";
-const DECLARATIONS = new Set(["export", "type", "param", "result", "local"]);
-/** Where a function's body begins. */
-const bodyAt = (func) => func.findIndex((part, i) => i > 1 && isList(part) && !DECLARATIONS.has(part[0]));
-const resultOf = (func) => func.find((part) => isList(part) && part[0] === "result")?.[1];
-
-// --- Sizes, as far as the choices below need them
-
-function signedBytes(text) {
-  let value = BigInt(text);
-  let bytes = 1;
-  for (; value < -64n || value >= 64n; value >>= 7n) bytes += 1;
-  return bytes;
-}
-
-/** Bytes of a tree's instructions, but for what every choice leaves the same. */
-function size(node) {
-  let bytes = 0;
-  for (const part of node) if (isList(part)) bytes += size(part);
-  switch (node[0]) {
-    case "block":
-      return bytes + (isList(node[1]) || !node[1]?.startsWith("$") ? 0 : 3);
-    case "loop":
-    case "if":
-      return bytes + 3;
-    case "else":
-      return bytes + 1;
-    case "then":
-    case "result":
-      return bytes;
-    case "i32.const":
-    case "i64.const":
-      return bytes + 1 + signedBytes(node[1]);
-    case "f64.const":
-      return 9;
-    case "f32.const":
-      return 5;
-    default:
-      return bytes + 1 + Math.min(node.filter((part) => !isList(part)).length - 1, 2);
-  }
-}
-
-const sizeOfAll = (nodes) => nodes.reduce((bytes, node) => bytes + size(node), 0);
+import { armsOf, bodyAt, isList, parse, print, resultOf, size, sizeOfAll } from "./wasm-tree.mjs";
 
 // --- Conditions
 
@@ -98,12 +38,6 @@ function not(node) {
 }
 
 const isConstant = (arm, value) => arm.length === 2 && arm[1][0] === "i32.const" && arm[1][1] === value;
-
-/** Arms of an `if`: [condition, then, else or undefined]. */
-function armsOf(node) {
-  const then = node.findIndex((part) => isList(part) && part[0] === "then");
-  return [node[then - 1], node[then], node[then + 1]];
-}
 
 /**
  * A condition as {kind, first, negated, middle, last}: `first` (negated or not), and if that decides nothing, the statements

@@ -52,8 +52,6 @@ function checked(kv: KvCache, result: i32): i32 {
 }
 
 /** Whether the call must be refused because a scheduler owns the sequence. */
-// @ts-ignore: decorator
-@inline
 function owned(kv: KvCache, handle: u32): bool {
   return isOpen(kv, handle) && (sequenceOf(kv, handle).flags & OWNED) != 0;
 }

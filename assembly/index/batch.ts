@@ -26,7 +26,7 @@ import { askPlaces, askScans } from "./ahead";
 import { Operation, OPERATION_BYTES, OperationRecord } from "./operation";
 import { hintedLeaf, hintedSlot, hintsOf, PROBES, probeLeaves } from "./probe";
 import { indexPut } from "./put";
-import { heightOf, rankNear } from "./rank";
+import { heightHere, heightOf, rankNear } from "./rank";
 import { indexGet, provenLeaf, readLeaf } from "./read";
 import { indexRange, rangeFrom, rangeOptimistic } from "./scan";
 import { indexCompareExchange, indexFetchAdd } from "./update";
@@ -77,7 +77,7 @@ function putFrom(index: Index, own: Stripe, at: u32, near: u32, key: u64, value:
     if (isShared(index)) unlockExclusive(at);
     return 0;
   }
-  if (<u32>node(at).count == index.leafCapacity || heightOf(index, key) > 0) {
+  if (<u32>node(at).count == index.leafCapacity || heightHere(index, key) > 0) {
     leaveUnchanged(index, 0, at);
     return indexPut(changetype<usize>(index), key, value);
   }
@@ -97,7 +97,7 @@ function deleteFrom(index: Index, own: Stripe, at: u32, near: u32, key: u64): St
   }
   // A promoted key is on other levels too; a leaf from an overflow may have to be merged into its neighbour.
   const first = keyAt(at, 0);
-  if (slot == 0 || heightOf(index, key) > 0 || (first != KEY_MIN && heightOf(index, first) == 0)) {
+  if (slot == 0 || heightHere(index, key) > 0 || (first != KEY_MIN && heightOf(index, first) == 0)) {
     leaveUnchanged(index, 0, at);
     return indexDelete(changetype<usize>(index), key);
   }

@@ -9,10 +9,15 @@ import { Index, KEYS, keyAt, node } from "./layout";
  */
 // @ts-ignore: decorator
 @inline
-export function heightOf(index: Index, key: u64): u32 {
+export function heightHere(index: Index, key: u64): u32 {
   const zeros = <u32>ctz(finalize64(key ^ index.seed));
   // Comparing first saves the division for all keys but the promoted ones.
   return zeros < index.digitBits ? 0 : min(zeros / index.digitBits, index.levels - 1);
+}
+
+/** `heightHere` as a call, where it is asked once for an operation: it is long. */
+export function heightOf(index: Index, key: u64): u32 {
+  return heightHere(index, key);
 }
 
 /**

@@ -243,9 +243,7 @@ export function sequenceOf(kv: KvCache, handle: u32): Sequence {
   return sequenceAt(kv, handle & SLOT_MASK);
 }
 
-/** Whether the handle names an open sequence. */
-// @ts-ignore: decorator
-@inline
+/** Whether the handle names an open sequence. A call: it is asked in many places, and once each time. */
 export function isOpen(kv: KvCache, handle: u32): bool {
   const slot = handle & SLOT_MASK;
   if (slot >= kv.maxSequences) return false;
