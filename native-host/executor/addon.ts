@@ -14,6 +14,7 @@ import { existsSync } from "node:fs";
 import { createRequire } from "node:module";
 import process from "node:process";
 import { fileURLToPath } from "node:url";
+import type { ModelConfig, RopeScaling } from "./model-config.js";
 
 /** Version of the interface below; an addon of another version is refused. */
 export const ADDON_ABI_VERSION = 3;
@@ -43,38 +44,11 @@ export interface NativeTensor {
   shape: number[];
 }
 
-export type NativeRopeScaling =
-  | { type: "none" }
-  | { type: "linear"; factor: number }
-  | {
-      type: "llama3";
-      factor: number;
-      lowFreqFactor: number;
-      highFreqFactor: number;
-      originalMaxPositions: number;
-    };
-
-export interface NativeModelConfig {
-  layers: number;
-  hidden: number;
-  /** Query heads, a multiple of kvHeads. */
-  heads: number;
-  kvHeads: number;
-  /** Even, at most 512. */
-  headDim: number;
-  intermediate: number;
-  vocab: number;
-  rmsEps: number;
-  ropeTheta: number;
-  /** half: a dimension is paired with the one headDim / 2 away; interleaved: with its neighbour. */
-  ropeLayout: "half" | "interleaved";
-  ropeScaling: NativeRopeScaling;
-  /** q, k and v projections have a bias (Qwen2). */
-  attentionBias: boolean;
-  /** The embedding table is the output projection; no lm_head.weight. */
-  tiedEmbeddings: boolean;
-  /** A token sees itself and the slidingWindow - 1 tokens before it; 0 sees all. */
-  slidingWindow: number;
+/** The model's numbers, `heads` a multiple of kvHeads, `headDim` even and at most 512; and how much of it is held. */
+export interface NativeModelConfig extends Omit<
+  ModelConfig,
+  "architecture" | "layerWindows" | "maxPositions" | "eosTokenIds"
+> {
   maxSequenceTokens: number;
   /** KV blocks to hold, and tokens a block. */
   blocks: number;
@@ -234,7 +208,7 @@ export interface NativeKernels {
     headDim: number,
     theta: number,
     layout: "half" | "interleaved",
-    scaling: NativeRopeScaling,
+    scaling: RopeScaling,
   ): void;
   /** Writes k and v, [slots.length][kvHeads][headDim], to their slots of one layer. */
   kvWrite(

@@ -1,7 +1,8 @@
 // Every kernel agrees with its plain reference, for every instruction set and number type, at odd sizes too.
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import type { NativeRopeScaling, NumberType } from "../../native-host/executor/addon.js";
+import type { NumberType } from "../../native-host/executor/addon.js";
+import type { RopeScaling } from "../../native-host/executor/model-config.js";
 import { isas, largestError, needsAddon, numbersAs, randomFloats, theAddon } from "./native-support.js";
 
 const TYPES: NumberType[] = ["f32", "f16", "bf16"];
@@ -57,7 +58,7 @@ for (const isa of SETS) {
 
   test(`${isa}: rope, both layouts and every scaling`, needsAddon, () => {
     const { kernels } = theAddon();
-    const scalings: NativeRopeScaling[] = [
+    const scalings: RopeScaling[] = [
       { type: "none" },
       { type: "linear", factor: 4 },
       { type: "llama3", factor: 8, lowFreqFactor: 1, highFreqFactor: 4, originalMaxPositions: 64 },
@@ -120,7 +121,7 @@ function rotated(
   heads: number,
   headDim: number,
   layout: "half" | "interleaved",
-  scaling: NativeRopeScaling,
+  scaling: RopeScaling,
 ): Float32Array {
   const half = headDim / 2;
   const frequencies = Array.from({ length: half }, (_, i) => {

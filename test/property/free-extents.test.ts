@@ -1,8 +1,9 @@
 /** Free extents against a naive map of the pool, one flag a block. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { type Build, Core, type Extent, type FreeExtents, QuartermasterError } from "../../bindings/main.js";
+import { type Build, Core, type Extent, type FreeExtents } from "../../bindings/main.js";
 import { Random } from "../support/random.js";
+import { codeOf } from "../support/code-of.js";
 
 const BUILDS: readonly Build[] = ["core", "core-threads", "core-scalar", "debug"];
 
@@ -47,16 +48,6 @@ class NaivePool {
   set(flag: 0 | 1, start: number, length: number): void {
     this.free.fill(flag, start, start + length);
   }
-}
-
-function codeOf(run: () => unknown): string {
-  try {
-    run();
-  } catch (error) {
-    assert.ok(error instanceof QuartermasterError, String(error));
-    return error.code;
-  }
-  return "OK";
 }
 
 class Harness {

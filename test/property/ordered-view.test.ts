@@ -8,10 +8,10 @@ import {
   type ExpiryOrder,
   MAX_ORDER,
   type OrderedView,
-  QuartermasterError,
   type ViewOrder,
 } from "../../bindings/main.js";
 import { Random } from "../support/random.js";
+import { codeOf } from "../support/code-of.js";
 
 const BUILDS: readonly Build[] = ["core", "core-threads", "core-scalar", "debug"];
 
@@ -289,16 +289,6 @@ test("the victim of one tenant is its first whatever the others hold: 100,000 op
     }
   }
 });
-
-function codeOf(run: () => unknown): string {
-  try {
-    run();
-  } catch (error) {
-    assert.ok(error instanceof QuartermasterError, String(error));
-    return error.code;
-  }
-  return "OK";
-}
 
 test("refused calls change nothing", async () => {
   const core = await Core.create();

@@ -4,18 +4,13 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import fc from "fast-check";
-import {
-  type Build,
-  Core,
-  QuartermasterError,
-  type VirtualMemory,
-  type VirtualMemoryOptions,
-} from "../../bindings/main.js";
+import { type Build, Core, type VirtualMemory, type VirtualMemoryOptions } from "../../bindings/main.js";
 import { VirtualMemoryHeader } from "../../bindings/virtual-memory-layout.js";
 import { long } from "../support/long.js";
 import { root } from "../support/package-root.js";
 import { Random } from "../support/random.js";
 import { VirtualMemoryHarness } from "../support/virtual-memory-harness.js";
+import { codeOf } from "../support/code-of.js";
 
 const BUILDS: readonly Build[] = ["core", "core-threads", "core-scalar", "debug"];
 const SHAPES: readonly VirtualMemoryOptions[] = [
@@ -29,16 +24,6 @@ const SHAPES: readonly VirtualMemoryOptions[] = [
 
 async function memoryOf(options: VirtualMemoryOptions, build: Build = "core"): Promise<VirtualMemory> {
   return (await Core.create({ build })).virtualMemory(options);
-}
-
-function codeOf(run: () => unknown): string {
-  try {
-    run();
-  } catch (error) {
-    assert.ok(error instanceof QuartermasterError, String(error));
-    return error.code;
-  }
-  return "OK";
 }
 
 for (const build of BUILDS) {

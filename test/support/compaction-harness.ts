@@ -18,6 +18,7 @@ import {
 } from "../../bindings/main.js";
 import type { Random } from "./random.js";
 import { randomAnswer, type Token } from "./random-answer.js";
+import { codeOf } from "./code-of.js";
 
 const [LAYERS, KV_HEADS] = [2, 2];
 const LANES = LAYERS * KV_HEADS;
@@ -29,16 +30,6 @@ interface Live {
   /** [lane][slot]; undefined: a place that the next token takes. */
   slots: (Token | undefined)[][];
   lossy: boolean;
-}
-
-function codeOf(run: () => unknown): string {
-  try {
-    run();
-  } catch (error) {
-    assert.ok(error instanceof QuartermasterError, String(error));
-    return error.code;
-  }
-  return "OK";
 }
 
 export class CompactionHarness {
