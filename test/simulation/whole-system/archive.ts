@@ -7,6 +7,7 @@ import assert from "node:assert/strict";
 import type { PromptMarks, SequenceId } from "../../../bindings/main.js";
 import type { Random } from "../../support/random.js";
 import { contentsOf } from "./marks.js";
+import type { DiskStore } from "./disk-store.js";
 import { LOADS } from "./shape.js";
 import type { World } from "./world.js";
 
@@ -29,6 +30,10 @@ export class Archive {
   queriedTokens = 0;
   hitTokens = 0;
   readonly open: Load[] = [];
+  /** Where the blocks are in some worlds; the others keep them here alone. */
+  disk: DiskStore | undefined;
+  /** Blocks that the disk has just given, or has not. */
+  #arrived = new Map<string, Uint32Array | undefined>();
   readonly #world: World;
   readonly #stored = new Map<string, Uint32Array>();
   readonly #prefixes: Prefix[] = [];
@@ -45,6 +50,18 @@ export class Archive {
     if (random.below(6) === 0) this.#save(random);
     if (this.open.length < LOADS && this.#prefixes.length > 0 && random.below(5) === 0) this.#begin(random);
     for (const load of [...this.open]) if (random.below(2) === 0) this.#read(load, random);
+  }
+
+  /** The disk takes what was saved, and gives the next block of each load. */
+  async exchange(random: Random): Promise<void> {
+    if (!this.disk) return;
+    const wanted = this.open.filter(({ read, wanted }) => read < wanted).map((load) => this.#nextKey(load));
+    this.#arrived = await this.disk.exchange(random, wanted);
+    for (const [key, words] of this.#arrived) if (!words) this.#stored.delete(key);
+  }
+
+  #nextKey(load: Load): string {
+    return keyOf(load, load.cached + (load.read + 1) * this.#world.shape.cache.blockSize);
   }
 
   /** Nothing more is read; what has arrived is recorded. */
@@ -68,8 +85,12 @@ export class Archive {
     const blocks = Math.floor(cache.length(sequence) / blockSize);
     const table = cache.blockTable(sequence);
     machine.expect(table, answer.contents, blocks * blockSize, "the archive");
-    for (let i = 0; i < blocks; i++)
-      this.#stored.set(keyOf(prefix, (i + 1) * blockSize), machine.read(table[i]));
+    for (let i = 0; i < blocks; i++) {
+      const key = keyOf(prefix, (i + 1) * blockSize);
+      const words = machine.read(table[i]);
+      this.#stored.set(key, words);
+      this.disk?.put(key, words, i === 0 ? undefined : keyOf(prefix, i * blockSize));
+    }
     this.#prefixes.push({ ...prefix, tokens: tokens.slice(0, blocks * blockSize) });
     systems.call(({ cache }) => cache.close(sequence));
   }
@@ -102,7 +123,12 @@ export class Archive {
     const { sequence, cached, wanted } = load;
     const { blockSize } = shape.cache;
     if (load.read === wanted) return this.#end(load);
-    const stored = this.#stored.get(keyOf(load, cached + (load.read + 1) * blockSize))!;
+    const key = this.#nextKey(load);
+    // The disk reads a block a step.
+    if (this.disk && !this.#arrived.has(key)) return;
+    const stored = this.disk ? this.#arrived.get(key) : this.#stored.get(key)!;
+    if (!stored) return this.#end(load);
+    this.#arrived.delete(key);
     const block = systems.main.cache.blockTable(sequence)[cached / blockSize + load.read];
     if (random.below(8) !== 0) {
       machine.fill(block, stored);

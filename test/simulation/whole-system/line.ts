@@ -44,7 +44,11 @@ export class Line {
     // Which of a tenant's blocks are its own depends on what was opened in between.
     const next = this.#next;
     const fair = this.#shape.policy === "fair";
-    const overtaken = ({ tenant }: Tracked): boolean => fair || !this.#heldUp || tenant === next?.tenant;
+    const overtaken = (one: Tracked): boolean =>
+      fair ||
+      !this.#heldUp ||
+      one.tenant === next!.tenant ||
+      before(rankOf(one, this.#shape.policy), rankOf(next!, this.#shape.policy));
     // Somebody more urgent has come and gone to run at once: those who run are others now.
     if (next && [...admitted, ...loading].some(overtaken)) this.#next = undefined;
     const settled = !this.#quotas || this.#system.cache.account("common").used === this.#common;
@@ -166,7 +170,9 @@ export class Line {
     let most = cache.blocks;
     for (const other of [0, 1, 2, "common"] as const)
       if (other !== request.tenant) most -= cache.account(other).floor;
-    return used - evictable + needed > Math.min(ceiling, most);
+    // A ceiling of all blocks is none. With groups what can never be had is refused before anything is looked for.
+    const limit = ceiling < cache.blocks ? ceiling : Infinity;
+    return used - evictable + needed > (cache.groups.length > 0 ? Math.min(limit, most) : limit);
   }
 
   #tenantIsHeld(tenant: number, waiting: readonly Tracked[]): boolean {

@@ -38,8 +38,11 @@ export interface WorldShape {
   readonly quotas: boolean;
   /** Of so many blocks on their way to or from the host tier one does not arrive; 0: all do. */
   readonly transferFailures: number;
-  /** Whether prefixes are stored, and read back while steps go on. */
+  /** Whether prefixes are stored, and read back while steps go on; and whether that is on disk, through crashes. */
   readonly archive: boolean;
+  readonly disk: boolean;
+  /** A mistake of the host: files are missing after a crash. */
+  readonly losesFiles?: boolean;
   /** A mistake of the host: it records what its checksum says is damaged. */
   readonly believesDamage?: boolean;
   /** Whether prompts have marks, priorities change, and requests have several turns. */
@@ -159,6 +162,7 @@ export function drawShape(seed: number): WorldShape {
     quotas,
     transferFailures: random.pick([0, 8, 40]),
     archive,
+    disk: archive && random.below(2) === 0,
     marks,
     priorities,
     turns,

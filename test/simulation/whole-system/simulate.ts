@@ -15,6 +15,7 @@ export interface Simulation {
   readonly core?: CoreOptions;
   readonly build?: Build;
   readonly believesDamage?: boolean;
+  readonly losesFiles?: boolean;
   /** Told the digest of every plan. */
   readonly onPlan?: (digest: string) => void;
   /** Whether to leave steps out of a world that fails. Default true. */
@@ -53,7 +54,7 @@ const seedOf = (seed: number, world: number): number =>
 
 /** Runs a world through the given steps, and its drain. `lived` is told each step before it is taken. */
 async function live(
-  { seed, core, build, believesDamage, onPlan }: Simulation,
+  { seed, core, build, believesDamage, losesFiles, onPlan }: Simulation,
   world: number,
   steps: readonly number[],
   lived: (step: number) => void = () => {},
@@ -63,15 +64,20 @@ async function live(
     core,
     build,
     believesDamage,
+    losesFiles,
     traced: traced !== undefined,
   });
   made.onPlan = onPlan;
   traced?.(made.trace!);
-  for (const step of steps) {
-    lived(step);
-    await made.step(step);
+  try {
+    for (const step of steps) {
+      lived(step);
+      await made.step(step);
+    }
+    made.drain();
+  } finally {
+    await made.close();
   }
-  made.drain();
   return made.tally;
 }
 

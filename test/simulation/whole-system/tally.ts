@@ -40,6 +40,8 @@ export interface Tally {
   /** Pins that were made, and soft ones that gave way. */
   pins: number;
   yieldedPins: number;
+  /** Crashes of a process with a disk tier. */
+  crashes: number;
   /** Blocks taken out of the run that was kept for their sequence. */
   runBlocks: number;
 }
@@ -76,5 +78,6 @@ export const emptyTally = (): Tally => ({
   turns: 0,
   pins: 0,
   yieldedPins: 0,
+  crashes: 0,
   runBlocks: 0,
 });

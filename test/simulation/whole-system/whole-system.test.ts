@@ -1,7 +1,8 @@
 /**
  * The whole system from one seed: the shipped scheduler and cache under random arrivals, lengths, priorities, deadlines,
  * aborts, failures of the machine, refused allocations and snapshots, with quotas, cache groups, a host tier whose transfers end
- * late or fail, and an archive whose blocks go missing or are damaged, every invariant checked after every step.
+ * late or fail, an archive whose blocks go missing or are damaged, in memory or in a disk tier that crashes, marks, pins, runs
+ * of blocks, conversations, and priorities that change, every invariant checked after every step.
  */
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
@@ -72,6 +73,11 @@ if (world !== undefined) {
     test("caught: a host that records what its archive's checksums say is damaged", async () => {
       const failure = simulate({ seed: SEED, steps: CANARY_STEPS, believesDamage: true, shrink: false });
       await assert.rejects(failure, /the archive reads something else/);
+    });
+
+    test("caught: a disk that has lost a file in a crash", async () => {
+      const failure = simulate({ seed: SEED, steps: CANARY_STEPS, losesFiles: true, shrink: false });
+      await assert.rejects(failure, /what was stored is there after a crash/);
     });
 
     test("a failure says how to run it again, with the steps that are enough", async () => {

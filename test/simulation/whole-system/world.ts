@@ -18,6 +18,7 @@ import { Archive } from "./archive.js";
 import { BlockRunPromises } from "./block-runs.js";
 import { Clients } from "./clients.js";
 import { Conversations } from "./conversations.js";
+import { DiskStore } from "./disk-store.js";
 import { execute } from "./execution.js";
 import { HostTransfers } from "./host-transfers.js";
 import { Line } from "./line.js";
@@ -43,6 +44,8 @@ export interface WorldOptions {
   readonly traced?: boolean;
   /** A mistake of the host that must be noticed: it believes what its archive's checksums say is damaged. */
   readonly believesDamage?: boolean;
+  /** Another one: files of its archive are missing after a crash. */
+  readonly losesFiles?: boolean;
 }
 
 export class World {
@@ -100,11 +103,19 @@ export class World {
   }
 
   static async create(seed: number, options: WorldOptions = {}): Promise<World> {
-    const { core = {}, build, traced = false, believesDamage = false } = options;
-    const drawn = { ...drawShape(seed), believesDamage };
+    const { core = {}, build, traced = false, believesDamage = false, losesFiles = false } = options;
+    const drawn = { ...drawShape(seed), believesDamage, losesFiles };
     const shape =
       build === undefined ? drawn : { ...drawn, build, cache: { ...drawn.cache, sharedProbe: false } };
-    return new World(seed, shape, await Systems.create(shape, seed >>> 0, core), traced);
+    const world = new World(seed, shape, await Systems.create(shape, seed >>> 0, core), traced);
+    if (shape.disk) world.archive!.disk = await DiskStore.create(losesFiles);
+    return world;
+  }
+
+  /** Lets go of what it has outside the process. */
+  async close(): Promise<void> {
+    this.tally.crashes = this.archive?.disk?.crashes ?? 0;
+    await this.archive?.disk?.close();
   }
 
   /** One step of the whole system, the `index`-th of its life. */
@@ -113,6 +124,7 @@ export class World {
       Math.imul(this.#seed ^ 0x5bd1e995, 0x9e3779b1) + Math.imul(index + 1, 0x85ebca6b),
     );
     await this.#snapshot(random);
+    await this.archive?.exchange(random);
     this.clients.act(random);
     this.#clock(random);
     this.#serve(random);
