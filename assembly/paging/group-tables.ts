@@ -283,13 +283,15 @@ export function groupsFork(kv: KvCache, from: u32, to: u32, length: u32): void {
   }
 }
 
-/** A look-up has found what the sequence holds. */
+/** A look-up has found what the sequence holds, as far as that is cached: the rest is reserved. */
 export function groupsUse(kv: KvCache, slot: u32): void {
   for (let g: u32 = 0; g < groupsOf(kv).count; g++) {
     const group = groupAt(kv, g);
     const span = spanOf(group, slot);
-    for (let index = span.first; index < span.count; index++)
-      orderUse(orderOf(kv), load<u32>(entryPtr(group, slot, index)));
+    for (let index = span.first; index < span.count; index++) {
+      const id = load<u32>(entryPtr(group, slot, index));
+      if (isCached(block(kv, id))) orderUse(orderOf(kv), id);
+    }
   }
 }
 

@@ -224,3 +224,18 @@ test("a window holds the blocks of its window, however long the sequence is", as
   assert.equal(await held(windows), 100 + 4 + 4);
   assert.equal(await held([{ kind: "recurrent", blockSize: 256 }]), 100 + 1);
 });
+
+test("an admission counts as used what it has found, not what it has just reserved: no time to live begins there", async () => {
+  for (const kind of ["full", "recurrent"] as const) {
+    const core = await Core.create();
+    const shape = { blocks: 64, blockSize: 1, maxSequences: 4, maxSequenceTokens: 64 };
+    const groups = [{ kind, blockSize: 2 }];
+    const cache = core.kvCache({ ...shape, groups, evictionOrder: "priority" });
+    const scheduler = core.scheduler({ cache, vocabSize: VOCAB, maxBatchTokens: 32 });
+    scheduler.submit({ tokens: Array.from({ length: 15 }, (_, i) => i % VOCAB), maxNewTokens: 5 });
+    const { stepId } = scheduler.step(4);
+    scheduler.commit(stepId, 4, { tokens: [1] });
+    scheduler.validate();
+    assert.equal(cache.advance(5), Infinity);
+  }
+});
