@@ -251,7 +251,10 @@ export class Clients {
   #hint(random: Random): void {
     const { systems, running, nowUs } = this.#world;
     const order = systems.main.cache.evictionOrder;
-    if (order === "priority") systems.call(({ cache }) => cache.advance(nowUs));
+    if (order === "priority") {
+      systems.call(({ cache }) => cache.advance(nowUs));
+      this.#world.pins?.settle(nowUs);
+    }
     // Who has just been read back has no row yet that names its sequence.
     const named = running.filter(({ sequence }) => sequence !== 0);
     if (named.length === 0) return;

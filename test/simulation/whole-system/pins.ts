@@ -85,6 +85,7 @@ export class Pins {
   }
 
   act(random: Random): void {
+    this.#giveWay();
     if (random.below(8) === 0) this.#pin(random);
     if (random.below(20) === 0) this.#unpin(random);
   }
@@ -99,8 +100,22 @@ export class Pins {
   }
 
   /** Room may have run out: soft pins have given way, those that are worth least. */
-  settle(): void {
-    const { gaveWay, pins, hard } = this.#world.systems.main.cache.pinned();
+  settle(nowUs = -1): void {
+    this.#giveWay();
+    this.advanced(nowUs);
+    const { pins, hard } = this.#world.systems.main.cache.pinned();
+    assert.equal(
+      pins,
+      this.#live.length,
+      "pins end with their time, or for want of room, or when they are told to",
+    );
+    assert.ok(hard <= this.#limit, "hard pins keep to their share");
+    for (const pin of this.#live) this.#found(pin);
+  }
+
+  /** Those that have given way since it was last looked at. */
+  #giveWay(): void {
+    const { gaveWay } = this.#world.systems.main.cache.pinned();
     for (; this.#gaveWay < gaveWay; this.#gaveWay++) {
       const soft = this.#live.filter((pin) => !pin.hard);
       const least = Math.min(...soft.map(({ priority }) => priority));
@@ -110,13 +125,6 @@ export class Pins {
       this.#live.splice(this.#live.indexOf(victim), 1);
       this.#world.tally.yieldedPins += 1;
     }
-    assert.equal(
-      pins,
-      this.#live.length,
-      "pins end with their time, or for want of room, or when they are told to",
-    );
-    assert.ok(hard <= this.#limit, "hard pins keep to their share");
-    for (const pin of this.#live) this.#found(pin);
   }
 
   /** The first token of the request that asks was sampled; `dropped` pins have ended since, for their requests were aborted. */
