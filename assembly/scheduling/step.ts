@@ -57,11 +57,12 @@ import {
   tenantOf,
 } from "./layout";
 import { growthOf, neededFor, openFor, waitsForWholePrompt } from "./lossy";
-import { OutcomeKind, setWord, StepPlan } from "./plan-layout";
+import { OutcomeKind, StepPlan } from "./plan-layout";
 import { orderByPrefix } from "./prefix-order";
 import { preemptLast } from "./preempt";
 import { dequeue, endsUs, enqueueArrived, seekNext, seekWaiting } from "./queue";
 import { endRequest, validTime } from "./requests";
+import { addRow, chunkOf } from "./rows";
 import { isRevived, isSwapped, openSwapped, resume, takePending } from "./swap";
 import { joinLoads } from "./swap-in";
 import { readTokens } from "./tokens";
@@ -106,17 +107,6 @@ function remaining(s: Scheduler, r: Request): u32 {
 @inline
 function decodes(s: Scheduler, r: Request): bool {
   return r.generated > 0 && remaining(s, r) == 1;
-}
-
-/** Adds a row. `keepBlocks`: table entries that stay if the step is abandoned. */
-export function addRow(s: Scheduler, plan: StepPlan, slot: u32, tokens: u32, keepBlocks: u32): void {
-  const row = plan.rows;
-  setWord(plan.slotOf, row, slot);
-  setWord(plan.newTokens, row, tokens);
-  setWord(plan.keepBlocks, row, keepBlocks);
-  plan.rows = row + 1;
-  request(s, slot).planRow = row + 1;
-  s.budgetLeft -= tokens;
 }
 
 function planDecodes(s: Scheduler, plan: StepPlan): void {
@@ -167,28 +157,6 @@ export function compactRunning(s: Scheduler): void {
     if (slot != NONE) setRunning(s, kept++, slot);
   }
   s.runningCount = kept;
-}
-
-/** Most prompt tokens that a step may give a request: the least of its own limit, the scheduler's, and the budget. */
-// @ts-ignore: decorator
-@inline
-function chunkLimit(s: Scheduler, r: Request): u32 {
-  const most = s.maxChunkTokens == 0 ? s.maxBatchTokens : min(s.maxChunkTokens, s.maxBatchTokens);
-  return r.chunkTokens == 0 ? most : min(most, r.chunkTokens);
-}
-
-/**
- * Tokens of a request's next chunk; 0: none in this step. What is measured of a prompt's last queries is measured in its
- * last chunk, so that one is not cut short: the chunk before it is, or it waits for a step that has room for it.
- */
-export function chunkOf(s: Scheduler, r: Request, left: u32): u32 {
-  const limit = chunkLimit(s, r);
-  const most = min(min(limit, s.budgetLeft), left);
-  if (most == left || left - most >= r.lastChunk) return most;
-  if (left > r.lastChunk) return left - r.lastChunk;
-  // Chunks are served in order of admission: one that fits beside all decodes has its turn.
-  const fits = left + s.runningCount <= s.maxBatchTokens && left <= limit;
-  return fits ? 0 : most;
 }
 
 function planChunks(s: Scheduler, plan: StepPlan): void {

@@ -12,35 +12,13 @@
  * arrived is computed again.
  */
 import { SLOT_MASK, sequenceOf } from "../paging/layout";
-import { copyAtIndex, HostTier, NEWEST, SwapIn, TransferOp } from "../paging/tiers/layout";
+import { copyAtIndex, HostTier, SwapIn, TransferOp } from "../paging/tiers/layout";
+import { expectedUs, follow } from "../paging/tiers/times";
 import { recordAt } from "../paging/tiers/transfers";
 import { knownTokens, request, Scheduler } from "./layout";
 import { StepPlan } from "./plan-layout";
-import { addRow, chunkOf } from "./step";
+import { addRow, chunkOf } from "./rows";
 import { swappedTokens, tierOf } from "./swap";
-
-/** Loads that the expectation goes by (section 4.3 there). */
-// @ts-ignore: decorator
-@inline const LOADS: u32 = 16;
-
-/** The average at `mean` takes in another value; 0: it has none yet. */
-export function follow(mean: usize, value: f64): void {
-  const old = load<f64>(mean);
-  store<f64>(mean, old == 0 ? value : old + NEWEST * (value - old));
-}
-
-// @ts-ignore: decorator
-@inline
-function loadPtr(t: HostTier, index: u32): usize {
-  return changetype<usize>(t) + offsetof<HostTier>() + ((<usize>(index & (LOADS - 1))) << 2);
-}
-
-/** A load has taken `us` microseconds a block. */
-export function noteLoad(t: HostTier, us: f64): void {
-  follow(changetype<usize>(t) + offsetof<HostTier>("inUs"), us);
-  store<f32>(loadPtr(t, t.loads), <f32>us);
-  t.loads += 1;
-}
 
 /** The step in flight has been executed by `nowUs`. */
 export function noteStep(s: Scheduler, nowUs: f64): void {
@@ -53,11 +31,7 @@ export function noteStep(s: Scheduler, nowUs: f64): void {
 // @ts-ignore: decorator
 @inline
 function isLong(t: HostTier): bool {
-  const count = min(t.loads, LOADS);
-  let blockUs: f64 = 0;
-  for (let i: u32 = 0; i < count; i++) blockUs += <f64>load<f32>(loadPtr(t, i));
-  blockUs = count == 0 ? t.inUs : blockUs / <f64>count;
-  return blockUs * <f64>(2 * t.toLoad) > t.stepUs;
+  return expectedUs(t) * <f64>(2 * t.toLoad) > t.stepUs;
 }
 
 /** The loads of the planned step join its batch, as far as its budget goes, or they do not. */

@@ -26,6 +26,7 @@ import {
   TransferOp,
 } from "../paging/tiers/layout";
 import { disown, freeCopy, takeCopy, truncateRow } from "../paging/tiers/slots";
+import { follow, noteLoad } from "../paging/tiers/times";
 import {
   beginSwapIn,
   beginSwapOut,
@@ -39,7 +40,6 @@ import { openFor } from "./lossy";
 import { loadLossy, noteSlots, openLossy, sendsAll, slotTokens } from "./lossy-swap";
 import { StepPlan } from "./plan-layout";
 import { requeue } from "./queue";
-import { follow, noteLoad } from "./swap-in";
 import { readTokens } from "./tokens";
 
 // @ts-ignore: decorator

@@ -122,7 +122,7 @@ export class HostTier {
   joins: u64;
   /** Microseconds of a step, an average of those that began no swap-in. */
   stepUs: f64;
-  // Behind it to the end of the header: microseconds a block of the last swap-ins, f32[LOADS] (swap-in.ts).
+  // Behind it to the end of the header: microseconds a block of the last swap-ins, f32[LOADS] (times.ts).
 }
 
 

@@ -62,7 +62,7 @@ export const CANARIES: Readonly<Record<string, Edit>> = {
   },
 
   "the last chunk of a step is one token over the budget": {
-    file: STEP,
+    file: "assembly/scheduling/rows.ts",
     find: "  const most = min(min(limit, s.budgetLeft), left);\n",
     replace: "  const most = min(min(limit, s.budgetLeft + u32(CANARY)), left);\n",
   },
