@@ -136,10 +136,13 @@ export class Line {
       assert.ok(waiting.length === 0 || !all, "nobody who has room waits");
       return;
     }
+    const passed = new Set<number>();
     for (const one of this.#inLine(waiting)) {
-      if (this.#heldByQuota(one)) return;
-      assert.ok(!this.#fits(one), `${one.handle} waits, and has room`);
-      return;
+      if (passed.has(one.tenant)) continue;
+      if (!this.#fits(one)) return;
+      // There are blocks enough: nothing but its own quota keeps it out, and that keeps nobody else.
+      assert.ok(this.#heldByQuota(one), `${one.handle} waits, and has room`);
+      passed.add(one.tenant);
     }
   }
 
