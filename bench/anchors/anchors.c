@@ -9,7 +9,7 @@
 #include <string.h>
 #include <time.h>
 
-enum { BLOCK = 16, RESIDENT = 1000, OWN = 40, MAX_ROUNDS = 128 };
+enum { BLOCK = 16, RESIDENT = 1000, OWN = 40, MAX_ROUNDS = 512 };
 static const uint32_t MATCHED[] = {64, 512, 4096};
 static const uint32_t CONTEXTS[] = {64, 128, 256, 512};
 
@@ -262,7 +262,7 @@ int main(int argc, char** argv) {
     quick |= strcmp(argv[i], "--quick") == 0;
     everything |= strcmp(argv[i], "--everything") == 0;
   }
-  const int rounds = quick ? 5 : 30;
+  const int rounds = quick ? 5 : 300;
   match(rounds);
   allocate_free(rounds);
   decode(quick ? 12 : 120);

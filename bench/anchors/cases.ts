@@ -234,7 +234,8 @@ async function bytesPerBlock(): Promise<Figure> {
 /** Every case once. `quick`: fewer rounds, fewer waiting. `withAddOns`: caches and schedulers have them all. */
 export async function measureAnchors(quick: boolean, withAddOns: boolean): Promise<Figure[]> {
   everything = withAddOns;
-  const rounds = quick ? 5 : 30;
+  // A round is a fraction of a millisecond: of few a compiler would still be at work on most.
+  const rounds = quick ? 5 : 300;
   return [
     ...(await match(rounds)),
     await allocateFree(rounds),
