@@ -1,6 +1,7 @@
 /** What stored blocks depend on besides their tokens, as KV events say it: never a salt. */
+import { parentReader, ROOT } from "./block-records.js";
 import type { KvCache } from "./kv-cache.js";
-import { markKind, readMarks } from "./prompt-marks.js";
+import { type Mark, markKind, readMarks } from "./prompt-marks.js";
 
 /** An item (an image, a sound) some of whose places are in a block. */
 export interface BlockItem {
@@ -18,27 +19,16 @@ export interface BlockMarks {
   readonly items: readonly BlockItem[];
 }
 
-/** Words of the cache's header and of a block's record (docs/abi.md). */
-const HEADER_BLOCKS = 12;
-const BLOCK_WORDS = 8;
-const PARENT_WORD = 3;
-const ROOT = 0x80000000;
-
 /** Position behind the last token of a cached block. */
 function endOf(cache: KvCache, block: number): number {
-  const { buffer } = cache.core.memory;
-  const at = new Uint32Array(buffer, cache.pointer, HEADER_BLOCKS + 1)[HEADER_BLOCKS];
-  const records = new Uint32Array(buffer, at, cache.blocks * BLOCK_WORDS);
+  const parentOf = parentReader(cache);
   let depth = 1;
-  for (let id = block; records[id * BLOCK_WORDS + PARENT_WORD] < ROOT; depth++)
-    id = records[id * BLOCK_WORDS + PARENT_WORD];
+  for (let id = parentOf(block); id < ROOT; id = parentOf(id)) depth += 1;
   return depth * cache.blockSize;
 }
 
-/** What the list of marks of a cached block of `tokens` tokens says of it. */
-export function marksOfBlock(cache: KvCache, block: number, list: number, tokens: number): BlockMarks {
-  const marks = readMarks(cache, list);
-  const start = marks.some(({ kind }) => kind === markKind.item) ? endOf(cache, block) - tokens : 0;
+/** What a list of marks says of the block of which the first token is at `start`. */
+function marksAt(marks: readonly Mark[], start: number): BlockMarks {
   const adapter = marks.find(({ kind }) => kind === markKind.adapter)?.content;
   const most = Math.max(...marks.map(({ kind }) => (kind <= markKind.tenant ? kind : markKind.public)));
   return {
@@ -48,4 +38,22 @@ export function marksOfBlock(cache: KvCache, block: number, list: number, tokens
       .filter(({ kind, offset, length }) => kind === markKind.item && offset + length > start)
       .map(({ offset, length, content }) => ({ offset: offset - start, length, hash: content })),
   };
+}
+
+/** What the lists of marks of cached blocks of `tokens` tokens say, each block behind the one before it; null: no list. */
+export function marksOfBlocks(
+  cache: KvCache,
+  first: number,
+  lists: readonly number[],
+  tokens: number,
+): (BlockMarks | null)[] {
+  if (lists.every((list) => list === 0)) return lists.map(() => null);
+  const start = endOf(cache, first) - tokens;
+  const known = new Map<number, readonly Mark[]>();
+  return lists.map((list, n) => {
+    if (list === 0) return null;
+    const marks = known.get(list) ?? readMarks(cache, list);
+    known.set(list, marks);
+    return marksAt(marks, start + n * tokens);
+  });
 }

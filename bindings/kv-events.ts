@@ -5,11 +5,12 @@
  * were at the last read. A batch with a gap ends that: the ring in the core was full, so take a snapshot. Every reader is an
  * epoch of its own; when the epoch changes (a restart, a restored core), forget the picture and take a snapshot.
  */
+import { parentReader, ROOT } from "./block-records.js";
 import type { CacheGroup } from "./cache-groups.js";
 import type { ContentScope } from "./content-keys.js";
 import { invalidArgument, QuartermasterError, requireInteger } from "./errors.js";
 import type { KvCache } from "./kv-cache.js";
-import { type BlockMarks, marksOfBlock } from "./kv-event-marks.js";
+import { type BlockMarks, marksOfBlocks } from "./kv-event-marks.js";
 import { DIGEST_BYTES, requireBytes } from "./keyed-hash.js";
 
 /** Where the data of an event lies. Any text may name a tier; these are the ones that other engines know. */
@@ -110,12 +111,9 @@ const PARENT_KEY_AT = 64;
 const STORED = 1;
 const REMOVED = 2;
 const CLEARED = 3;
-const ROOT = 0x80000000;
-/** Words of the events' header, of the cache's header, and of a block's record (docs/abi.md). */
+/** Words of the events' header and of the cache's (docs/abi.md). */
 const GROUP_WORD = 7;
-const Header = { blocks: 12, tokens: 14 } as const;
-const BLOCK_WORDS = 8;
-const PARENT_WORD = 3;
+const HEADER_TOKENS = 14;
 
 /** Events of other tiers that are kept between two reads. */
 const MOST_TOLD = 65_536;
@@ -301,12 +299,13 @@ export class KvEvents {
         const scope = content?.scopes.get(namespace);
         const { kind: layers, window, blockSize } = this.#groups[group - this.#firstGroup];
         const tokenIds = new Uint32Array(run * blockSize);
-        const marks = Array.from({ length: run }, (_, n) => {
+        const lists = new Array<number>(run);
+        for (let n = 0; n < run; n++) {
           const block = words[n * EVENT_WORDS + Word.block];
           readTokens(block, tokenIds.subarray(n * blockSize, (n + 1) * blockSize));
-          const list = words[n * EVENT_WORDS + Word.marks];
-          return list === 0 ? null : marksOfBlock(this.cache, block, list, blockSize);
-        });
+          lists[n] = words[n * EVENT_WORDS + Word.marks];
+        }
+        const marks = marksOfBlocks(this.cache, words[Word.block], lists, blockSize);
         events.push({
           type: "stored",
           keys,
@@ -332,13 +331,13 @@ export class KvEvents {
   #tokenReader(): (block: number, to: Uint32Array) => void {
     const { core, pointer, blockSize, blocks } = this.cache;
     const { buffer } = core.memory;
-    const header = new Uint32Array(buffer, pointer, Header.tokens + 1);
-    const records = new Uint32Array(buffer, header[Header.blocks], blocks * BLOCK_WORDS);
-    const tokens = new Uint32Array(buffer, header[Header.tokens], blocks * blockSize);
+    const at = new Uint32Array(buffer, pointer, HEADER_TOKENS + 1)[HEADER_TOKENS];
+    const tokens = new Uint32Array(buffer, at, blocks * blockSize);
+    const parentOf = parentReader(this.cache);
     return (block, to) => {
-      for (let at = to.length - blockSize, id = block; at >= 0; at -= blockSize) {
-        to.set(tokens.subarray(id * blockSize, (id + 1) * blockSize), at);
-        id = records[id * BLOCK_WORDS + PARENT_WORD];
+      for (let from = to.length - blockSize, id = block; from >= 0; from -= blockSize) {
+        to.set(tokens.subarray(id * blockSize, (id + 1) * blockSize), from);
+        id = parentOf(id);
       }
     };
   }
