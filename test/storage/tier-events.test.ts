@@ -101,6 +101,8 @@ function onDisk(): Kind {
     },
     disturb: (random) => {
       const segments = readdirSync(folder).filter((name) => name.startsWith("segment"));
+      // Nothing lies there before the first put, and after all of it was dropped.
+      if (segments.length === 0) return;
       const path = join(folder, random.pick(segments));
       const bytes = readFileSync(path);
       if (bytes.length === 0) return;
