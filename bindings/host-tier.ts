@@ -85,7 +85,7 @@ const HEADER_WORDS = 46;
 /** Word of the free extents. */
 const FREE_BLOCKS = 1;
 const PREEMPTION = ["recompute", "swap", "auto"] as const;
-const SWAP_IN = ["async", "sync", "adaptive"] as const;
+export const SWAP_IN = ["async", "sync", "adaptive"] as const;
 
 export type HostTierShape = ReturnType<typeof hostTierShape>;
 

@@ -11,7 +11,7 @@ import type { LaneArena } from "../bindings/eviction/lanes.js";
 import { PlaneMask } from "../bindings/eviction/policy.js";
 import type { Selection } from "../bindings/eviction/select.js";
 import { invalidArgument } from "../bindings/errors.js";
-import type { HostTierOptions } from "../bindings/host-tier.js";
+import { type HostTierOptions, SWAP_IN } from "../bindings/host-tier.js";
 import type { KvCache } from "../bindings/kv-cache.js";
 import { POLICIES } from "../bindings/scheduler-options.js";
 import { BACKENDS, openModel } from "../native-host/executor/main.js";
@@ -49,6 +49,8 @@ Cache and scheduler
   --host-blocks N        blocks of host memory for swap and auto (default: as many as --blocks)
   --host-copies N        requests that may have something there at a time (default: all)
   --prefill-us X         auto: microseconds to compute a token, against the measured ones of a copy (default 250)
+  --swap-in NAME         a request that is read back joins: async, the step after its blocks have arrived (default); sync, the
+                         one that reads them, which waits; adaptive, as sync when the load is short or nobody else could run
   --block-runs N         keep the blocks of a request side by side, up to N reserved ahead (default: not)
   --evict POLICY         drop cached tokens while requests run, h2o:heavy=64,recent=64 or streaming-llm:ratio=0.2;
                          policies: ${EVICTION_POLICIES.join(", ")}
@@ -82,6 +84,7 @@ const OPTIONS = {
   "host-blocks": { type: "string" },
   "host-copies": { type: "string" },
   "prefill-us": { type: "string" },
+  "swap-in": { type: "string" },
   "block-runs": { type: "string" },
   evict: { type: "string" },
   backend: { type: "string" },
@@ -140,7 +143,7 @@ const PREEMPTIONS = ["recompute", "swap", "auto"] as const;
 function hostTierFor(values: Values, blocks: number, requests: number): HostTierOptions | undefined {
   const preemption = choice("preemption", values.preemption, "recompute", PREEMPTIONS);
   if (preemption === "recompute") {
-    for (const name of ["host-blocks", "host-copies", "prefill-us"] as const)
+    for (const name of ["host-blocks", "host-copies", "prefill-us", "swap-in"] as const)
       if (values[name] !== undefined)
         throw invalidArgument(`--${name}`, values[name], "only with --preemption swap or auto");
     return undefined;
@@ -150,6 +153,7 @@ function hostTierFor(values: Values, blocks: number, requests: number): HostTier
     blocks: integer("host-blocks", values["host-blocks"], blocks, 1, 2 ** 24),
     copies: integer("host-copies", values["host-copies"], requests, 1, requests),
     prefillUs: positive("prefill-us", values["prefill-us"], 250),
+    swapIn: choice("swap-in", values["swap-in"], "async", SWAP_IN),
   };
 }
 

@@ -5,6 +5,7 @@ import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "no
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
+import { replay } from "../../bindings/replay.js";
 import { DATA, root, TINY_RETRIEVAL } from "../support/package-root.js";
 
 const folder = mkdtempSync(join(tmpdir(), "quartermaster-"));
@@ -41,8 +42,15 @@ test("run --json prints one object: all answers as expected, blocks evicted and 
 
 test("run --preemption takes recompute, swap and auto, with the size of the host tier; a bad one is refused by name", () => {
   const { stdout: help } = quartermaster(["run", "--help"]);
-  for (const option of ["--preemption", "--host-blocks", "--host-copies", "--prefill-us", "--block-runs"])
-    assert.ok(help.includes(option), option);
+  const options = [
+    "--preemption",
+    "--host-blocks",
+    "--host-copies",
+    "--prefill-us",
+    "--swap-in",
+    "--block-runs",
+  ];
+  for (const option of options) assert.ok(help.includes(option), option);
   const file = join(folder, "swapped.jsonl");
   const line = (i: number): string =>
     JSON.stringify({ prompt: `${String.fromCharCode(97 + i)}b12;cd34;?cd`, maxNewTokens: 40 });
@@ -63,6 +71,7 @@ test("run --preemption takes recompute, swap and auto, with the size of the host
     ["--preemption", "recompute"],
     ["--preemption", "swap", "--host-blocks", "200", "--host-copies", "6"],
     ["--preemption", "auto", "--prefill-us", "500"],
+    ["--preemption", "swap", "--host-blocks", "200", "--swap-in", "adaptive"],
   ];
   for (const mode of modes) {
     const { status, stdout, stderr } = quartermaster([...pressed, ...mode]);
@@ -77,11 +86,35 @@ test("run --preemption takes recompute, swap and auto, with the size of the host
     [["--preemption", "swap", "--host-copies", "9"], "--host-copies"],
     [["--preemption", "auto", "--prefill-us", "-1"], "--prefill-us"],
     [["--host-blocks", "9"], "--host-blocks"],
+    [["--preemption", "swap", "--swap-in", "later"], "--swap-in"],
+    [["--swap-in", "sync"], "--swap-in"],
     [["--block-runs", "0"], "--block-runs"],
   ] as const) {
     const { status, stderr } = quartermaster([...pressed.slice(0, 6), ...args]);
     assert.equal(status, 2);
     assert.ok(stderr.includes(named), stderr);
+  }
+});
+
+test("run --swap-in sync has a request in the batch of the step that reads it back; async does not", async () => {
+  const file = join(folder, "read-back.jsonl");
+  const line = (i: number): string =>
+    JSON.stringify({ prompt: `${String.fromCharCode(97 + i)}b12;cd34;?cd`, maxNewTokens: 40 });
+  writeFileSync(file, Array.from({ length: 8 }, (_, i) => line(i)).join("\n"));
+  for (const [mode, joins] of [
+    ["async", false],
+    ["sync", true],
+  ] as const) {
+    const record = join(folder, `read-back-${mode}.jsonl`);
+    const pressed = ["--prompts", file, "--blocks", "40", "--block-size", "4", "--preemption", "swap"];
+    const ran = quartermaster(["run", "--json", ...pressed, "--swap-in", mode, "--record", record]);
+    assert.equal(ran.status, 0, ran.stderr);
+    let joined = 0;
+    const { mismatch } = await replay(readFileSync(record, "utf8").split("\n"), {
+      onPlan: (plan, { scheduler }) => (joined = scheduler.hostTier!.joins),
+    });
+    assert.equal(mismatch, undefined);
+    assert.equal(joined > 0, joins);
   }
 });
 
