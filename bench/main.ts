@@ -49,10 +49,11 @@ const HELP = `npm run -s bench -- NAME [NAME ...] [options]
   --full     every size and distribution, however long it takes (ordered-index)
   --keys S   1M, 1M-zipf, 10M, 10M-zipf, separated by commas (ordered-index)
   --threads N  sizes of the teams that share an index, 2 to 64, separated by commas (ordered-index; default 2)
+  --touched  also in memory whose pages were touched before: loading without page faults (ordered-index)
   --plot F   writes an SVG plot to file F (ordered-index, eviction-lab, cache-policies, attention-io)
   --only S   subjects to run, separated by commas (ordered-index), by spaces (eviction-lab)`;
 
-const { values, positionals } = parseArgs({
+const OPTIONS = {
   allowPositionals: true,
   options: {
     json: { type: "boolean" },
@@ -64,10 +65,23 @@ const { values, positionals } = parseArgs({
     plot: { type: "string" },
     keys: { type: "string" },
     threads: { type: "string" },
+    touched: { type: "boolean" },
     only: { type: "string" },
     help: { type: "boolean", short: "h" },
   },
-});
+} as const;
+
+function parsed(): ReturnType<typeof parseArgs<typeof OPTIONS>> {
+  try {
+    return parseArgs(OPTIONS);
+  } catch (error) {
+    // A name or value that parseArgs knows nothing of: its message says which.
+    console.error(`${(error as Error).message}\n\n${HELP}`);
+    process.exit(2);
+  }
+}
+
+const { values, positionals } = parsed();
 
 async function main(): Promise<number> {
   if (values.list) {
@@ -85,12 +99,13 @@ async function main(): Promise<number> {
   if (names.length > 1) return inProcessesOfTheirOwn(names);
   const bench = await BENCHES[names[0]]();
   if (!values.json) console.log(`${names[0]}: ${bench.title}`);
-  const { full, plot, keys, threads, only } = values;
+  const { full, plot, keys, threads, touched, only } = values;
   const report = new Report(names[0], values.json ?? false, values.quick ?? false, {
     full,
     plot,
     keys,
     threads,
+    touched,
     only,
   });
   try {
@@ -117,5 +132,8 @@ function inProcessesOfTheirOwn(names: readonly string[]): number {
   }
   return worst;
 }
+
+// Whoever reads may have seen enough (`| head`).
+process.stdout.on("error", (error: NodeJS.ErrnoException) => process.exit(error.code === "EPIPE" ? 0 : 1));
 
 process.exitCode = await main();

@@ -83,6 +83,8 @@ export interface BenchOptions {
   /** Which workloads of the ordered index, separated by commas. */
   readonly keys?: string;
   readonly threads?: string;
+  /** The ordered index also in memory that was touched before. */
+  readonly touched?: boolean;
   /** File for an SVG plot. */
   readonly plot?: string;
   /** Subjects to run, separated by commas. */

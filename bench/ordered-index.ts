@@ -10,11 +10,11 @@ import { join } from "node:path";
 import type { Report } from "./measure.js";
 import { plotRun, reportRun } from "./ordered-index/report.js";
 import { runRounds } from "./ordered-index/rounds.js";
-import { compiledPeers, ours, PACKAGES } from "./ordered-index/subjects.js";
+import { compiledPeers, ours, PACKAGES, touched } from "./ordered-index/subjects.js";
 import type { Distribution } from "./ordered-index/workload.js";
 
 export const title =
-  "ordered maps under YCSB load, A, B, C, E, U: ours in all modes, npm, Java and C++ peers; --full or --keys for zipf and 10 M keys";
+  "ordered maps under YCSB load, A, B, C, E, U: ours in all modes, npm, Java and C++ peers; --full or --keys for zipf and 10 M keys, --threads, --touched";
 
 interface Run {
   readonly loaded: number;
@@ -53,7 +53,8 @@ export async function run(report: Report): Promise<void> {
   try {
     const only = report.options.only?.split(",");
     const teams = teamsOf(report);
-    const subjects = [...ours(teams), ...PACKAGES, ...compiledPeers(folder, teams)].filter(
+    const ownTouched = report.options.touched ? touched(teams) : [];
+    const subjects = [...ours(teams), ...ownTouched, ...PACKAGES, ...compiledPeers(folder, teams)].filter(
       ({ name }) => only === undefined || only.includes(name),
     );
     for (const { loaded, distribution, rounds } of runsOf(report)) {

@@ -49,4 +49,7 @@ async function main(args: string[]): Promise<number> {
   }
 }
 
+// Whoever reads may have seen enough (`| head`).
+process.stdout.on("error", (error: NodeJS.ErrnoException) => process.exit(error.code === "EPIPE" ? 0 : 1));
+
 process.exitCode = await main(process.argv.slice(2));

@@ -7,13 +7,15 @@ import { type MakeReplayer, replay } from "./replay.js";
 import { team } from "./team.js";
 import { decodeWorkload } from "./workload.js";
 
-/** A package's name, or `mode:interface:threads[:nodeBytes:keysPerPromotion]`. */
+/** A package's name, or `mode:interface:threads`, and `:nodeBytes:keysPerPromotion` or `:touched` behind it. */
 function makerOf(subject: string): MakeReplayer {
   if (subject in NUMBER_MAPS) return async () => new NumberMapReplayer(new NUMBER_MAPS[subject]());
   const [mode, through, threads, ...numbers] = subject.split(":");
+  const touched = numbers[0] === "touched";
   const [nodeBytes, keysPerPromotion] = numbers.map(Number);
   const shape: IndexShape = {
     mode: mode as IndexMode,
+    touched,
     ...(nodeBytes && { nodeBytes }),
     ...(keysPerPromotion && { keysPerPromotion }),
   };

@@ -10,6 +10,15 @@ export interface IndexShape {
   readonly mode: IndexMode;
   readonly nodeBytes?: number;
   readonly keysPerPromotion?: number;
+  /** Whether every page of the memory is touched before anything is timed. */
+  readonly touched?: boolean;
+}
+
+const PAGE_BYTES = 4096;
+
+function touch({ buffer }: WebAssembly.Memory): void {
+  const bytes = new Uint8Array(buffer);
+  for (let at = 0; at < bytes.length; at += PAGE_BYTES) Atomics.or(bytes, at, 0);
 }
 
 /** Entries that the workload leaves behind at the end. */
@@ -24,7 +33,10 @@ function finalEntries({ loaded, phases }: Workload): number {
 export async function makeIndex(workload: Workload, shape: IndexShape, workers = 1): Promise<OrderedIndex> {
   const shared = shape.mode !== "private";
   const core = await Core.create(shared ? { build: "core-threads", workers } : {});
-  return core.orderedIndex({ capacity: finalEntries(workload), ...shape });
+  const { touched, ...options } = shape;
+  const index = core.orderedIndex({ capacity: finalEntries(workload), ...options });
+  if (touched) touch(core.memory);
+  return index;
 }
 
 abstract class OurReplayer implements Replayer {

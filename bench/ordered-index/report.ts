@@ -100,11 +100,11 @@ function printTables(report: Report, suffix: string, results: readonly SubjectMe
   const single = results.filter(({ subject }) => subject.threads === 1);
   const row = (name: string, cell: (phase: PhaseName) => string | undefined, last = ""): void =>
     report.note(
-      name.padEnd(30) + PHASES.map((phase) => (cell(phase) ?? "-").padStart(13)).join("") + last.padStart(9),
+      name.padEnd(34) + PHASES.map((phase) => (cell(phase) ?? "-").padStart(13)).join("") + last.padStart(9),
     );
   const heading = (title: string, last = ""): void => {
     report.note("");
-    report.note(title.padEnd(30) + columns.map((name) => name.padStart(13)).join("") + last.padStart(9));
+    report.note(title.padEnd(34) + columns.map((name) => name.padStart(13)).join("") + last.padStart(9));
   };
   heading(`${suffix}, Mops a CPU second`, "B/key");
   for (const result of single)

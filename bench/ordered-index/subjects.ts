@@ -38,12 +38,22 @@ const ALONE: readonly Subject[] = [
 
 /** Ours by one thread and in teams of so many. */
 export function ours(teams: readonly number[]): Subject[] {
-  const inTeams = teams.flatMap((threads) =>
-    ["optimistic", "locked"].map((mode) =>
-      javascript(`quartermaster/${mode}`, `${mode}:batch:${threads}`, threads),
+  return [...ALONE, ...teams.flatMap((threads) => sharedBy(threads))];
+}
+
+/** The shared modes by one thread and in teams, in memory whose pages were all touched before: the load meets no page fault. */
+export function touched(teams: readonly number[]): Subject[] {
+  return [1, ...teams].flatMap((threads) => sharedBy(threads, "touched"));
+}
+
+function sharedBy(threads: number, memory?: "touched"): Subject[] {
+  return ["optimistic", "locked"].map((mode) =>
+    javascript(
+      ["quartermaster", mode, ...(memory ? [memory] : [])].join("/"),
+      [mode, "batch", threads, ...(memory ? [memory] : [])].join(":"),
+      threads,
     ),
   );
-  return [...ALONE, ...inTeams];
 }
 
 export const PACKAGES: readonly Subject[] = [
