@@ -7,7 +7,7 @@
  * Longer than its neighbours because every structure is created here: only the core may make room in its memory.
  */
 import { ORDER_KINDS } from "./block-order.js";
-import { invalidArgument, QuartermasterError, requireInteger, statusError } from "./errors.js";
+import { invalidArgument, QuartermasterError, requireInteger, statusError, subjectError } from "./errors.js";
 import { FOLDED, LaneArena, type LaneArenaOptions } from "./eviction/lanes.js";
 import { Selection, type SelectionOptions } from "./eviction/select.js";
 import type { CoreExports } from "./exports.js";
@@ -369,33 +369,35 @@ export class Core {
     }
     const addOnBytes = addOns.reduce((sum, addOn) => sum + exports.coreCost(addOn.bytes), 0);
     this.#makeRoom(exports.coreCost(bytes) + addOnBytes + orderBytes, "kvCache");
-    this.call(
-      () =>
-        exports.kvCacheCreate(
-          shape.blocks,
-          shape.blockSize,
-          shape.maxSequences,
-          shape.maxSequenceTokens,
-          shape.prefixCache ? 1 : 0,
-          shape.keyBits,
-          shape.sharedProbe ? 1 : 0,
-        ),
-      "kvCache",
-    );
-    const pointer = this.#lastPointer();
-    if (orderBytes > 0) {
-      const kind = ORDER_KINDS.indexOf(order.kind);
+    return this.#whole(() => {
       this.call(
-        () => exports.kvOrderCreate(pointer, kind, order.history, order.baseCost, order.depthCost),
+        () =>
+          exports.kvCacheCreate(
+            shape.blocks,
+            shape.blockSize,
+            shape.maxSequences,
+            shape.maxSequenceTokens,
+            shape.prefixCache ? 1 : 0,
+            shape.keyBits,
+            shape.sharedProbe ? 1 : 0,
+          ),
         "kvCache",
       );
-    }
-    for (const addOn of addOns) this.call(() => addOn.create(pointer), "kvCache");
-    if (shape.retainBlocks < shape.blocks)
-      this.call(() => exports.kvRetain(pointer, shape.retainBlocks), "kvCache");
-    const cache = new KvCache(this, pointer);
-    this.kvCaches.push(cache);
-    return cache;
+      const pointer = this.#lastPointer();
+      if (orderBytes > 0) {
+        const kind = ORDER_KINDS.indexOf(order.kind);
+        this.call(
+          () => exports.kvOrderCreate(pointer, kind, order.history, order.baseCost, order.depthCost),
+          "kvCache",
+        );
+      }
+      for (const addOn of addOns) this.call(() => addOn.create(pointer), "kvCache");
+      if (shape.retainBlocks < shape.blocks)
+        this.call(() => exports.kvRetain(pointer, shape.retainBlocks), "kvCache");
+      const cache = new KvCache(this, pointer);
+      this.kvCaches.push(cache);
+      return cache;
+    });
   }
 
   /** Which pages are in a fixed number of slots, under an eviction order. */
@@ -454,51 +456,68 @@ export class Core {
       throw invalidArgument("cache", options?.cache, "a KvCache of this core");
     }
     const shape = Scheduler.shape(options);
+    if (shape.hostTier !== undefined) this.#requireTierless(options);
     const kv = options.cache.pointer;
     const { maxRequests, maxRunning, maxBatchTokens, tokenCapacity } = shape;
-    this.#makeRoom(
-      exports.schedulerRegionBytes(kv, maxRequests, maxRunning, maxBatchTokens, tokenCapacity, shape.tenants),
-      "scheduler",
-    );
-    this.call(
-      () =>
-        exports.schedulerRegionCreate(
+    return this.#whole(() => {
+      this.#makeRoom(
+        exports.schedulerRegionBytes(
           kv,
           maxRequests,
           maxRunning,
           maxBatchTokens,
-          shape.maxChunkTokens,
-          shape.watermarkBlocks,
-          shape.vocabSize,
-          shape.policy,
           tokenCapacity,
-          shape.queueTimeoutUs,
-          shape.agingTokens,
           shape.tenants,
-          shape.inputWeight,
-          shape.outputWeight,
         ),
-      "scheduler",
-    );
-    const pointer = this.#lastPointer();
-    if (shape.maxDraftTokens > 0) {
-      this.#makeRoom(exports.schedulerDraftsBytes(pointer, shape.maxDraftTokens), "maxDraftTokens");
-      this.call(() => exports.schedulerDraftsCreate(pointer, shape.maxDraftTokens), "maxDraftTokens");
-    }
-    const { hostTier } = shape;
-    if (hostTier !== undefined) {
-      const { blocks, copies, preemption, blocking, reuse, outUs, inUs, prefillUs, swapIn } = hostTier;
-      this.#makeRoom(exports.hostTierBytes(pointer, blocks, copies), "hostTier");
-      const flags = [preemption, Number(blocking), Number(reuse)] as const;
-      this.call(
-        () => exports.hostTierCreate(pointer, blocks, copies, ...flags, outUs, inUs, prefillUs, swapIn),
-        "hostTier",
+        "scheduler",
       );
-    }
-    if (shape.preemptive) this.call(() => exports.schedulerPreemptive(pointer, 1), "preemptive");
-    const scheduler = new Scheduler(this, pointer, options.cache);
-    this.schedulers.push(scheduler);
-    return scheduler;
+      this.call(
+        () =>
+          exports.schedulerRegionCreate(
+            kv,
+            maxRequests,
+            maxRunning,
+            maxBatchTokens,
+            shape.maxChunkTokens,
+            shape.watermarkBlocks,
+            shape.vocabSize,
+            shape.policy,
+            tokenCapacity,
+            shape.queueTimeoutUs,
+            shape.agingTokens,
+            shape.tenants,
+            shape.inputWeight,
+            shape.outputWeight,
+          ),
+        "scheduler",
+      );
+      const pointer = this.#lastPointer();
+      if (shape.maxDraftTokens > 0) {
+        this.#makeRoom(exports.schedulerDraftsBytes(pointer, shape.maxDraftTokens), "maxDraftTokens");
+        this.call(() => exports.schedulerDraftsCreate(pointer, shape.maxDraftTokens), "maxDraftTokens");
+      }
+      const { hostTier } = shape;
+      if (hostTier !== undefined) {
+        const { blocks, copies, preemption, blocking, reuse, outUs, inUs, prefillUs, swapIn } = hostTier;
+        this.#makeRoom(exports.hostTierBytes(pointer, blocks, copies), "hostTier");
+        const flags = [preemption, Number(blocking), Number(reuse)] as const;
+        this.call(
+          () => exports.hostTierCreate(pointer, blocks, copies, ...flags, outUs, inUs, prefillUs, swapIn),
+          "hostTier",
+        );
+      }
+      if (shape.preemptive) this.call(() => exports.schedulerPreemptive(pointer, 1), "preemptive");
+      const scheduler = new Scheduler(this, pointer, options.cache);
+      this.schedulers.push(scheduler);
+      return scheduler;
+    });
+  }
+
+  /** Whether the cache can swap: with groups it cannot, and one host tier is all it can have. */
+  #requireTierless({ cache, hostTier }: SchedulerOptions): void {
+    if (cache.groups.length > 0) throw invalidArgument("hostTier", hostTier, "none for a cache with groups");
+    if (this.schedulers.some((other) => other.cache === cache && other.hostTier !== undefined))
+      throw invalidArgument("hostTier", hostTier, "none: another scheduler of the cache has one");
   }
 
   /** Full check of the arena and of every structure; throws CORRUPT when an invariant is broken. */
@@ -537,10 +556,11 @@ export class Core {
   /**
    * Runs one call into the module. A negative result becomes a typed error; a trap poisons the core.
    * @param what names the subject in the error's message.
+   * @param argument name and value of what the call is about, for the error when it is not there
    */
-  call(run: () => number, what: string): number {
+  call(run: () => number, what: string, argument?: readonly [name: string, value: unknown]): number {
     const result = this.run(run, what);
-    if (result < 0) throw statusError(result, what);
+    if (result < 0) throw argument ? subjectError(result, what, ...argument) : statusError(result, what);
     return result;
   }
 
@@ -550,6 +570,9 @@ export class Core {
     try {
       return run();
     } catch (error) {
+      // The module throws no TypeError: an argument could not be made a number, and nothing has been called.
+      if (error instanceof TypeError)
+        throw new QuartermasterError("INVALID_ARGUMENT", `${what}: ${error.message}`, { cause: error });
       throw this.trapped(error, what);
     }
   }
@@ -592,6 +615,23 @@ export class Core {
     const view = new type(this, this.#lastPointer());
     this.orderedViews.push(view);
     return view;
+  }
+
+  /** Makes a structure and its add-ons; when one of them is refused, nothing is left of the others. */
+  #whole<Made>(make: () => Made): Made {
+    const arena = (): Uint32Array => new Uint32Array(this.memory.buffer, 0, ARENA_BYTES / 4);
+    const before = arena().slice();
+    try {
+      return make();
+    } catch (error) {
+      if (this.#poison !== undefined) throw error;
+      const now = arena();
+      const from = before[ARENA_TOP];
+      new Uint8Array(this.memory.buffer, from, now[ARENA_TOP] - from).fill(0);
+      for (const word of ARENA_KEPT) before[word] = now[word];
+      now.set(before);
+      throw error;
+    }
   }
 
   #takeScratch(bytes: number): void {
@@ -695,6 +735,10 @@ const SCRATCH_BYTES = 1 << 16;
 const MAX_WORKERS = 64;
 /** Regions that a core's directory has room for. */
 const MAX_REGIONS = 64;
+/** Bytes of the arena's header and directory, and words of it (assembly/memory/arena.ts): the first free address; its size, poison and workers. */
+const ARENA_BYTES = 1152;
+const ARENA_TOP = 20;
+const ARENA_KEPT = [22, 23, 28, 30, 31] as const;
 /** Address of the poison word and the attached workers in the arena's header: not part of a snapshot. */
 const WORKERS_AT = 112;
 

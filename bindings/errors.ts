@@ -87,6 +87,24 @@ export function show(value: unknown): string {
   return String(value);
 }
 
+/** What would have been accepted in place of a thing that is not there, by code. */
+const ACCEPTED: Readonly<Record<string, string>> = {
+  UNKNOWN_SEQUENCE: "an open sequence",
+  UNKNOWN_REQUEST: "a live request",
+  UNKNOWN_STEP: "the step in flight",
+};
+
+/** The typed error of a negative status of a call about one thing, named by `argument`. */
+export function subjectError(
+  status: number,
+  what: string,
+  argument: string,
+  value: unknown,
+): QuartermasterError {
+  const range = ACCEPTED[(STATUS_CODES as Record<number, string>)[status]];
+  return statusError(status, what, range === undefined ? {} : { argument, value, range });
+}
+
 export function invalidArgument(argument: string, value: unknown, range: string): QuartermasterError {
   return new QuartermasterError("INVALID_ARGUMENT", `${argument} is ${show(value)}; allowed: ${range}`, {
     argument,
@@ -101,4 +119,9 @@ export function requireInteger(argument: string, value: unknown, lowest: number,
     throw invalidArgument(argument, value, `an integer from ${lowest} to ${highest}`);
   }
   return value;
+}
+
+/** Checks that options are an object before they are read. */
+export function requireObject(argument: string, value: unknown): void {
+  if (typeof value !== "object" || value === null) throw invalidArgument(argument, value, "an object");
 }

@@ -23,7 +23,7 @@ import {
 } from "./cache-groups.js";
 import { ContentKeys, contentKeyShape } from "./content-keys.js";
 import type { Core } from "./core.js";
-import { invalidArgument, QuartermasterError, requireInteger, statusError } from "./errors.js";
+import { invalidArgument, QuartermasterError, requireInteger, requireObject, statusError } from "./errors.js";
 import { KvEvents, kvEventShape, type KvReaderOptions } from "./kv-events.js";
 import { accountOf, quotaShape, requireQuotas } from "./kv-cache-add-ons.js";
 import { TRANSFER_WORDS } from "./plan.js";
@@ -174,6 +174,7 @@ export class KvCache {
    * last token is always left to compute). Throws OUT_OF_SEQUENCES, TOO_LONG.
    */
   open(options: OpenOptions): SequenceId {
+    requireObject("options", options);
     const namespace = requireInteger("namespace", options.namespace ?? 0, 0, MAX_NAMESPACE);
     const tenant = requireInteger("tenant", options.tenant ?? 0, 0, Math.max(this.tenants, 1) - 1);
     const count = this.writeInput("tokens", options.tokens);
@@ -286,8 +287,9 @@ export class KvCache {
    * cached. Close the sequence, or go on until it has `whole` tokens.
    */
   appendLoaded(sequence: SequenceId, tokens: ArrayLike<number>, whole: number): void {
-    requireInteger("whole", whole, this.length(sequence) + tokens.length, this.maxSequenceTokens);
-    const count = this.writeInput("tokens", tokens);
+    const count = requireTokenIds("tokens", tokens, this.maxSequenceTokens);
+    requireInteger("whole", whole, this.length(sequence) + count, this.maxSequenceTokens);
+    this.writeInput("tokens", tokens);
     this.#onSequence("appendLoaded", sequence, (kv) =>
       this.core.exports.kvAppendLoaded(kv, sequence, count, whole),
     );
@@ -597,7 +599,7 @@ export class KvCache {
 
   #onSequence(what: string, sequence: SequenceId, run: (kv: number) => number): number {
     this.#handle(sequence);
-    return this.core.call(() => run(this.pointer), `${what}(sequence ${sequence})`);
+    return this.core.call(() => run(this.pointer), `${what}(sequence ${sequence})`, ["sequence", sequence]);
   }
 
   #run(run: (kv: number) => void, what: string): void {

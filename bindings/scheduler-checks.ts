@@ -15,6 +15,10 @@ export function requireRequest(request: RequestId): void {
     throw invalidArgument("request", request, "a request from submit");
 }
 
+export function requireStep(stepId: number): void {
+  requireInteger("stepId", stepId, 0, 2 ** 32 - 1);
+}
+
 export function requireAccepted(accepted: ArrayLike<number>, samplingRows: number, most: number): void {
   if (accepted.length !== samplingRows)
     throw invalidArgument("accepted", accepted, `one count for each of ${samplingRows} sampling rows`);

@@ -7,7 +7,13 @@
  * One file, longer than others: a method for each call on one structure of the core; options and checks are beside it.
  */
 import type { Core } from "./core.js";
-import { invalidArgument, QuartermasterError, requireInteger, STATUS_CODES } from "./errors.js";
+import {
+  invalidArgument,
+  QuartermasterError,
+  requireInteger,
+  requireObject,
+  STATUS_CODES,
+} from "./errors.js";
 import type { KvCache } from "./kv-cache.js";
 import { type HostTierShape, hostTierShape, type HostTierStats, hostTierStats } from "./host-tier.js";
 import { pinShape } from "./kv-pins.js";
@@ -16,6 +22,7 @@ import { type StepPlan, TRANSFER_WORDS } from "./plan.js";
 import {
   largest,
   requireRequest,
+  requireStep,
   requireAccepted,
   requirePreemptive,
   requireWeight,
@@ -163,6 +170,7 @@ export class Scheduler {
    * INVALID_ARGUMENT.
    */
   submit(options: RequestOptions): RequestId {
+    requireObject("options", options);
     const maxNewTokens = requireInteger("maxNewTokens", options.maxNewTokens, 1, 2 ** 24);
     const namespace = requireInteger("namespace", options.namespace ?? 0, 0, 2 ** 31 - 2);
     const tenant = requireInteger("tenant", options.tenant ?? 0, 0, 4095);
@@ -224,14 +232,17 @@ export class Scheduler {
    * new request does, and has what the host tier or the cache kept of it. Throws UNKNOWN_REQUEST, INVALID_ARGUMENT for one
    * that is not idle, and what `submit` throws for as many tokens as it has then; it is still idle then.
    */
-  nextTurn(request: RequestId, { tokens, maxNewTokens, last = false }: TurnOptions): void {
+  nextTurn(request: RequestId, options: TurnOptions): void {
     requireRequest(request);
+    requireObject("options", options);
+    const { tokens, maxNewTokens, last = false } = options;
     requireInteger("maxNewTokens", maxNewTokens, 1, 2 ** 24);
     const count = this.cache.writeInput("tokens", tokens);
     try {
       this.core.call(
-        () => this.core.exports.requestNextTurn(this.pointer, request, count, maxNewTokens, Number(last)),
+        () => this.core.exports.requestNextTurn(this.pointer, request, count, maxNewTokens, last ? 1 : 0),
         `nextTurn(request ${request})`,
+        ["request", request],
       );
     } catch (error) {
       if (!(error instanceof QuartermasterError) || error.code !== "OUT_OF_TOKENS") throw error;
@@ -259,6 +270,7 @@ export class Scheduler {
     return this.core.call(
       () => this.core.exports.requestPropose(this.pointer, request, count),
       `propose(request ${request})`,
+      ["request", request],
     );
   }
 
@@ -274,14 +286,13 @@ export class Scheduler {
    * Says what the sequence of a request with `peakSlots` begins with, before it is admitted. Throws UNKNOWN_REQUEST,
    * UNKNOWN_SEQUENCE, SEQUENCE_OWNED, INVALID_ARGUMENT (no lanes, admitted already, or nothing left to compute).
    */
-  lanes(
-    request: RequestId,
-    { share = false, keep = false, sequence = 0, prefillBlocks = 0 }: LaneStart,
-  ): void {
-    requireInteger("request", request, 0, 0x7fffffff);
+  lanes(request: RequestId, start: LaneStart): void {
+    requireRequest(request);
+    requireObject("start", start);
+    const { share = false, keep = false, sequence = 0, prefillBlocks = 0 } = start;
     requireInteger("sequence", sequence, 0, 0x7fffffff);
     requireInteger("prefillBlocks", prefillBlocks, 0, this.cache.blocks);
-    const flags = Number(share) + 2 * Number(keep);
+    const flags = (share ? 1 : 0) + (keep ? 2 : 0);
     const { exports } = this.core;
     this.core.call(
       () => exports.requestLanes(this.pointer, request, flags, sequence, prefillBlocks),
@@ -342,16 +353,18 @@ export class Scheduler {
    * COPIES_PENDING while what its batch reads has not been read back (`hostTier.swapIn`); then nothing has changed.
    */
   commit(stepId: number, nowUs: number, results: CommitResults): void {
+    requireStep(stepId);
     requireTime("nowUs", nowUs);
+    requireObject("results", results);
     const { samplingRows } = this.#counts();
     const { tokens, finished, accepted } = results;
     if (tokens?.length !== samplingRows) {
       throw invalidArgument("tokens", tokens, `one token for each of ${samplingRows} sampling rows`);
     }
-    if (finished !== undefined && finished.length !== samplingRows) {
+    if (finished != null && finished.length !== samplingRows) {
       throw invalidArgument("finished", finished, `one flag for each of ${samplingRows} sampling rows`);
     }
-    if (accepted !== undefined) requireAccepted(accepted, samplingRows, this.maxDraftTokens);
+    if (accepted != null) requireAccepted(accepted, samplingRows, this.maxDraftTokens);
     const { memory, exports } = this.core;
     const region = new Uint32Array(memory.buffer, this.#results, 2 * this.maxRunning);
     if (!(tokens instanceof Uint32Array)) {
@@ -366,10 +379,13 @@ export class Scheduler {
     for (let i = 0; i < samplingRows; i++) region[this.maxRunning + i] = finished?.[i] ? 1 : 0;
     if (this.#drafts !== 0) {
       const right = new Uint32Array(memory.buffer, this.#draftsHeader()[DraftsHeader.accepted], samplingRows);
-      if (accepted === undefined) right.fill(0);
+      if (accepted == null) right.fill(0);
       else right.set(accepted);
     }
-    this.core.call(() => exports.schedulerCommit(this.pointer, stepId, nowUs), `commit(step ${stepId})`);
+    this.core.call(() => exports.schedulerCommit(this.pointer, stepId, nowUs), `commit(step ${stepId})`, [
+      "stepId",
+      stepId,
+    ]);
   }
 
   /**
@@ -377,7 +393,12 @@ export class Scheduler {
    * UNKNOWN_STEP.
    */
   abandon(stepId: number): void {
-    this.core.call(() => this.core.exports.schedulerAbandon(this.pointer, stepId), `abandon(step ${stepId})`);
+    requireStep(stepId);
+    this.core.call(
+      () => this.core.exports.schedulerAbandon(this.pointer, stepId),
+      `abandon(step ${stepId})`,
+      ["stepId", stepId],
+    );
   }
 
   /**
@@ -386,7 +407,10 @@ export class Scheduler {
    */
   abort(request: RequestId): void {
     requireRequest(request);
-    this.core.call(() => this.core.exports.requestAbort(this.pointer, request), `abort(request ${request})`);
+    this.core.call(() => this.core.exports.requestAbort(this.pointer, request), `abort(request ${request})`, [
+      "request",
+      request,
+    ]);
   }
 
   /** What the last step and its commit did to requests. Copies. */
@@ -447,6 +471,7 @@ export class Scheduler {
     this.core.call(
       () => this.core.exports.requestPrioritize(this.pointer, request, priority),
       `setPriority(request ${request})`,
+      ["request", request],
     );
   }
 
@@ -460,6 +485,7 @@ export class Scheduler {
     this.core.call(
       () => this.core.exports.requestPredict(this.pointer, request, predictedTokens),
       `setPrediction(request ${request})`,
+      ["request", request],
     );
   }
 
@@ -503,17 +529,20 @@ export class Scheduler {
 
   /** Where a request stands, or "ended". */
   state(request: RequestId): "arriving" | "waiting" | "running" | "loading" | "idle" | "ended" {
+    requireRequest(request);
     const states = ["ended", "arriving", "waiting", "running", "loading", "idle"] as const;
     return states[this.core.exports.requestState(this.pointer, request)];
   }
 
   /** Tokens of a live request whose K and V exist; -1 when it has ended. */
   computed(request: RequestId): number {
+    requireRequest(request);
     return this.core.exports.requestComputed(this.pointer, request);
   }
 
   /** Tokens a live request has generated; -1 when it has ended. */
   generated(request: RequestId): number {
+    requireRequest(request);
     return this.core.exports.requestGenerated(this.pointer, request);
   }
 

@@ -6,7 +6,8 @@ import { invalidArgument, QuartermasterError } from "./errors.js";
  */
 export function requireTokenIds(argument: string, tokens: ArrayLike<number>, longest: number): number {
   const count = tokens?.length;
-  if (typeof count !== "number") throw invalidArgument(argument, tokens, "an array of token ids");
+  if (typeof tokens === "function" || !Number.isInteger(count) || count < 0)
+    throw invalidArgument(argument, tokens, "an array of token ids");
   if (count > longest) {
     throw new QuartermasterError("TOO_LONG", `${argument} has ${count} tokens; allowed: 0 to ${longest}`, {
       argument,

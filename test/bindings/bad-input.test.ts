@@ -39,7 +39,7 @@ function stateOf(core: Core): Uint8Array {
     const results = core.exports.schedulerResults(scheduler.pointer);
     bytes.fill(0, results, results + scheduler.maxRunning * 8);
   }
-  return bytes;
+  return bytes.fill(0, 88, 96); // the size of the memory, which may have grown
 }
 
 function refused(core: Core, run: () => unknown, code: string, names: RegExp): void {
@@ -240,7 +240,112 @@ describe("the cache refuses", () => {
   });
 });
 
+describe("a refusal names what is wrong", () => {
+  function named(run: () => unknown, code: string, argument: string, value: unknown): void {
+    assert.throws(run, (error) => {
+      assert.ok(error instanceof QuartermasterError, String(error));
+      assert.deepEqual([error.code, error.argument, error.value], [code, argument, value]);
+      assert.ok(error.range !== undefined && error.range !== "", "says what is allowed");
+      return true;
+    });
+  }
+
+  test("a sequence, a request, a step that is not there", async () => {
+    const { cache, scheduler } = await setUp();
+    named(() => cache.reserve(7, 1), "UNKNOWN_SEQUENCE", "sequence", 7);
+    named(() => cache.close(7), "UNKNOWN_SEQUENCE", "sequence", 7);
+    named(() => scheduler.abort(7), "UNKNOWN_REQUEST", "request", 7);
+    named(() => scheduler.setPriority(7, 1), "UNKNOWN_REQUEST", "request", 7);
+    named(() => scheduler.abandon(7), "UNKNOWN_STEP", "stepId", 7);
+    named(() => scheduler.commit(7, 0, { tokens: [] }), "UNKNOWN_STEP", "stepId", 7);
+  });
+
+  test("a handle that is no u32 is nobody's, though its low bits are somebody's", async () => {
+    const { scheduler } = await setUp();
+    const request = scheduler.submit({ tokens: [1], maxNewTokens: 2 });
+    const { stepId } = scheduler.step(0);
+    for (const wrong of [2 ** 32 + stepId, stepId + 0.5, NaN, `${stepId}`, null]) {
+      named(() => scheduler.abandon(wrong as number), "INVALID_ARGUMENT", "stepId", wrong);
+      named(() => scheduler.commit(wrong as number, 1, { tokens: [1] }), "INVALID_ARGUMENT", "stepId", wrong);
+    }
+    for (const ask of ["state", "computed", "generated"] as const)
+      named(() => scheduler[ask](request + 2 ** 32), "INVALID_ARGUMENT", "request", request + 2 ** 32);
+    scheduler.commit(stepId, 1, { tokens: [1] });
+    assert.equal(scheduler.generated(request), 1);
+  });
+
+  test("options that are no object, and lists whose length is no count", async () => {
+    const { cache, scheduler } = await setUp();
+    const nothing = null as never;
+    named(() => cache.open(nothing), "INVALID_ARGUMENT", "options", null);
+    named(() => scheduler.submit(nothing), "INVALID_ARGUMENT", "options", null);
+    named(() => scheduler.nextTurn(1, nothing), "INVALID_ARGUMENT", "options", null);
+    named(() => scheduler.lanes(1, nothing), "INVALID_ARGUMENT", "start", null);
+    named(() => scheduler.commit(1, 0, nothing), "INVALID_ARGUMENT", "results", null);
+    for (const tokens of [{ length: -1 }, { length: 2.5 }, { length: NaN }, (_: number) => 0])
+      named(() => cache.match(tokens as never), "INVALID_ARGUMENT", "tokens", tokens);
+    const sequence = cache.open({ tokens: [1] });
+    named(() => cache.appendLoaded(sequence, nothing, 9), "INVALID_ARGUMENT", "tokens", null);
+  });
+
+  test("a bigint or a symbol for a number: the core goes on", async () => {
+    const { core, scheduler } = await setUp();
+    const { stepId } = scheduler.step(0);
+    for (const wrong of [BigInt(stepId), Symbol("step")]) {
+      refused(core, () => scheduler.commit(wrong as never, 1, { tokens: [] }), "INVALID_ARGUMENT", /stepId/);
+      refused(
+        core,
+        () => core.call(() => core.exports.coreAttach(wrong as never), "attach"),
+        "INVALID_ARGUMENT",
+        /attach/,
+      );
+    }
+    scheduler.commit(stepId, 1, { tokens: [] });
+  });
+});
+
 describe("a core refuses", () => {
+  test("a structure of which only a part can be had, and keeps nothing of it", async () => {
+    const { core, cache } = await setUp();
+    core.scheduler({ cache, vocabSize: 9, maxRequests: 4, tokenCapacity: 1024, hostTier: { blocks: 4 } });
+    const groups = core.kvCache({ blocks: 8, blockSize: 4, groups: [{ kind: "window", window: 4 }] });
+    const tiered = { vocabSize: 9, maxRequests: 4, tokenCapacity: 1024, hostTier: { blocks: 4 } };
+    refused(
+      core,
+      () => core.scheduler({ ...tiered, cache }),
+      "INVALID_ARGUMENT",
+      /hostTier .* another scheduler/,
+    );
+    refused(
+      core,
+      () => core.scheduler({ ...tiered, cache: groups }),
+      "INVALID_ARGUMENT",
+      /hostTier .* groups/,
+    );
+
+    const small = await Core.create({ maximumBytes: 2 ** 21 });
+    const own = small.kvCache({ blocks: 8, blockSize: 4, maxSequences: 4, maxSequenceTokens: 64 });
+    const much = { cache: own, vocabSize: 9, maxRequests: 2048, tokenCapacity: 1024 };
+    refused(
+      small,
+      () => small.scheduler({ ...much, maxDraftTokens: 256 }),
+      "OUT_OF_MEMORY",
+      /maxDraftTokens/,
+    );
+    refused(
+      small,
+      () => small.scheduler({ ...much, hostTier: { blocks: 2 ** 20 } }),
+      "OUT_OF_MEMORY",
+      /hostTier/,
+    );
+    assert.equal(small.schedulers.length, 0);
+    const scheduler = small.scheduler(much);
+    const again = await Core.restore(small.snapshot());
+    assert.equal(again.schedulers.length, 1, "a restored core has what the other has");
+    scheduler.submit({ tokens: [1], maxNewTokens: 1 });
+    small.validate();
+  });
+
   test("shapes out of range", async () => {
     const { core, cache } = await setUp();
     const scheduler = (options: object) => () =>
