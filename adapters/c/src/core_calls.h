@@ -1,10 +1,15 @@
-/* How the library calls into the translated core: a trap comes back as a status, and poisons the core. */
+/*
+ * How the library calls into the translated core: a trap comes back as a status, and poisons the core. And what its files share:
+ * words of the core's memory, the structures in it, arguments on their way in.
+ */
 #ifndef QM_CORE_CALLS_H
 #define QM_CORE_CALLS_H
 
 #include <setjmp.h>
+#include <string.h>
 
 #include "core.h"
+#include "quartermaster.h"
 #include "wasm-rt.h"
 
 typedef struct {
@@ -65,5 +70,54 @@ struct qm_core {
       return QM_POISONED;                              \
     }                                                  \
   } while (0)
+
+/* A call that returns a result >= 0 or a status. */
+#define RESULT(core, expression)                        \
+  do {                                                  \
+    int qm_result = QM_OK;                              \
+    QM_CALL(core, qm_result, (int)(expression));        \
+    return qm_result;                                   \
+  } while (0)
+
+static inline uint8_t* at(const qm_core* core, uint32_t address) { return core->memory.data + address; }
+
+static inline uint32_t word(const qm_core* core, uint32_t address) {
+  uint32_t value;
+  memcpy(&value, at(core, address), sizeof value);
+  return value;
+}
+
+static inline uint64_t wide_word(const qm_core* core, uint32_t address) {
+  return word(core, address) | (uint64_t)word(core, address + 4) << 32;
+}
+
+static inline uint32_t least(uint32_t a, uint32_t b) { return a < b ? a : b; }
+
+/* Looks among all structures of the core and remembers the one that it finds. QM_INVALID_ARGUMENT, QM_POISONED. */
+int qm_find_structure(qm_core* core, uint32_t kind, uint32_t pointer);
+
+/* QM_OK when `pointer` names a structure of this kind, without a search for the one that was used last. */
+static inline int find_structure(qm_core* core, uint32_t kind, uint32_t pointer) {
+  if (core != NULL && pointer != 0 && core->known[kind] == pointer) return QM_OK;
+  return qm_find_structure(core, kind, pointer);
+}
+
+static inline int is_a(qm_core* core, uint32_t kind, uint32_t pointer) {
+  return find_structure(core, kind, pointer) == QM_OK;
+}
+
+/* Ends a call on anything else than a structure of this kind. */
+#define REQUIRE(core, kind, pointer)                                \
+  do {                                                              \
+    const int qm_required = find_structure(core, kind, pointer);    \
+    if (qm_required != QM_OK) return qm_required;                   \
+  } while (0)
+
+/* Grows the memory until a region of `bytes` fits; a negative number is a status, and returned. */
+int qm_make_room(qm_core* core, double bytes);
+/* Address of the region that was made last. */
+int qm_last_region(qm_core* core, uint32_t* pointer);
+/* Writes token ids to the cache's input region. QM_TOO_LONG, QM_INVALID_ARGUMENT for none at NULL. */
+int qm_put_tokens(qm_core* core, qm_cache cache, const uint32_t* tokens, uint32_t count);
 
 #endif
