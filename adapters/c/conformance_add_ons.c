@@ -4,7 +4,7 @@
 #include <math.h>
 #include <stdlib.h>
 
-enum { MARK_WORDS = sizeof(qm_mark) / 4, MOST_MARKS = 64, GROUP_WORDS = sizeof(qm_group) / 4, MOST_GROUPS = 7, MOST_RUNS = 64 };
+enum { MARK_WORDS = sizeof(qm_mark) / 4, MOST_MARKS = 64, GROUP_WORDS = sizeof(qm_group) / 4, MOST_GROUPS = 7, MOST_RUNS = 64, MOST_KEYS = 4096 };
 
 /* Makes the cache of a call: blocks, block size, sequences, longest sequence. */
 static int make_cache(const call* c) {
@@ -130,8 +130,64 @@ static void answer_pin_figures(void) {
     put_words((const uint32_t[]){figures.hard_blocks, figures.soft_blocks, figures.pins, figures.gave_way}, 4);
 }
 
+/* A cache with the content keys of "named", then groups, then room for marks. */
+static int make_connected(const call* c) {
+  uint8_t bytes[2 * QM_KEY_BYTES];
+  for (int i = 0; i < 2 * QM_KEY_BYTES; i++) bytes[i] = (uint8_t)i;
+  int status = make_cache(c);
+  if (status == QM_OK) status = qm_cache_set_content_keys(core, cache, 4, bytes, bytes + QM_KEY_BYTES);
+  if (status == QM_OK && c->list_lengths[0] > 0) status = set_groups(c);
+  if (status == QM_OK && u(c, 4) > 0) status = qm_cache_set_marks(core, cache, u(c, 4));
+  return status;
+}
+
+static void answer_prompt_keys(const call* c) {
+  static uint8_t keys[MOST_KEYS * QM_KEY_BYTES];
+  const int marks = make_marks(c, 0);
+  if (marks < 0) {
+    put(marks);
+    return;
+  }
+  const int found = qm_prompt_content_keys(core, cache, u(c, 0), c->lists[1], c->list_lengths[1], (uint32_t)marks, keys,
+                                           MOST_KEYS);
+  if (marks > 0) qm_marks_release(core, cache, (uint32_t)marks);
+  uint32_t words[MOST_KEYS * QM_KEY_BYTES / 4];
+  memcpy(words, keys, sizeof words);
+  put_records(found, words, QM_KEY_BYTES / 4);
+}
+
+static void answer_group_figures(const call* c) {
+  qm_group_figures f;
+  const int status = qm_cache_group_figures(core, cache, u(c, 0), &f);
+  put(status);
+  if (status != QM_OK) return;
+  put_words((const uint32_t[]){f.kind, f.window, f.block_size, f.held, f.cached}, 5);
+  put((double)f.evictions);
+}
+
+static void answer_group_cached(const call* c) {
+  uint32_t blocks[MOST_KEYS];
+  put_records(qm_sequence_group_cached(core, cache, u(c, 0), u(c, 1), 0, blocks, MOST_KEYS), blocks, 1);
+}
+
+static int answer_connector(const call* c) {
+  if (is(c, "connected")) put(make_connected(c));
+  else if (is(c, "append-loaded"))
+    put(qm_sequence_append_loaded(core, cache, u(c, 0), c->lists[0], c->list_lengths[0], u(c, 1)));
+  else if (is(c, "prompt-keys")) answer_prompt_keys(c);
+  else if (is(c, "slots")) put(qm_sequence_slots(core, cache, u(c, 0)));
+  else if (is(c, "group-figures")) answer_group_figures(c);
+  else if (is(c, "group-cached")) answer_group_cached(c);
+  else if (is(c, "deadline")) {
+    const double deadline = qm_cache_next_deadline_us(core, cache);
+    put(isinf(deadline) ? -1 : deadline);
+  } else return 0;
+  return 1;
+}
+
 int answer_cache_add_ons(const call* c) {
   const uint32_t* words = NULL;
+  if (answer_connector(c)) return 1;
   if (is(c, "isolated")) put(make_isolated(c));
   else if (is(c, "grouped")) put(make_grouped(c));
   else if (is(c, "runs")) put(make_with_runs(c));
@@ -201,7 +257,48 @@ static int next_turn(const call* c) {
   return qm_next_turn(core, scheduler, u(c, 0), &turn);
 }
 
+static void answer_progress(const call* c) {
+  const int computed = qm_request_computed(core, scheduler, u(c, 0));
+  const int generated = qm_request_generated(core, scheduler, u(c, 0));
+  put(computed < 0 ? computed : QM_OK);
+  if (computed >= 0) put(computed), put(generated);
+}
+
+static void answer_scheduler_figures(void) {
+  qm_scheduler_figures f;
+  put(qm_scheduler_get_figures(core, scheduler, &f));
+  put_words((const uint32_t[]){f.running, f.waiting, f.arriving, f.step_in_flight, f.token_pages, f.free_token_pages}, 6);
+}
+
+static void answer_draft_figures(void) {
+  qm_draft_figures f;
+  const int status = qm_scheduler_draft_figures(core, scheduler, &f);
+  put(status);
+  if (status == QM_OK) put((double)f.fed), put((double)f.right);
+}
+
+static void answer_tier_figures(void) {
+  qm_host_tier_figures f;
+  const int status = qm_scheduler_host_tier_figures(core, scheduler, &f);
+  put(status);
+  if (status != QM_OK) return;
+  put_words((const uint32_t[]){f.blocks, f.free, f.in_flight, f.pending_blocks}, 4);
+  const uint64_t since[] = {f.swap_outs, f.swap_ins, f.joins, f.sent_blocks, f.kept_blocks, f.loaded_blocks, f.failures, f.conflicts};
+  for (int i = 0; i < 8; i++) put((double)since[i]);
+  put(f.out_us), put(f.in_us), put(f.step_us);
+}
+
+static int answer_figures(const call* c) {
+  if (is(c, "progress")) answer_progress(c);
+  else if (is(c, "scheduler-figures")) answer_scheduler_figures();
+  else if (is(c, "draft-figures")) answer_draft_figures();
+  else if (is(c, "tier-figures")) answer_tier_figures();
+  else return 0;
+  return 1;
+}
+
 int answer_scheduler_add_ons(const call* c) {
+  if (answer_figures(c)) return 1;
   if (is(c, "scheduler-as")) put(make_scheduler(c));
   else if (is(c, "submit-as")) put(submit_as(c));
   else if (is(c, "next-turn")) put(next_turn(c));

@@ -103,7 +103,7 @@ for (const variant of ["scalar", "simd"]) {
 }
 
 /** Calls that make something. */
-const MAKES = ["core", "cache", "ordered", "named", "isolated", "grouped", "runs"].concat([
+const MAKES = ["core", "cache", "ordered", "named", "isolated", "grouped", "connected", "runs"].concat([
   "scheduler",
   "scheduler-as",
   "pages",

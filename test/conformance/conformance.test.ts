@@ -100,6 +100,16 @@ test("the scripts use drafts, host tier, turns, quotas, marks, pins, groups, run
   some("available-to", ([blocks]) => blocks > 0);
   some("match-marked", ([found], call) => found > 0 && (call[2] as number[]).length > 0);
   for (const figure of [1, 2, 3, 4]) some("pin-figures", (answer) => answer[figure] > 0);
+  some("append-loaded", ([status], call) => status === 0 && (call[3] as number[]).length > 8);
+  for (const status of [-1, -7]) some("append-loaded", ([answer]) => answer === status);
+  some("prompt-keys", ([count], call) => count > 6 && (call[2] as number[]).length > 0);
+  some("group-cached", ([count, ...blocks]) => count > 2 && blocks.some((block) => block < 2 ** 32 - 1));
+  some("group-figures", ([status, ...figures]) => status === 0 && figures.slice(3).every((n) => n > 0));
+  some("deadline", ([time]) => time > 0);
+  some("progress", ([status, computed, generated]) => status === 0 && computed > 8 && generated > 2);
+  some("scheduler-figures", ([, running, waiting]) => running > 1 && waiting > 1);
+  some("draft-figures", ([, fed, right]) => fed > right && right > 0);
+  some("tier-figures", ([, , free, ...since]) => free > 0 && since.slice(2).every((n) => n > 0));
   for (const status of [0, -1, -8]) some("predict", ([answer]) => answer === status);
   some("comb", ([count]) => count > 8192);
   for (const status of [0, -1, -6, -8, -10, -11, -14]) some("next-turn", ([answer]) => answer === status);

@@ -56,6 +56,8 @@ export async function callDrafts(
     const [committed] = await recorder.call("commit-drafts", stepId, now, sampled, finished, accepted);
     if (committed < 0) await recorder.call("commit", stepId, now, sampled, finished);
     await recorder.call("outcomes");
+    if (requests.length > 0) await recorder.call("progress", requests[i % requests.length]);
+    if (i % 10 === 0) await recorder.call("draft-figures");
     if (i % 20 === 0) await recorder.call("validate");
   }
 }
@@ -221,6 +223,8 @@ export const swapping =
           await recorder.call("reprioritize", random.pick(requests.slice(-9)), random.below(9));
       }
       if (random.below(30) === 0) await recorder.call("transferred", 9999, 1, 0);
+      if (i % 4 === 0) await recorder.call("tier-figures");
+      if (i % 5 === 0) await recorder.call("scheduler-figures");
       if (i % 20 === 0) await recorder.call("validate");
     }
     await transfers.endAll();

@@ -23,7 +23,7 @@ export const tenantOf = (random: Random): number =>
   random.below(25) === 0 ? TENANTS : random.below(TENANTS);
 
 /** Records of 8 words by position, of one position by kind: an adapter, scopes, items. */
-function marks(random: Random): number[] {
+export function marks(random: Random): number[] {
   const list: number[][] = [];
   const content = (): number[] => [1 + random.below(3), random.below(2), 0, random.below(2)];
   if (random.below(3) === 0) list.push([0, 4, 0, 0, ...content()]);
@@ -213,7 +213,10 @@ export const isolated =
       } else made = await callSequence(host, any);
       if (made > 0) open.push(made);
       if (figures) await callFigures(host, i);
-      if (i % 10 === 0) await call("advance", i);
+      if (i % 10 === 0) {
+        await call("deadline");
+        await call("advance", i);
+      }
       if (i % 50 === 0) await call("validate");
     }
     if (figures) await callCrowd(host, open, pins);

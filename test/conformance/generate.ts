@@ -13,6 +13,7 @@ import { Random } from "../support/random.js";
 import { drafting, idling, swapping } from "./generate-scheduling.js";
 import { grouped, isolated, isolatedRequests } from "./generate-sharing.js";
 import { blockRuns, comb, tokenStore, turns } from "./generate-conversations.js";
+import { connector } from "./generate-connector.js";
 import { keyedPool, virtualMemory } from "./generate-pools.js";
 import { type Generator, Recorder, tokens } from "./recorder.js";
 import { print, type Script } from "./script.js";
@@ -105,6 +106,7 @@ async function callCache(recorder: Recorder, kind?: BlockOrderKind): Promise<voi
     }
     if (kind === "priority" && i % 5 === 0) {
       await recorder.call("prioritize", any(), random.below(101), i + random.below(60), i + random.below(60));
+      await recorder.call("deadline");
       await recorder.call("advance", i);
     }
     if (kind === "lru" && i % 8 === 0) {
@@ -282,6 +284,7 @@ const GENERATORS: Readonly<Record<string, Generator>> = {
   "policy-shortest-first": policyCalls("shortest-first"),
   comb,
   "token-store": tokenStore,
+  connector,
 };
 
 /** All scripts, made anew. */

@@ -2,6 +2,7 @@
 import {
   BlockRuns,
   type CacheGroupOptions,
+  type CacheGroupStats,
   type KvCache,
   POLICIES,
   type PromptItem,
@@ -142,6 +143,43 @@ export function cacheAddOns(host: ConformanceHost): Operations {
       const runs = all.slice(0, limit).map(({ start, length }) => [start, length]);
       return [runs.length, ...runs.flat()];
     },
+    connected: ([blocks, blockSize, maxSequences, maxSequenceTokens, marks, specs]: [
+      number,
+      number,
+      number,
+      number,
+      number,
+      number[],
+    ]) => {
+      const bytes = Uint8Array.from({ length: 64 }, (_, i) => i);
+      const contentKeys = { domainKey: bytes.subarray(0, 32), fingerprint: bytes.subarray(32), scopes: 4 };
+      const shape = { blocks, blockSize, maxSequences, maxSequenceTokens, marks, contentKeys };
+      host.cache = host.core.kvCache({ ...shape, groups: cacheGroups(specs) });
+      return [0];
+    },
+    "append-loaded": ([sequence, whole, tokens]: [number, number, number[]]) => [
+      (cache().appendLoaded(sequence, tokens, whole), 0),
+    ],
+    "prompt-keys": ([namespace, marks, tokens]: [number, number[], number[]]) => {
+      const keys = cache().content!.ofPrompt(tokens, namespace, promptMarks(marks));
+      return [keys.length / 32, ...new Uint32Array(keys.buffer)];
+    },
+    slots: ([sequence]: number[]) => [cache().slots(sequence)],
+    deadline: () => {
+      const { core, pointer } = cache();
+      const deadline = core.exports.kvNextDeadlineUs(pointer);
+      return [deadline === Infinity ? -1 : deadline];
+    },
+    "group-figures": ([group]: number[]) => {
+      const figures: CacheGroupStats | undefined = cache().groupStats()[group - 1];
+      if (figures === undefined) return [STATUS_OF.get("INVALID_ARGUMENT")!];
+      const { window, blockSize, held, cached, evictions } = figures;
+      return [0, GROUP_KINDS.indexOf(figures.kind), window, blockSize, held, cached, evictions];
+    },
+    "group-cached": ([sequence, group]: number[]) => {
+      const blocks = cache().groupCached(sequence, group);
+      return [blocks.length, ...blocks];
+    },
     "group-table": ([sequence, group]: number[]) => {
       const table = cache().groupTable(sequence, group);
       return [table.length, ...table];
@@ -220,6 +258,26 @@ export function schedulerAddOns(host: ConformanceHost): Operations {
     transferred: ([transfer, blocks, us]: number[]) => [
       Number(scheduler().transferred(transfer, blocks, us)),
     ],
+    progress: ([request]: number[]) => {
+      const [computed, generated] = [scheduler().computed(request), scheduler().generated(request)];
+      return computed < 0 ? [STATUS_OF.get("UNKNOWN_REQUEST")!] : [0, computed, generated];
+    },
+    "scheduler-figures": () => {
+      const { running, waiting, arriving, core, pointer } = scheduler();
+      const inFlight = core.exports.schedulerStepInFlight(pointer);
+      const words = new Uint32Array(core.memory.buffer, pointer, 23);
+      return [0, running, waiting, arriving, inFlight, words[9], words[22]];
+    },
+    "draft-figures": () => [0, scheduler().drafted.fed, scheduler().drafted.right],
+    "tier-figures": () => {
+      const tier = scheduler().hostTier;
+      if (tier === undefined) return [STATUS_OF.get("NOT_FOUND")!];
+      const { blocks, free, inFlight, pendingBlocks, swapOuts, swapIns, joins, ...rest } = tier;
+      const { sentBlocks, keptBlocks, loadedBlocks, failures, conflicts, outUs, inUs, stepUs } = rest;
+      const now = [blocks, free, inFlight, pendingBlocks];
+      const since = [swapOuts, swapIns, joins, sentBlocks, keptBlocks, loadedBlocks, failures, conflicts];
+      return [0, ...now, ...since, outUs, inUs, stepUs];
+    },
     predict: ([request, tokens]: number[]) => [(scheduler().setPrediction(request, tokens), 0)],
     reprioritize: ([request, priority]: number[]) => [(scheduler().setPriority(request, priority), 0)],
   };

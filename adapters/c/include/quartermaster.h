@@ -135,12 +135,19 @@ QM_API int qm_sequence_reserve(qm_core* core, qm_cache cache, uint32_t sequence,
 /* Records tokens whose K and V have been written to the reserved slots. */
 QM_API int qm_sequence_append(qm_core* core, qm_cache cache, uint32_t sequence, const uint32_t* tokens,
                               uint32_t count);
+/* As qm_sequence_append, for tokens whose blocks were copied from elsewhere (a connector's), in one call or more: of the cache's
+ * groups only what the next token of a sequence of `whole` tokens needs has been written. What its windows have left behind by then is
+ * not cached. Close the sequence, or go on until it has `whole` tokens. whole: length + count to max_sequence_tokens. */
+QM_API int qm_sequence_append_loaded(qm_core* core, qm_cache cache, uint32_t sequence, const uint32_t* tokens,
+                                     uint32_t count, uint32_t whole);
 QM_API int qm_sequence_truncate(qm_core* core, qm_cache cache, uint32_t sequence, uint32_t length);
 /* Returns the handle of a second sequence over the same blocks. */
 QM_API int qm_sequence_fork(qm_core* core, qm_cache cache, uint32_t sequence);
 QM_API int qm_sequence_close(qm_core* core, qm_cache cache, uint32_t sequence);
 /* Tokens of a sequence. */
 QM_API int qm_sequence_length(qm_core* core, qm_cache cache, uint32_t sequence);
+/* Slots of its longest lane; as many as its tokens unless it drops some (quartermaster_lanes.h). QM_UNKNOWN_SEQUENCE. */
+QM_API int qm_sequence_slots(qm_core* core, qm_cache cache, uint32_t sequence);
 /* Block ids of a sequence: *table lasts until its next reserve, append, truncate or close. Returns their number. */
 QM_API int qm_sequence_table(qm_core* core, qm_cache cache, uint32_t sequence, const uint32_t** table);
 /* Copies to run before their targets are written, 8 words each (docs/abi.md); then settle, or revert if they were
@@ -169,6 +176,18 @@ QM_API int qm_cache_set_groups(qm_core* core, qm_cache cache, const qm_group* gr
 /* As qm_sequence_table, in group 1, 2, ...: 2^32 - 1 where a window has let go of a block. */
 QM_API int qm_sequence_group_table(qm_core* core, qm_cache cache, uint32_t sequence, uint32_t group,
                                    const uint32_t** table);
+typedef struct qm_group_figures {
+  uint32_t kind, window, block_size; /* window: 0 unless it is one */
+  uint32_t held;                     /* blocks in tables of open sequences, one that several share counted for each */
+  uint32_t cached;                   /* blocks that can be found again, held or not */
+  uint64_t evictions;
+} qm_group_figures;
+/* Group 1, 2, ...; QM_INVALID_ARGUMENT for another. */
+QM_API int qm_cache_group_figures(qm_core* core, qm_cache cache, uint32_t group, qm_group_figures* figures);
+/* Blocks of a group that are cached along a sequence's cached prefix, one for each whole block of its length from block `from` on, at
+ * most `limit`; those that a window has left behind, too. 2^32 - 1 where there is none. Returns how many. */
+QM_API int qm_sequence_group_cached(qm_core* core, qm_cache cache, uint32_t sequence, uint32_t group, uint32_t from,
+                                    uint32_t* blocks, uint32_t limit);
 
 /* Blocks of a sequence side by side, so that its K and V move in few copies (docs/abi.md, "Runs of blocks"). */
 typedef struct qm_run {
@@ -264,8 +283,11 @@ QM_API int qm_sequence_advise(qm_core* core, qm_cache cache, uint32_t sequence, 
 /* QM_SCORED: a score each for the blocks from table entry `from` on, any numbers but NaN; the lowest goes first. */
 QM_API int qm_sequence_score(qm_core* core, qm_cache cache, uint32_t sequence, uint32_t from, const double* scores,
                              uint32_t count);
-/* QM_BY_PRIORITY: the clock has come to now_us. */
+/* The clock has come to now_us, finite, >= 0: pins end and, under QM_BY_PRIORITY, priorities and times to live do. A step says it as
+ * well. QM_INVALID_TIME. */
 QM_API int qm_cache_advance(qm_core* core, qm_cache cache, double now_us);
+/* Earliest time at which qm_cache_advance changes something; infinity when there is none. */
+QM_API double qm_cache_next_deadline_us(qm_core* core, qm_cache cache);
 
 /* ---- content keys and events: what the outside knows of a cache ---------------------------------------------------- */
 
@@ -282,6 +304,10 @@ QM_API int qm_cache_set_scope(qm_core* core, qm_cache cache, uint32_t name_space
 /* Keys of a sequence's cached blocks from table entry `from` on, at most `count`: [n][32]. Returns how many. */
 QM_API int qm_sequence_content_keys(qm_core* core, qm_cache cache, uint32_t sequence, uint32_t from, uint32_t count,
                                     uint8_t* out);
+/* Keys of the whole blocks of a prompt with a list of marks (0: none), cached or not, at most `limit`: [n][32]; those that the blocks
+ * of a sequence have which was opened so. What a connector or a router is asked for before anything is cached. Returns how many. */
+QM_API int qm_prompt_content_keys(qm_core* core, qm_cache cache, uint32_t name_space, const uint32_t* tokens,
+                                  uint32_t count, uint32_t marks, uint8_t* out, uint32_t limit);
 /* QM_NOT_FOUND when the block is not cached. */
 QM_API int qm_block_content_key(qm_core* core, qm_cache cache, uint32_t block, uint8_t* out);
 /* Key of tokens by themselves, with a list of extras. */
@@ -358,6 +384,9 @@ QM_API int qm_abort(qm_core* core, qm_scheduler scheduler, uint32_t request);
 /* State of a request: 1 arriving, 2 waiting, 3 running, 4 being read back from the host tier, 5 idle until its next turn, 0
  * ended. */
 QM_API int qm_request_state(qm_core* core, qm_scheduler scheduler, uint32_t request);
+/* Of a live request: tokens whose K and V exist, tokens generated. QM_UNKNOWN_REQUEST when it has ended. */
+QM_API int qm_request_computed(qm_core* core, qm_scheduler scheduler, uint32_t request);
+QM_API int qm_request_generated(qm_core* core, qm_scheduler scheduler, uint32_t request);
 
 /* A live request stays, idle, when its answer is complete: a conversation. Its outcome is "finished" as ever; it holds no blocks, what
  * has been computed for it goes to the host tier if there is one, and qm_abort ends it. QM_UNKNOWN_REQUEST; QM_INVALID_ARGUMENT for
@@ -440,6 +469,35 @@ QM_API int qm_transferred(qm_core* core, qm_scheduler scheduler, uint32_t transf
 /* Time of the next arrival, deadline or queue time-out; infinity when there is none. 0: the next plan has transfers of a turn that
  * has ended. */
 QM_API double qm_next_wake_us(qm_core* core, qm_scheduler scheduler);
+
+typedef struct qm_scheduler_figures {
+  uint32_t running, waiting, arriving;    /* requests */
+  uint32_t step_in_flight;                /* 1: a plan has yet to be committed or abandoned */
+  uint32_t token_pages, free_token_pages; /* of the token store, 256 tokens each */
+} qm_scheduler_figures;
+QM_API int qm_scheduler_get_figures(qm_core* core, qm_scheduler scheduler, qm_scheduler_figures* figures);
+
+typedef struct qm_draft_figures {
+  uint32_t most;       /* drafts of a request in one step */
+  uint64_t fed, right; /* drafts fed to the engine, and found right, since creation */
+} qm_draft_figures;
+/* QM_NOT_FOUND for a scheduler without drafts. */
+QM_API int qm_scheduler_draft_figures(qm_core* core, qm_scheduler scheduler, qm_draft_figures* figures);
+
+typedef struct qm_host_tier_figures {
+  uint32_t blocks, free;
+  uint32_t in_flight;           /* transfers */
+  uint32_t pending_blocks;      /* of the device, free once the swap-outs in flight are complete */
+  uint64_t swap_outs, swap_ins; /* preemptions and admissions that have begun a transfer, since creation, as all that follows */
+  uint64_t joins;               /* swap-ins that the batch of their step has waited for */
+  uint64_t sent_blocks, kept_blocks, loaded_blocks; /* blocks sent; those that were there already; blocks read back */
+  uint64_t failures;        /* transfers of which not everything arrived */
+  uint64_t conflicts;       /* swap-outs whose blocks were needed before they were complete */
+  double out_us, in_us;     /* averages: a block sent, a block read back */
+  double step_us;           /* of steps with rows that began no load which might have joined; 0 before the first */
+} qm_host_tier_figures;
+/* QM_NOT_FOUND for a scheduler without a host tier. */
+QM_API int qm_scheduler_host_tier_figures(qm_core* core, qm_scheduler scheduler, qm_host_tier_figures* figures);
 
 /* Weighted tokens that a tenant has been served (QM_FAIR); negative for a tenant that there is not. */
 QM_API double qm_tenant_served(qm_core* core, qm_scheduler scheduler, uint32_t tenant);

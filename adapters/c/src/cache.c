@@ -66,6 +66,17 @@ int qm_sequence_append(qm_core* core, qm_cache cache, uint32_t sequence, const u
   RESULT(core, w2c_qm_kvAppend(instance, cache, sequence, count));
 }
 
+int qm_sequence_append_loaded(qm_core* core, qm_cache cache, uint32_t sequence, const uint32_t* tokens, uint32_t count,
+                              uint32_t whole) {
+  const int length = qm_sequence_length(core, cache, sequence);
+  if (length < 0) return length;
+  if (whole > word(core, cache + QM_CACHE_MAX_SEQUENCE_TOKENS) || whole < (uint64_t)length + count)
+    return QM_INVALID_ARGUMENT;
+  const int status = qm_put_tokens(core, cache, tokens, count);
+  if (status != QM_OK) return status;
+  RESULT(core, w2c_qm_kvAppendLoaded(instance, cache, sequence, count, whole));
+}
+
 int qm_sequence_truncate(qm_core* core, qm_cache cache, uint32_t sequence, uint32_t length) {
   REQUIRE(core, QM_KV_CACHE, cache);
   RESULT(core, w2c_qm_kvTruncate(instance, cache, sequence, length));
@@ -86,6 +97,13 @@ int qm_sequence_length(qm_core* core, qm_cache cache, uint32_t sequence) {
   int length = 0;
   QM_CALL(core, length, (int)w2c_qm_kvLength(instance, cache, sequence));
   return length < 0 ? QM_UNKNOWN_SEQUENCE : length;
+}
+
+int qm_sequence_slots(qm_core* core, qm_cache cache, uint32_t sequence) {
+  REQUIRE(core, QM_KV_CACHE, cache);
+  int slots = 0;
+  QM_CALL(core, slots, (int)w2c_qm_kvSlots(instance, cache, sequence));
+  return slots < 0 ? QM_UNKNOWN_SEQUENCE : slots;
 }
 
 int qm_sequence_table(qm_core* core, qm_cache cache, uint32_t sequence, const uint32_t** table) {
@@ -147,4 +165,14 @@ int qm_cache_reuse_parts(qm_core* core, qm_cache cache, uint32_t threshold) {
 int qm_cache_advance(qm_core* core, qm_cache cache, double now_us) {
   REQUIRE(core, QM_KV_CACHE, cache);
   RESULT(core, w2c_qm_kvAdvance(instance, cache, now_us));
+}
+
+static double next_deadline(qm_core* core, qm_cache cache) {
+  double deadline = INFINITY;
+  QM_CALL(core, deadline, w2c_qm_kvNextDeadlineUs(instance, cache));
+  return deadline;
+}
+
+double qm_cache_next_deadline_us(qm_core* core, qm_cache cache) {
+  return is_a(core, QM_KV_CACHE, cache) && !core->poisoned ? next_deadline(core, cache) : INFINITY;
 }

@@ -3,8 +3,22 @@
 
 #include <math.h>
 
-/* Groups that a cache can have beside its own tables, and words of a record of one (docs/abi.md). */
-enum { MAX_GROUPS = 7, GROUP_SPEC_WORDS = 3 };
+/* Groups that a cache can have beside its own tables; words of a spec, of the header and of a group's record: docs/abi.md. */
+enum {
+  MAX_GROUPS = 7,
+  GROUP_SPEC_WORDS = 3,
+  GROUPS_COUNT = 0,
+  GROUPS_HEADER_WORDS = 8,
+  GROUP_WORDS = 12,
+  GROUP_KIND = 0,
+  GROUP_REACH = 1,
+  GROUP_SHIFT = 2,
+  GROUP_TWINS = 7,
+  GROUP_HELD = 8,
+  GROUP_CACHED = 9,
+  GROUP_EVICTIONS = 10,
+  KIND_WINDOW = 1
+};
 
 int qm_cache_set_groups(qm_core* core, qm_cache cache, const qm_group* groups, uint32_t count) {
   REQUIRE(core, QM_KV_CACHE, cache);
@@ -21,17 +35,63 @@ int qm_cache_set_groups(qm_core* core, qm_cache cache, const qm_group* groups, u
   RESULT(core, w2c_qm_kvGroupsCreate(instance, cache, core->scratch, count));
 }
 
+/* Address of the record of a group, 1 for the first. */
+static int group_of(qm_core* core, qm_cache cache, uint32_t group, uint32_t* record) {
+  uint32_t groups = 0;
+  QM_CALL(core, groups, w2c_qm_kvGroups(instance, cache));
+  if (groups == 0 || group == 0 || group > word(core, groups + 4 * GROUPS_COUNT)) return QM_INVALID_ARGUMENT;
+  *record = groups + 4 * (GROUPS_HEADER_WORDS + (group - 1) * GROUP_WORDS);
+  return QM_OK;
+}
+
 int qm_sequence_group_table(qm_core* core, qm_cache cache, uint32_t sequence, uint32_t group, const uint32_t** table) {
   REQUIRE(core, QM_KV_CACHE, cache);
   int count = 0;
-  uint32_t groups = 0, address = 0;
-  QM_CALL(core, groups, w2c_qm_kvGroups(instance, cache));
-  if (table == NULL || groups == 0 || group == 0 || group > word(core, groups)) return QM_INVALID_ARGUMENT;
+  uint32_t record = 0, address = 0;
+  if (table == NULL) return QM_INVALID_ARGUMENT;
+  const int status = group_of(core, cache, group, &record);
+  if (status != QM_OK) return status;
   QM_CALL(core, count, (int)w2c_qm_kvGroupTableCount(instance, cache, sequence, group - 1));
   if (count < 0) return QM_UNKNOWN_SEQUENCE;
   QM_CALL(core, address, w2c_qm_kvGroupTable(instance, cache, sequence, group - 1));
   *table = (const uint32_t*)at(core, address);
   return count;
+}
+
+int qm_cache_group_figures(qm_core* core, qm_cache cache, uint32_t group, qm_group_figures* figures) {
+  REQUIRE(core, QM_KV_CACHE, cache);
+  uint32_t record = 0;
+  if (figures == NULL) return QM_INVALID_ARGUMENT;
+  const int status = group_of(core, cache, group, &record);
+  if (status != QM_OK) return status;
+  const uint32_t kind = word(core, record + 4 * GROUP_KIND);
+  *figures = (qm_group_figures){.kind = kind,
+                                .window = kind == KIND_WINDOW ? word(core, record + 4 * GROUP_REACH) + 1 : 0,
+                                .block_size = 1u << word(core, record + 4 * GROUP_SHIFT),
+                                .held = word(core, record + 4 * GROUP_HELD),
+                                .cached = word(core, record + 4 * GROUP_CACHED),
+                                .evictions = wide_word(core, record + 4 * GROUP_EVICTIONS)};
+  return QM_OK;
+}
+
+int qm_sequence_group_cached(qm_core* core, qm_cache cache, uint32_t sequence, uint32_t group, uint32_t from,
+                             uint32_t* blocks, uint32_t limit) {
+  REQUIRE(core, QM_KV_CACHE, cache);
+  const uint32_t* table = NULL;
+  uint32_t record = 0;
+  if (blocks == NULL && limit > 0) return QM_INVALID_ARGUMENT;
+  int status = group_of(core, cache, group, &record);
+  if (status == QM_OK) status = qm_sequence_table(core, cache, sequence, &table);
+  if (status < 0) return status;
+  const int length = qm_sequence_length(core, cache, sequence);
+  if (length < 0) return length;
+  const uint32_t shift = word(core, record + 4 * GROUP_SHIFT), twins = word(core, record + 4 * GROUP_TWINS);
+  const uint32_t whole = (uint32_t)length >> shift;
+  const uint32_t ratio = (1u << shift) / word(core, cache + QM_CACHE_BLOCK_SIZE);
+  const uint32_t count = from < whole ? least(limit, whole - from) : 0;
+  /* A group's block is known by the cache's own block that ends where it ends. */
+  for (uint32_t i = 0; i < count; i++) blocks[i] = word(core, twins + 4 * table[(from + i + 1) * ratio - 1]);
+  return (int)count;
 }
 
 /* Words of the header of runs, blocks reserved at a time by default, and the slot in a sequence's handle: docs/abi.md. */

@@ -71,6 +71,28 @@ int qm_sequence_content_keys(qm_core* core, qm_cache cache, uint32_t sequence, u
   }
 }
 
+/* The call goes on behind the key that it finds at the beginning of its output: that of the last block before. */
+int qm_prompt_content_keys(qm_core* core, qm_cache cache, uint32_t name_space, const uint32_t* tokens, uint32_t count,
+                           uint32_t marks, uint8_t* out, uint32_t limit) {
+  REQUIRE(core, QM_KV_CACHE, cache);
+  const uint32_t room = QM_SCRATCH_BYTES / QM_KEY_BYTES - 1, keys = core->scratch + QM_KEY_BYTES;
+  uint32_t done = 0;
+  if (out == NULL && limit > 0) return QM_INVALID_ARGUMENT;
+  const int status = qm_put_tokens(core, cache, tokens, count);
+  if (status != QM_OK) return status;
+  for (;;) {
+    const uint32_t wanted = least(limit - done, room);
+    int found = 0;
+    QM_CALL(core, found,
+            (int)w2c_qm_kvContentPrompt(instance, cache, name_space, count, marks, done, wanted, core->scratch));
+    if (found < 0) return found;
+    if (found > 0) memcpy(out + (size_t)done * QM_KEY_BYTES, at(core, keys), (size_t)found * QM_KEY_BYTES);
+    done += (uint32_t)found;
+    if ((uint32_t)found < wanted || done == limit) return (int)done;
+    memcpy(at(core, core->scratch), out + (size_t)(done - 1) * QM_KEY_BYTES, QM_KEY_BYTES);
+  }
+}
+
 int qm_block_content_key(qm_core* core, qm_cache cache, uint32_t block, uint8_t* out) {
   REQUIRE(core, QM_KV_CACHE, cache);
   int status = QM_OK;

@@ -91,6 +91,12 @@ static inline uint64_t wide_word(const qm_core* core, uint32_t address) {
   return word(core, address) | (uint64_t)word(core, address + 4) << 32;
 }
 
+static inline double real_word(const qm_core* core, uint32_t address) {
+  double value;
+  memcpy(&value, at(core, address), sizeof value);
+  return value;
+}
+
 static inline uint32_t least(uint32_t a, uint32_t b) { return a < b ? a : b; }
 
 /* Looks among all structures of the core and remembers the one that it finds. QM_INVALID_ARGUMENT, QM_POISONED. */

@@ -74,6 +74,20 @@ int qm_request_state(qm_core* core, qm_scheduler scheduler, uint32_t request) {
   RESULT(core, w2c_qm_requestState(instance, scheduler, request));
 }
 
+int qm_request_computed(qm_core* core, qm_scheduler scheduler, uint32_t request) {
+  REQUIRE(core, QM_SCHEDULER, scheduler);
+  int tokens = 0;
+  QM_CALL(core, tokens, (int)w2c_qm_requestComputed(instance, scheduler, request));
+  return tokens < 0 ? QM_UNKNOWN_REQUEST : tokens;
+}
+
+int qm_request_generated(qm_core* core, qm_scheduler scheduler, uint32_t request) {
+  REQUIRE(core, QM_SCHEDULER, scheduler);
+  int tokens = 0;
+  QM_CALL(core, tokens, (int)w2c_qm_requestGenerated(instance, scheduler, request));
+  return tokens < 0 ? QM_UNKNOWN_REQUEST : tokens;
+}
+
 int qm_request_turns(qm_core* core, qm_scheduler scheduler, uint32_t request) {
   REQUIRE(core, QM_SCHEDULER, scheduler);
   RESULT(core, w2c_qm_requestTurns(instance, scheduler, request));
@@ -162,8 +176,8 @@ int qm_commit(qm_core* core, qm_scheduler scheduler, uint32_t step_id, double no
   return qm_commit_drafts(core, scheduler, step_id, now_us, tokens, finish, NULL);
 }
 
-/* Word of the drafts' header that has the address of the counts of right ones. */
-enum { DRAFTS_ACCEPTED = 3 };
+/* Words of the drafts' header: the most of a request, the address of the counts of right ones, figures. */
+enum { DRAFTS_MOST = 0, DRAFTS_ACCEPTED = 3, DRAFTS_FED = 4, DRAFTS_RIGHT = 6 };
 
 int qm_commit_drafts(qm_core* core, qm_scheduler scheduler, uint32_t step_id, double now_us, const uint32_t* tokens,
                      const uint32_t* finish, const uint32_t* accepted) {
@@ -250,4 +264,78 @@ static double tenant_served(qm_core* core, qm_scheduler scheduler, uint32_t tena
 double qm_tenant_served(qm_core* core, qm_scheduler scheduler, uint32_t tenant) {
   REQUIRE(core, QM_SCHEDULER, scheduler);
   return tenant_served(core, scheduler, tenant);
+}
+
+/* Words of a scheduler that docs/abi.md says: pages of its token store, and how many are free. */
+enum { SCHEDULER_TOKEN_PAGES = 9, SCHEDULER_FREE_TOKEN_PAGES = 22 };
+
+int qm_scheduler_get_figures(qm_core* core, qm_scheduler scheduler, qm_scheduler_figures* figures) {
+  REQUIRE(core, QM_SCHEDULER, scheduler);
+  qm_scheduler_figures found = {.token_pages = word(core, scheduler + 4 * SCHEDULER_TOKEN_PAGES),
+                                .free_token_pages = word(core, scheduler + 4 * SCHEDULER_FREE_TOKEN_PAGES)};
+  if (figures == NULL) return QM_INVALID_ARGUMENT;
+  QM_CALL(core, found.running, w2c_qm_schedulerRunning(instance, scheduler));
+  QM_CALL(core, found.waiting, w2c_qm_schedulerWaiting(instance, scheduler));
+  QM_CALL(core, found.arriving, w2c_qm_schedulerArriving(instance, scheduler));
+  QM_CALL(core, found.step_in_flight, w2c_qm_schedulerStepInFlight(instance, scheduler));
+  *figures = found;
+  return QM_OK;
+}
+
+int qm_scheduler_draft_figures(qm_core* core, qm_scheduler scheduler, qm_draft_figures* figures) {
+  REQUIRE(core, QM_SCHEDULER, scheduler);
+  uint32_t drafts = 0;
+  if (figures == NULL) return QM_INVALID_ARGUMENT;
+  QM_CALL(core, drafts, w2c_qm_schedulerDrafts(instance, scheduler));
+  if (drafts == 0) return QM_NOT_FOUND;
+  *figures = (qm_draft_figures){.most = word(core, drafts + 4 * DRAFTS_MOST),
+                                .fed = wide_word(core, drafts + 4 * DRAFTS_FED),
+                                .right = wide_word(core, drafts + 4 * DRAFTS_RIGHT)};
+  return QM_OK;
+}
+
+/* Words of the tier's header, and of its free extents: docs/abi.md. */
+enum {
+  TIER_BLOCKS = 1,
+  TIER_EXTENTS = 4,
+  TIER_IN_FLIGHT = 11,
+  TIER_PENDING_BLOCKS = 13,
+  TIER_OUT_US = 18,
+  TIER_IN_US = 20,
+  TIER_SENT_BLOCKS = 24,
+  TIER_KEPT_BLOCKS = 26,
+  TIER_LOADED_BLOCKS = 28,
+  TIER_FAILURES = 30,
+  TIER_SWAP_OUTS = 32,
+  TIER_SWAP_INS = 34,
+  TIER_CONFLICTS = 36,
+  TIER_JOINS = 42,
+  TIER_STEP_US = 44,
+  EXTENTS_FREE = 1
+};
+
+int qm_scheduler_host_tier_figures(qm_core* core, qm_scheduler scheduler, qm_host_tier_figures* figures) {
+  REQUIRE(core, QM_SCHEDULER, scheduler);
+  uint32_t tier = 0;
+  if (figures == NULL) return QM_INVALID_ARGUMENT;
+  QM_CALL(core, tier, w2c_qm_schedulerTier(instance, scheduler));
+  if (tier == 0) return QM_NOT_FOUND;
+  *figures = (qm_host_tier_figures){
+      .blocks = word(core, tier + 4 * TIER_BLOCKS),
+      .free = word(core, word(core, tier + 4 * TIER_EXTENTS) + 4 * EXTENTS_FREE),
+      .in_flight = word(core, tier + 4 * TIER_IN_FLIGHT),
+      .pending_blocks = word(core, tier + 4 * TIER_PENDING_BLOCKS),
+      .swap_outs = wide_word(core, tier + 4 * TIER_SWAP_OUTS),
+      .swap_ins = wide_word(core, tier + 4 * TIER_SWAP_INS),
+      .joins = wide_word(core, tier + 4 * TIER_JOINS),
+      .sent_blocks = wide_word(core, tier + 4 * TIER_SENT_BLOCKS),
+      .kept_blocks = wide_word(core, tier + 4 * TIER_KEPT_BLOCKS),
+      .loaded_blocks = wide_word(core, tier + 4 * TIER_LOADED_BLOCKS),
+      .failures = wide_word(core, tier + 4 * TIER_FAILURES),
+      .conflicts = wide_word(core, tier + 4 * TIER_CONFLICTS),
+      .out_us = real_word(core, tier + 4 * TIER_OUT_US),
+      .in_us = real_word(core, tier + 4 * TIER_IN_US),
+      .step_us = real_word(core, tier + 4 * TIER_STEP_US),
+  };
+  return QM_OK;
 }
