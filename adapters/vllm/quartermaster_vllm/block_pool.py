@@ -5,7 +5,7 @@ from array import array
 
 from .blocks import CachedBlocks, FreeBlockQueue, KVCacheBlock
 from .hashes import extra_keys, hashes_of_size, outside_hash, split_group, with_group
-from .interop import MEDIUM_GPU, AllBlocksCleared, BlockRemoved, BlockStored
+from .interop import MEDIUM_GPU, AllBlocksCleared, BlockRemoved, BlockStored, event
 from .keyed_pool import KeyedPool
 
 logger = logging.getLogger(__name__)
@@ -73,7 +73,7 @@ class BlockPool:
         for block in ids:
             block_hash, group = self.keyed.last_key(block)
             self.kv_event_queue.append(
-                BlockRemoved(block_hashes=[outside_hash(block_hash)], medium=MEDIUM_GPU, group_idx=group)
+                event(BlockRemoved, block_hashes=[outside_hash(block_hash)], medium=MEDIUM_GPU, group_idx=group)
             )
 
     def give_back(self, ids):
@@ -97,7 +97,8 @@ class BlockPool:
             extras.append(extra)
         lora = getattr(request, "lora_request", None)
         self.kv_event_queue.append(
-            BlockStored(
+            event(
+                BlockStored,
                 block_hashes=[outside_hash(block_hash) for _, block_hash in real],
                 parent_block_hash=outside_hash(hashes[first - 1]) if first > 0 else None,
                 token_ids=request.all_token_ids[first * block_size : last * block_size],
@@ -163,7 +164,7 @@ class BlockPool:
         if self.enable_kv_cache_events:
             block_hash, group = split_group(key)
             self.kv_event_queue.append(
-                BlockRemoved(block_hashes=[outside_hash(block_hash)], medium=MEDIUM_GPU, group_idx=group)
+                event(BlockRemoved, block_hashes=[outside_hash(block_hash)], medium=MEDIUM_GPU, group_idx=group)
             )
         return True
 

@@ -4,6 +4,7 @@ import importlib
 import importlib.util
 import sys
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Optional
 
 
@@ -75,3 +76,14 @@ else:
                 self.requests += 1
                 self.queries += num_tokens
                 self.hits += num_hits
+
+
+@lru_cache(maxsize=None)
+def _fields_of(kind):
+    return frozenset(getattr(kind, "__struct_fields__", None) or getattr(kind, "__dataclass_fields__", ()))
+
+
+def event(kind, **fields):
+    """An event of a kind, with those of the fields that this vLLM's has: they grew from version to version."""
+    known = _fields_of(kind)
+    return kind(**{name: value for name, value in fields.items() if name in known})

@@ -3,6 +3,7 @@ The rules of vLLM v1's cache manager in plain Python: lists that are searched, n
 compared with, and timed against. The rules of each kind of cache group: model_groups.py.
 """
 
+import copy
 from dataclasses import dataclass
 from math import lcm
 
@@ -307,17 +308,27 @@ class ModelManager:
         if missing + kept + reserved_blocks > len(pool.free):
             return None
         given = new_computed_blocks is not None and new_computed_blocks is not self.empty_kv_cache_blocks
-        if given or external > 0:
-            starts = [group for group in self.groups if request_id not in group.cached]
-            # All hits are held before a block is taken.
-            for group in starts:
-                group.adopt(request_id, hits[group.number], both)
-            for group in starts:
-                group.receive(request_id, both, external)
-        added = [group.extend(request_id, need, need_main, encoder) for group in self.groups]
+        hits = hits if given or external > 0 else None
+        if external > 0 and any(group.may_take_more for group in self.groups):
+            try:
+                copy.deepcopy(self)._take(request_id, hits, both, external, need, need_main, encoder)
+            except StopIteration:
+                return None
+        added = self._take(request_id, hits, both, external, need, need_main, encoder)
         if not delay_cache_blocks:
             self.cache_blocks(request, min(total + num_new_tokens, request.num_tokens))
         return self._blocks(added)
+
+    def _take(self, request_id, hits, computed, external, need, need_main, encoder):
+        """What is new in each table. StopIteration: the pool has run empty on the way."""
+        if hits is not None:
+            starts = [group for group in self.groups if request_id not in group.cached]
+            # All hits are held before a block is taken.
+            for group in starts:
+                group.adopt(request_id, hits[group.number], computed)
+            for group in starts:
+                group.receive(request_id, computed, external)
+        return [group.extend(request_id, need, need_main, encoder) for group in self.groups]
 
     def cache_blocks(self, request, tokens):
         if not self.enable_caching:

@@ -13,6 +13,8 @@ class FullGroup:
 
     full = True
     reports_new_blocks = True
+    # Whether an allocation with external tokens may take more blocks than `missing` says.
+    may_take_more = False
 
     def __init__(self, spec, pool, number):
         self.spec, self.size, self.pool, self.number = spec, spec.block_size, pool, number
@@ -231,7 +233,11 @@ class AlignedStateGroup(StateGroup):
     """
     "align": one block with the running state, and one a draft, at the end of the table; all before them are null but the states
     at the ends of steps. A step that needs a longer table moves the drafts' blocks on and takes one block more.
+
+    `missing` is vLLM's count, in which the block with the state of external tokens is not.
     """
+
+    may_take_more = True
 
     def __init__(self, spec, pool, number):
         super().__init__(spec, pool, number)

@@ -31,8 +31,7 @@ logging.disable(logging.WARNING)
 STEPS = int(os.environ.get("QUARTERMASTER_STEPS", "2000"))
 FULL, MLA, WINDOW = FullAttentionSpec(16), MLAAttentionSpec(16), SlidingWindowSpec(16, 40)
 EAGLE, UNCACHED = {"use_eagle": True}, {"enable_caching": False}
-# A connector's tokens are more than vLLM counts blocks of aligned state for.
-ALIGNED = {"aligned": 16, "connector": False}
+ALIGNED = {"aligned": 16}
 TELLING = {"log_stats": True, "enable_kv_cache_events": True}
 # name: blocks, specs of the groups, options, habits
 CASES = {
