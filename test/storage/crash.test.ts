@@ -5,6 +5,7 @@
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { createHash } from "node:crypto";
+import { once } from "node:events";
 import { cpSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -127,11 +128,14 @@ test("a process killed while it stores under fsync always has lost nothing that 
     ],
     { stdio: ["ignore", "pipe", "inherit"] },
   );
+  // Until then its process is alive, and so is its lock.
+  const ended = once(child, "exit");
   let told = "";
   for await (const chunk of child.stdout) {
     told += String(chunk);
     if (told.split("\n").length > 150) child.kill("SIGKILL");
   }
+  await ended;
   const stored = told.trimEnd().split("\n").length;
   cpSync(path, join(base, "killed-copy"), { recursive: true });
   const tier = await DiskTier.open(path, { capacityBytes: 2 ** 30 });
