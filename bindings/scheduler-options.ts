@@ -71,7 +71,8 @@ export interface SchedulerOptions {
   maxDraftTokens?: number;
   /**
    * Policy "priority": running requests make room for more urgent ones that wait, so that a step's batch is always the most
-   * urgent requests that fit. Default false: only requests that grow preempt others.
+   * urgent requests that fit. For one that its own tenant's ceiling keeps out only its tenant's do. Default false: only
+   * requests that grow preempt others.
    */
   preemptive?: boolean;
   /** Host memory for preempted requests. Default none: they are computed again. */

@@ -26,11 +26,10 @@ import {
   readList,
 } from "../paging/marks";
 import { MAX_PINS, pin, pinsBytes, pinsCreate, unpin } from "../paging/pins";
-import { availableBlocks } from "../paging/pool";
 import { matchLength } from "../paging/group-tables";
 import { trim } from "../paging/prefix";
 import { MAX_PRIORITY } from "../orders/priority";
-import { accountAvailable, limitTenant } from "../paging/quotas";
+import { availableFor, limitTenant } from "../paging/quotas";
 import { countLookup, open, partBehind } from "../paging/sequences";
 import { kvValidate } from "../paging/validate";
 import { pinsOf } from "../paging/pin-counts";
@@ -122,7 +121,7 @@ export function kvAccount(cache: usize, tenant: u32): usize {
 /** Blocks that a tenant could take now, its ceiling apart; those that anybody could without accounts. */
 export function kvTenantAvailable(cache: usize, tenant: u32): u32 {
   const kv = changetype<KvCache>(cache);
-  return kv.accounts == 0 ? availableBlocks(kv) : accountAvailable(kv, tenant);
+  return availableFor(kv, tenant);
 }
 
 /** As `kvOpen`, for a tenant: its sequences pay for the blocks that they take. `marks`: those of the prompt, or 0. */

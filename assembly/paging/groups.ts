@@ -27,7 +27,7 @@
  */
 import { orderEnter, orderLeave } from "../orders/order";
 import { alignToLine } from "../memory/arena";
-import { Block, BlockId, block, Copy, KvCache, NONE, orderOf, sequenceAt } from "./layout";
+import { Block, BlockId, block, blocksFor, Copy, KvCache, NONE, orderOf, sequenceAt } from "./layout";
 import { loseChild } from "./pool";
 
 export const enum GroupKind {
@@ -128,10 +128,10 @@ export function firstNeeded(group: Group, length: u32): u32 {
   return length > group.reach ? (length - group.reach) >> group.shift : 0;
 }
 
-/** Most blocks that a sequence of up to `tokens` tokens needs when it is fed token by token. */
-export function groupsPeak(kv: KvCache, tokens: u32): u32 {
-  let blocks: u32 = 0;
-  for (let g: u32 = 0; g < groupsOf(kv).count; g++) {
+/** Most blocks that a sequence of up to `tokens` tokens needs, in groups too, when it is fed token by token. */
+export function peakBlocks(kv: KvCache, tokens: u32): u32 {
+  let blocks = blocksFor(kv, tokens);
+  for (let g: u32 = 0; kv.groups != 0 && g < groupsOf(kv).count; g++) {
     const group = groupAt(kv, g);
     const all = groupBlocks(group, tokens);
     blocks += group.kind == GroupKind.Full ? all : min(all, groupBlocks(group, group.reach) + 1);

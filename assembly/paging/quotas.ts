@@ -27,7 +27,8 @@ function evictFor(kv: KvCache, index: u32, victim: BlockId): void {
 }
 
 /** Blocks that a tenant could have now, ceilings apart: free ones, its own, and what others have above their floors. */
-export function accountAvailable(kv: KvCache, tenant: u32): u32 {
+export function availableFor(kv: KvCache, tenant: u32): u32 {
+  if (kv.accounts == 0) return availableBlocks(kv);
   const a = accountsOf(kv);
   return availableBlocks(kv) - (a.kept - accountAt(a, min(tenant, a.tenants)).kept);
 }
@@ -44,7 +45,7 @@ function makeRoom(kv: KvCache, tenant: u32, need: u32): Status {
     account.refused += 1;
     return QUOTA_EXCEEDED;
   }
-  if (need > accountAvailable(kv, tenant)) return OUT_OF_BLOCKS;
+  if (need > availableFor(kv, tenant)) return OUT_OF_BLOCKS;
   // Under a ceiling as many rest; without one the rest may be in soft pins, which give way below.
   while (need != 0 && account.used + need > account.ceiling && account.root != NONE)
     evictFor(kv, index, account.root);

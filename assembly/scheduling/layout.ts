@@ -10,7 +10,7 @@
  *   arrivals   [maxRequests] u32                  min-heap of requests that have not arrived yet
  *   waiting    ordered index: queue key -> slot   (class | metric | order of arrival)
  *   ids        ordered index: id -> slot          requests that carry an id
- *   tenants    [tenantCount] Tenant, 16 B         what each has been served
+ *   tenants    [tenantCount] Tenant, 24 B         what each has been served
  *   plan       StepPlan (plan.ts)
  *   results    [2][maxRunning] u32                sampled tokens, finish flags: the host writes them before commit
  *
@@ -206,6 +206,10 @@ export class Tenant {
   waiting: u32;
   /** Step in which its quota has refused a request: the others of it wait too. */
   passedIn: u32;
+  /** Step in which `urgentBlocks` was counted last. */
+  urgentIn: u32;
+  /** Blocks for those of it that wait, as they make room (urgency.ts); NONE: its quota keeps one of them out. */
+  urgentBlocks: u32;
 }
 
 // @ts-ignore: decorator

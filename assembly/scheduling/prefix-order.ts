@@ -11,16 +11,14 @@
  */
 import { matchLength } from "../paging/group-tables";
 import { knownTokens, Request, request, Scheduler } from "./layout";
-import { dequeue, prefixKey, requeue, seekWaiting } from "./queue";
+import { moveTo, prefixKey, seekWaiting } from "./queue";
 import { readTokens } from "./tokens";
 
 /** Tokens of a waiting request that its admission would find cached. */
-function cachedTokens(s: Scheduler, slot: u32, r: Request): u32 {
+export function cachedTokens(s: Scheduler, slot: u32, r: Request): u32 {
   const kv = s.kv;
-  const known = knownTokens(r);
-  if (kv.prefixCache == 0 || r.peakSlots != 0 || known < 2) return 0;
-  const limit = (known - 1) >> kv.blockShift;
-  if (limit == 0) return 0;
+  if (kv.prefixCache == 0 || r.peakSlots != 0) return 0;
+  const limit = (knownTokens(r) - 1) >> kv.blockShift;
   readTokens(s, slot, 0, limit << kv.blockShift, kv.input);
   return matchLength(kv, r.namespace, kv.input, limit, r.marks);
 }
@@ -36,9 +34,6 @@ export function orderByPrefix(s: Scheduler): void {
     if (r.orderedIn == s.stepId) continue;
     r.orderedIn = s.stepId;
     const place = prefixKey(s, r, cachedTokens(s, slot, r));
-    if (place == r.key) continue;
-    dequeue(s, slot);
-    r.key = place;
-    requeue(s, slot);
+    if (place != r.key) moveTo(s, slot, place);
   }
 }

@@ -108,6 +108,16 @@ export function dequeue(s: Scheduler, slot: u32): void {
   tenantLeaves(s, r);
 }
 
+/** Gives a request another place; one that is still to arrive gets its place then. */
+export function moveTo(s: Scheduler, slot: u32, key: u64): void {
+  const r = request(s, slot);
+  if (r.state == State.Arriving) return;
+  const waits = r.state == State.Waiting;
+  if (waits) dequeue(s, slot);
+  r.key = key;
+  if (waits) requeue(s, slot);
+}
+
 /**
  * Finds the first request whose key is at least `key`; its slot is in `foundValue`, its key in `foundKey`.
  */

@@ -10,8 +10,8 @@
 import { indexDelete } from "../index/delete";
 import { indexPut } from "../index/put";
 import { indexFind } from "../index/read";
-import { groupsPeak } from "../paging/groups";
-import { blocksFor, MAX_GENERATION, MAX_NAMESPACE, NONE } from "../paging/layout";
+import { peakBlocks } from "../paging/groups";
+import { MAX_GENERATION, MAX_NAMESPACE, NONE } from "../paging/layout";
 import { dropList } from "../paging/marks";
 import { pinsOf } from "../paging/pin-counts";
 import { PinState } from "../paging/pins";
@@ -62,7 +62,7 @@ export function everFits(s: Scheduler, tenant: u32, total: u64): Status {
   if (total > <u64>s.kv.maxSequenceTokens) return TOO_LONG;
   // The last token generated is never fed back, so its K and V need no slot.
   const tokens = <u32>total - 1;
-  const blocks = blocksFor(s.kv, tokens) + (s.kv.groups == 0 ? 0 : groupsPeak(s.kv, tokens));
+  const blocks = peakBlocks(s.kv, tokens);
   const pinned = s.kv.pins == 0 ? 0 : pinsOf(s.kv).limit;
   if (blocks > s.kv.blockCount - pinned) return POOL_TOO_SMALL;
   if (!isTenant(s.kv, tenant)) return INVALID_ARGUMENT;

@@ -25,9 +25,9 @@ import { advance } from "../paging/advance";
 import { pinsOf } from "../paging/pin-counts";
 import { availableBlocks } from "../paging/pool";
 import { groupsAdded, groupsRoom } from "../paging/group-tables";
-import { groupsPeak } from "../paging/groups";
-import { blocksFor, NONE, sequenceOf, SLOT_MASK } from "../paging/layout";
-import { accountAvailable, mostBlocks } from "../paging/quotas";
+import { peakBlocks } from "../paging/groups";
+import { NONE, sequenceOf, SLOT_MASK } from "../paging/layout";
+import { availableFor, mostBlocks } from "../paging/quotas";
 import { reserveBeside } from "../paging/growth";
 import { close, countLookup } from "../paging/sequences";
 import {
@@ -289,7 +289,7 @@ function admit(s: Scheduler, slot: u32, r: Request): Status {
   const target = knownTokens(r);
   // Groups are reserved chunk by chunk: a quota that has been lowered would be met in the middle, again and again.
   if (kv.groups != 0 && kv.accounts != 0)
-    if (blocksFor(kv, target) + groupsPeak(kv, target) > mostBlocks(kv, r.tenant)) return QUOTA_EXCEEDED;
+    if (peakBlocks(kv, target) > mostBlocks(kv, r.tenant)) return QUOTA_EXCEEDED;
   readTokens(s, slot, 0, target, kv.input);
   const handle = s.tier == 0 ? openFor(s, r, target) : openSwapped(s, slot, r, target);
   if (handle < 0) return handle;
@@ -310,8 +310,7 @@ function admit(s: Scheduler, slot: u32, r: Request): Status {
   r.sequence = handle;
   while (true) {
     const groups = kv.groups == 0 ? 0 : groupsAdded(kv, handle & SLOT_MASK, cached, beside);
-    const available =
-      kv.accounts == 0 ? availableBlocks(kv) : accountAvailable(kv, sequenceOf(kv, handle).tenant);
+    const available = availableFor(kv, sequenceOf(kv, handle).tenant);
     let status: i32 = OUT_OF_BLOCKS;
     if (needed + groups + margin + promised <= available) status = reserveFor(s, r, target - cached, beside);
     if (status >= 0) break;

@@ -293,8 +293,6 @@ function endLoading(s: Scheduler, slot: u32, tokens: u32): void {
 }
 
 /** Device blocks that are free once the swap-outs in flight are complete. */
-// @ts-ignore: decorator
-@inline
 export function pendingBlocks(s: Scheduler): u32 {
   return s.tier == 0 ? 0 : tierOf(s).pendingBlocks;
 }

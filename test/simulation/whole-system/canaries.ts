@@ -135,13 +135,23 @@ export const CANARIES: Readonly<Record<string, Edit>> = {
   },
   "a priority that changes leaves its request where it was": {
     file: URGENCY,
-    find: "  r.key = keyWith(s, r);\n",
-    replace: "  if (!CANARY) r.key = keyWith(s, r);\n",
+    find: "  moveTo(s, slot, keyWith(s, r));\n",
+    replace: "  moveTo(s, slot, CANARY ? r.key : keyWith(s, r));\n",
   },
   "somebody a little more urgent waits for the less urgent": {
     file: URGENCY,
     find: "preemptLast(s, plan, r.priority, NONE)",
     replace: "preemptLast(s, plan, r.priority + f64(CANARY), NONE)",
+  },
+  "others make room for whom its own tenant's ceiling keeps out": {
+    file: URGENCY,
+    find: "    if (kv.accounts != 0 && isKeptOut(",
+    replace: "    if (kv.accounts != 0 && !CANARY && isKeptOut(",
+  },
+  "under a ceiling a tenant's less urgent stay": {
+    file: URGENCY,
+    find: "!giveWay(kv, own) && preemptLast(s, plan, r.priority, own) == NONE",
+    replace: "!giveWay(kv, own) && (CANARY || preemptLast(s, plan, r.priority, own) == NONE)",
   },
   "an item at the last token of a block is not looked at": {
     file: "assembly/paging/marks.ts",

@@ -1,51 +1,22 @@
 /** Who may be served before whom, who may be preempted, and how long anybody may have to wait. */
 import assert from "node:assert/strict";
 import type { PolicyName } from "../../../bindings/main.js";
-import { allTokens, before, isActive, knownTokens, rankOf, type Tracked } from "./requests.js";
+import { allTokens, before, isActive, rankOf, type Tracked } from "./requests.js";
 import type { WorldShape } from "./shape.js";
-import type { System } from "./systems.js";
 
 export class Rules {
   readonly #policy: PolicyName;
   readonly #mostOvertakers: number;
   /** Tenants at their ceilings are passed over, and preempt their own. */
   readonly #quotas: boolean;
-  readonly #preemptive: boolean;
-  readonly #maxRunning: number;
-  readonly #watermarkBlocks: number;
   #top: Tracked | undefined;
   #patience = 0;
 
   constructor(shape: WorldShape) {
-    const { policy, agingTokens, preemptive, maxRunning, watermarkBlocks } = shape.scheduler;
-    this.#preemptive = preemptive;
-    this.#maxRunning = maxRunning;
-    this.#watermarkBlocks = watermarkBlocks;
+    const { policy, agingTokens } = shape.scheduler;
     this.#policy = policy;
     this.#quotas = shape.quotas;
     this.#mostOvertakers = Math.floor(shape.cache.maxSequenceTokens / agingTokens);
-  }
-
-  /**
-   * Whether the step to come must preempt somebody for a more urgent one that waits: the first, in their order, that finds too
-   * few rows or blocks with all before it served, while somebody less urgent runs.
-   */
-  makesRoom(live: Iterable<Tracked>, { cache, scheduler }: System): boolean {
-    if (!this.#preemptive) return false;
-    const all = [...live].filter(({ aborted }) => !aborted);
-    const running = all.filter(({ state }) => state === "running");
-    const least = Math.max(...running.map(({ priority }) => priority));
-    const waiting = all
-      .filter(({ state }) => state === "waiting")
-      .sort((a, b) => a.priority - b.priority || a.order - b.order);
-    let rows = running.length + all.filter(({ state }) => state === "loading").length;
-    let room = cache.available + (scheduler.hostTier?.pendingBlocks ?? 0);
-    for (const one of waiting) {
-      rows += 1;
-      room -= Math.ceil(knownTokens(one) / cache.blockSize) + this.#watermarkBlocks;
-      if (rows > this.#maxRunning || room < 0) return one.priority < least;
-    }
-    return false;
   }
 
   /** A step has admitted `admitted`, in this order, and left `waiting`. */

@@ -31,6 +31,7 @@ import { Rules } from "./rules.js";
 import { drawShape, type WorldShape } from "./shape.js";
 import { Systems } from "./systems.js";
 import { emptyTally } from "./tally.js";
+import { Urgency } from "./urgency.js";
 import { VirtualMachine } from "./virtual-machine.js";
 
 const TWIN_BUILDS = ["core", "core-scalar", "core-threads"] as const;
@@ -70,6 +71,7 @@ export class World {
   readonly #seed: number;
   readonly #rules: Rules;
   readonly #line: Line;
+  readonly #urgency: Urgency;
   readonly #accounts: Accounts;
   readonly #runs: BlockRunPromises | undefined;
   readonly #listener = new Listener();
@@ -96,6 +98,7 @@ export class World {
     if (shape.scheduler.hostTier) this.transfers = new HostTransfers(this);
     this.#rules = new Rules(shape);
     this.#line = new Line(this);
+    this.#urgency = new Urgency(this);
     this.#accounts = new Accounts(this);
     if (shape.cache.blockRuns) this.#runs = new BlockRunPromises(this);
     if (shape.quotas) this.limited();
@@ -265,9 +268,8 @@ export class World {
     this.#arrivals();
     this.#runs?.note();
     this.#line.note();
-    const urgent = this.#rules.makesRoom(
-      [...this.live.values()].filter((one) => !this.#overdue(one)),
-      systems.main,
+    this.#urgency.note(
+      [...this.live.values()].filter((one) => one.state === "waiting" && !this.#overdue(one)),
     );
     this.pins?.settle();
     const plan = systems.step(this.nowUs);
@@ -276,8 +278,8 @@ export class World {
     this.note(() => `step ${plan.stepId} at ${this.nowUs}: ${plan.rows} rows, ${plan.totalTokens} tokens`);
     this.onPlan?.(planDigest(plan, systems.main.scheduler.outcomes()));
     const preempted = this.#planned();
-    assert.ok(!urgent || preempted.size > 0, "whoever is less urgent makes room");
-    tally.urgent += Number(urgent);
+    this.#urgency.planned(preempted.size);
+    tally.urgent += Number(this.#urgency.isDue);
     this.#runs?.planned(preempted.size > 0);
     const loading = this.#loading();
     this.#rows(plan, preempted.size > 0, loading);
