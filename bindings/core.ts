@@ -619,17 +619,11 @@ export class Core {
 
   /** Makes a structure and its add-ons; when one of them is refused, nothing is left of the others. */
   #whole<Made>(make: () => Made): Made {
-    const arena = (): Uint32Array => new Uint32Array(this.memory.buffer, 0, ARENA_BYTES / 4);
-    const before = arena().slice();
+    this.exports.coreMark();
     try {
       return make();
     } catch (error) {
-      if (this.#poison !== undefined) throw error;
-      const now = arena();
-      const from = before[ARENA_TOP];
-      new Uint8Array(this.memory.buffer, from, now[ARENA_TOP] - from).fill(0);
-      for (const word of ARENA_KEPT) before[word] = now[word];
-      now.set(before);
+      if (this.#poison === undefined) this.exports.coreRewind();
       throw error;
     }
   }
@@ -735,10 +729,6 @@ const SCRATCH_BYTES = 1 << 16;
 const MAX_WORKERS = 64;
 /** Regions that a core's directory has room for. */
 const MAX_REGIONS = 64;
-/** Bytes of the arena's header and directory, and words of it (assembly/memory/arena.ts): the first free address; its size, poison and workers. */
-const ARENA_BYTES = 1152;
-const ARENA_TOP = 20;
-const ARENA_KEPT = [22, 23, 28, 30, 31] as const;
 /** Address of the poison word and the attached workers in the arena's header: not part of a snapshot. */
 const WORKERS_AT = 112;
 

@@ -11,6 +11,8 @@ export interface MemoryExports {
   coreAdopt(): number;
   coreExtend(): number;
   coreTop(): number;
+  coreMark(): void;
+  coreRewind(): void;
   coreCost(bytes: number): number;
   coreRegions(): number;
   coreRegionKind(index: number): number;

@@ -6,10 +6,12 @@ import {
   arenaCost,
   arenaCreate,
   arenaExtend,
+  arenaMark,
   arenaRegionBytes,
   arenaRegionKind,
   arenaRegionPointer,
   arenaRegions,
+  arenaRewind,
   arenaTake,
   arenaTop,
   arenaValidate,
@@ -71,6 +73,16 @@ export function coreRegionPointer(index: u32): usize {
 /** Bytes of a region, its guard not counted. */
 export function coreRegionBytes(index: u32): f64 {
   return <f64>arenaRegionBytes(ARENA, index);
+}
+
+/** Before structures that are made together, such as a cache and its add-ons. */
+export function coreMark(): void {
+  arenaMark(ARENA);
+}
+
+/** When one of them was refused: those made since `coreMark` are gone, and the core is as it was. */
+export function coreRewind(): void {
+  arenaRewind(ARENA);
 }
 
 export function coreValidate(): Status {

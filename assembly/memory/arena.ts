@@ -158,6 +158,30 @@ export function arenaTake(base: usize, kind: RegionKind, bytes: u64): usize {
   return pointer;
 }
 
+/** What `arenaMark` saw: part of no state, and good until the next creation that succeeds. */
+let markedRegions: u32 = 0;
+let markedTop: u64 = 0;
+let markedRandom: u64 = 0;
+
+/** Remembers what is taken now, for `arenaRewind`. */
+export function arenaMark(base: usize): void {
+  const arena = changetype<Arena>(base);
+  markedRegions = arena.regions;
+  markedTop = arena.top;
+  markedRandom = arena.random;
+}
+
+/** Gives back the regions taken since `arenaMark`: the arena is, byte for byte, as it was, and zero behind. */
+export function arenaRewind(base: usize): void {
+  const arena = changetype<Arena>(base);
+  memory.fill(<usize>markedTop, 0, <usize>(arena.top - markedTop));
+  const taken = <usize>(arena.regions - markedRegions) * ENTRY_BYTES;
+  memory.fill(changetype<usize>(region(base, markedRegions)), 0, taken);
+  arena.regions = markedRegions;
+  arena.top = markedTop;
+  arena.random = markedRandom;
+}
+
 // @ts-ignore: decorator
 @inline
 export function arenaTop(base: usize): u64 {
