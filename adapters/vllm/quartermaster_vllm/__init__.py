@@ -2,10 +2,12 @@
 
 from .block_pool import BlockPool
 from .blocks import KVCacheBlock
+from .cache_blocks import KVCacheBlocks
 from .install import install
 from .library import QuartermasterError
-from .manager import KVCacheBlocks, KVCacheManager
+from .manager import KVCacheManager
 from .parity import ParityError, ParityManager
+from .versions import Version
 
 __all__ = [
     "BlockPool",
@@ -15,5 +17,6 @@ __all__ = [
     "ParityError",
     "ParityManager",
     "QuartermasterError",
+    "Version",
     "install",
 ]

@@ -31,6 +31,8 @@ class BlockPool:
         self.num_gpu_blocks = num_gpu_blocks
         self.enable_caching = enable_caching
         self.hash_block_size = hash_block_size
+        # Whether a block of several hashed blocks has the last one's hash, not all of them: vLLM's since July 2026.
+        self.chained_hashes = False
         self.keyed = KeyedPool(num_gpu_blocks)
         # Hashes that were put on blocks by hand and are not in the index (yet).
         self.stamps = {}
@@ -47,6 +49,10 @@ class BlockPool:
         """Whether a block is one of this pool's own objects."""
         block_id = block.block_id
         return 0 <= block_id < self.num_gpu_blocks and self.blocks[block_id] is block
+
+    def hashes_of(self, block_hashes, block_size):
+        """The hashes of a request's blocks of `block_size` tokens."""
+        return hashes_of_size(block_hashes, self.hash_block_size, block_size, self.chained_hashes)
 
     # ---- ids: what the manager calls
 
@@ -83,7 +89,7 @@ class BlockPool:
 
     def cache(self, request, ids, first, last, block_size, group):
         """Caches a request's blocks `first` to `last` - 1, whose ids are `ids`; null blocks are passed over."""
-        hashes = hashes_of_size(request.block_hashes, self.hash_block_size, block_size)
+        hashes = self.hashes_of(request.block_hashes, block_size)
         new = hashes[first:last]
         self.keyed.enter_keys(group, ids, new)
         if self.enable_kv_cache_events:
@@ -135,7 +141,7 @@ class BlockPool:
         self.cache(request, ids, num_cached_blocks, num_full_blocks, block_size, kv_cache_group_id)
 
     def _cache_strangers(self, request, full, first, last, block_size, group):
-        hashes = hashes_of_size(request.block_hashes, self.hash_block_size, block_size)
+        hashes = self.hashes_of(request.block_hashes, block_size)
         for block, block_hash in zip(full, hashes[first:last]):
             if block.is_null:
                 continue

@@ -5,9 +5,11 @@ from math import lcm
 
 from .block_pool import BlockPool
 from .groups import ChunkGroup, CacheGroup, CrossGroup, SinkGroup, WindowGroup
-from .hashes import hashes_of_size
+from .hashes import cdiv
 from .keyed_pool import NONE
+from .retention import interval_of
 from .state_groups import AlignedStateGroup, StateGroup
+from .versions import Version
 
 # A spec is known by the name of its class or of one it derives from, so that vLLM's and any like them will do.
 _GROUPS = {
@@ -95,7 +97,11 @@ class KVCacheCoordinator:
         hash_block_size,
         metrics_collector=None,
         scheduler_block_size=None,
+        version=Version.APRIL_2026,
+        max_in_flight_tokens=None,
+        retention_interval=None,
     ):
+        self.version = version
         self.kv_cache_config = kv_cache_config
         self.max_model_len = max_model_len
         self.use_eagle = use_eagle
@@ -105,15 +111,44 @@ class KVCacheCoordinator:
         self.block_pool = BlockPool(
             kv_cache_config.num_blocks, enable_caching, hash_block_size, enable_kv_cache_events, metrics_collector
         )
+        self.block_pool.chained_hashes = version >= Version.JULY_2026
         world_size = dcp_world_size * pcp_world_size
         self.single_type_managers = tuple(
             group_class(group.kv_cache_spec)(
-                group.kv_cache_spec, self.block_pool, enable_caching, index, world_size
+                group.kv_cache_spec, self.block_pool, enable_caching, index, world_size, version
             )
             for index, group in enumerate(kv_cache_config.kv_cache_groups)
         )
+        self._limit_admission(max_in_flight_tokens)
         if enable_caching:
             self._group_specs(world_size)
+            self._say_what_is_kept(retention_interval)
+
+    def _limit_admission(self, in_flight):
+        """With so many tokens in flight, and no more, a request of a window or of chunks holds a limited number of blocks."""
+        if in_flight is None:
+            return
+        for group in self.single_type_managers:
+            size, longest = group.block_size, self.max_model_len
+            if isinstance(group, WindowGroup):
+                # One more: the window begins anywhere in its first block.
+                group.most_blocks = cdiv(min(group.sliding_window - 1 + in_flight, longest), size) + 1
+            elif isinstance(group, ChunkGroup):
+                group.most_blocks = cdiv(min(group.attention_chunk_size + in_flight, longest), size)
+
+    def _say_what_is_kept(self, retention_interval):
+        interval = None
+        if self.version >= Version.JULY_2026:
+            specs = [group.kv_cache_spec for group in self.single_type_managers]
+            interval = interval_of(retention_interval, self._align, specs)
+        flagged = [False] * len(self.single_type_managers)
+        if self.version >= Version.JUNE_2026:
+            flagged = [getattr(group, "is_eagle_group", False) for group in self.kv_cache_config.kv_cache_groups]
+        for _, members in self._alike:
+            eagle = any(flagged[member.kv_cache_group_id] for member in members)
+            for member in members:
+                member.use_eagle = eagle or (self.use_eagle and not any(flagged))
+                member.hit_unit, member.retention_interval = self._align, interval
 
     def _group_specs(self, world_size):
         """Groups of one spec are looked up together; full attention first, its hits bound the others'."""
@@ -146,42 +181,61 @@ class KVCacheCoordinator:
         assert unit % least == 0, f"scheduler_block_size {unit} is not a multiple of {least}"
         return unit
 
-    def _match(self, members, block_hashes, max_length):
+    def _match(self, members, block_hashes, max_length, use_eagle):
         first = members[0]
         lookup = Lookup(
             self.block_pool.keyed,
-            hashes_of_size(block_hashes, self.hash_block_size, first.block_size)
+            self.block_pool.hashes_of(block_hashes, first.block_size)
             if len(self.single_type_managers) > 1
             else block_hashes,
             [member.kv_cache_group_id for member in members],
             first.block_size,
             max_length,
         )
-        return first.match(first.kv_cache_spec, lookup, self.use_eagle, self._align // first.block_size)
+        return first.match(lookup, use_eagle, self._align // first.block_size)
 
     def find_hit(self, block_hashes, max_length):
-        """(ids for each group, tokens) of the longest prefix of at most `max_length` tokens that every group has."""
+        """
+        (ids for each group, tokens, most tokens that any group has) of the longest prefix of at most `max_length` tokens that
+        every group has.
+        """
         tables = [array("I")] * len(self.single_type_managers)
         if not self.enable_caching:
-            return tables, 0
+            return tables, 0, 0
         if len(self.single_type_managers) == 1:
             members = self._alike[0][1]
-            tables = self._match(members, block_hashes, max_length)
-            return tables, len(tables[0]) * members[0].block_size
+            tables = self._match(members, block_hashes, max_length, members[0].use_eagle)
+            length = len(tables[0]) * members[0].block_size
+            return tables, length, length
         full_first = self._alike[0][1][0].is_full
         # One full group and one other agree at once; a second look would drop a second block for eagle.
         once = len(self._alike) == 2 and full_first
-        length, first_look = max_length, True
+        drops_once = self.version >= Version.JUNE_2026
+        length, longest, first_look = max_length, 0, True
+        # Groups that have given their block up for eagle at the length that is looked at.
+        given_up = set()
         while True:
             candidate = length
-            for _, members in self._alike:
+            for number, (_, members) in enumerate(self._alike):
                 size = members[0].block_size
                 if members[0].is_full and not first_look:
                     # The first blocks of a hit are one as well.
                     candidate -= candidate % size
                     continue
-                hits = self._match(members, block_hashes, candidate)
-                candidate = len(hits[0]) * size
+                eagle, most = members[0].use_eagle, candidate
+                if drops_once and eagle:
+                    eagle = number not in given_up
+                    # A state gives none up.
+                    if eagle and not isinstance(members[0], StateGroup):
+                        most = min(candidate + size, max_length)
+                hits = self._match(members, block_hashes, most, eagle)
+                found = len(hits[0]) * size
+                if drops_once and eagle:
+                    given_up.add(number)
+                elif found < candidate:
+                    given_up.clear()
+                candidate = found
+                longest = max(longest, found)
                 for member, hit in zip(members, hits):
                     tables[member.kv_cache_group_id] = hit
             if candidate >= length:
@@ -192,21 +246,49 @@ class KVCacheCoordinator:
         for group in self.single_type_managers:
             if group.is_full:
                 tables[group.kv_cache_group_id] = tables[group.kv_cache_group_id][: length // group.block_size]
-        return tables, length
+        return tables, length, longest
+
+    def find_hit_per_group(self, block_hashes, max_length):
+        """(ids, tokens) for each group of the longest prefix that it has itself, whatever the others have."""
+        count = len(self.single_type_managers)
+        tables, lengths = [array("I")] * count, [0] * count
+        for _, members in self._alike:
+            hits = self._match(members, block_hashes, max_length, members[0].use_eagle)
+            for member, hit in zip(members, hits):
+                tables[member.kv_cache_group_id] = hit
+                lengths[member.kv_cache_group_id] = len(hit) * member.block_size
+        return tables, lengths
 
     # ---- vLLM's methods
 
     def find_longest_cache_hit(self, block_hashes, max_cache_hit_length):
+        tables, length, longest = self.find_hit(block_hashes, max_cache_hit_length)
+        found = self._block_lists(tables), length
+        return (*found, longest - length) if self.version >= Version.JULY_2026 else found
+
+    def find_longest_cache_hit_per_group(self, block_hashes, max_cache_hit_length):
+        tables, lengths = self.find_hit_per_group(block_hashes, max_cache_hit_length)
+        return self._block_lists(tables), tuple(lengths)
+
+    def _block_lists(self, tables):
         blocks = self.block_pool.blocks
-        tables, length = self.find_hit(block_hashes, max_cache_hit_length)
-        return tuple([blocks[block] for block in table] for table in tables), length
+        return tuple([blocks[block] for block in table] for table in tables)
 
     def get_blocks(self, request_id):
         return tuple(group.req_to_blocks.get(request_id) or [] for group in self.single_type_managers)
 
     def cache_blocks(self, request, num_computed_tokens):
+        if self.version < Version.JUNE_2026 or len(self.single_type_managers) == 1:
+            for group in self.single_type_managers:
+                group.cache_blocks(request, num_computed_tokens)
+            return
+        # Every hit is a multiple of the unit; eagle looks at the block behind it.
+        aligned = num_computed_tokens - num_computed_tokens % self._align
         for group in self.single_type_managers:
-            group.cache_blocks(request, num_computed_tokens)
+            tokens = aligned
+            if group.use_eagle and aligned > 0 and self.version >= Version.JULY_2026:
+                tokens = min(num_computed_tokens, aligned + group.block_size)
+            group.cache_blocks(request, tokens)
 
     def free(self, request_id):
         """Gives a request's blocks back, group by group, each from its tail."""

@@ -8,11 +8,11 @@ do the sum of them in one call, and hands the ids back. Ids are array('I'); 0 is
 from array import array
 from collections.abc import MutableMapping
 
+from .hashes import cdiv
+from .retention import window_tails
+from .versions import Version
+
 NULL = 0
-
-
-def cdiv(number, divisor):
-    return -(-number // divisor)
 
 
 class Plan:
@@ -69,8 +69,15 @@ class CacheGroup:
 
     # Whether a hit of the first blocks alone is a hit as well.
     is_full = True
+    # Most blocks that a request holds at a time, whatever its length; None: it holds them all.
+    most_blocks = None
+    # Whether the last block of a hit is left out: a draft head needs its hidden states.
+    use_eagle = False
+    # Tokens of which every hit is a multiple, and those between the places that are kept (retention.py).
+    hit_unit = retention_interval = None
 
-    def __init__(self, spec, block_pool, enable_caching, group_id, world_size=1):
+    def __init__(self, spec, block_pool, enable_caching, group_id, world_size=1, version=Version.APRIL_2026):
+        self.version = version
         self.kv_cache_spec = spec
         self.block_size = spec.block_size * world_size
         self.block_pool = block_pool
@@ -80,7 +87,10 @@ class CacheGroup:
         self.req_to_blocks = BlockTables(self)
         self.num_cached_block = {}
         self.new_block_ids = []
-        self._reports_new = type(spec).__name__ in ("FullAttentionSpec", "TQFullAttentionSpec")
+        reporting = ("FullAttentionSpec", "TQFullAttentionSpec")
+        if version >= Version.JUNE_2026:
+            reporting += ("MLAAttentionSpec", "HiddenStateCacheSpec")
+        self._reports_new = type(spec).__name__ in reporting
 
     # ---- which tokens are still read
 
@@ -109,6 +119,10 @@ class CacheGroup:
     def slots_needed(self, need, need_main, encoder):
         """Tokens that need a slot in this group, of all tokens, those of the main model and those of the encoder."""
         return need
+
+    def held_at_once(self, tokens):
+        """Of so many tokens those that have blocks at one time."""
+        return tokens if self.most_blocks is None else min(tokens, self.most_blocks * self.block_size)
 
     def plan(self, request_id, hit, local, external, need, need_main, encoder, adopts):
         """A Plan, or None when the allocation has to wait for the next step."""
@@ -158,16 +172,24 @@ class CacheGroup:
 
     # ---- caching
 
+    def reachable(self, request, first, last):
+        """Whether a hit can have a use for each of the blocks first to last - 1; None: for all of them."""
+        return None
+
     def cache_blocks(self, request, num_tokens):
-        """Caches the blocks that are full once `num_tokens` tokens are."""
+        """Caches the blocks that are full once `num_tokens` tokens are. Returns (first, their ids; NULL: not cached), or None."""
         request_id = request.request_id
         first = self.num_cached_block.get(request_id, 0)
         last = num_tokens // self.block_size
         if first >= last:
-            return
+            return None
         ids = self.tables[request_id][first:last]
+        mask = self.reachable(request, first, last)
+        if mask is not None:
+            ids = array("I", [block if useful else NULL for block, useful in zip(ids, mask)])
         self.block_pool.cache(request, ids, first, last, self.block_size, self.kv_cache_group_id)
         self.num_cached_block[request_id] = last
+        return first, ids
 
     def pop_table(self, request_id):
         """Forgets a request; its blocks in order of eviction, the tail first."""
@@ -190,8 +212,7 @@ class CacheGroup:
 
     # ---- prefix hits
 
-    @classmethod
-    def match(cls, spec, lookup, use_eagle, align):
+    def match(self, lookup, use_eagle, align):
         """
         Blocks of the longest cached prefix of at most `lookup.limit` blocks, whose length is a multiple of `align`
         blocks. With `use_eagle` the last one is dropped: the draft head needs its hidden states. Returns a list of ids
@@ -234,16 +255,25 @@ class WindowGroup(_PartGroup):
     def get_num_skipped_tokens(self, num_computed_tokens):
         return max(0, num_computed_tokens - self.sliding_window + 1)
 
-    @classmethod
-    def match(cls, spec, lookup, use_eagle, align):
+    def reachable(self, request, first, last):
+        size, unit = self.block_size, self.hit_unit
+        july = self.version >= Version.JULY_2026
+        if self.version < Version.JUNE_2026 or (unit <= size and not july):
+            return None
+        eagle = self.use_eagle and july
+        return window_tails(request, first, last, size, self.sliding_window, unit, eagle, self.retention_interval)
+
+    def match(self, lookup, use_eagle, align):
         """The last place where enough cached blocks in a row fill the window; else the cached blocks at the start."""
-        wanted = cdiv(spec.sliding_window - 1, spec.block_size) + (1 if use_eagle else 0)
+        wanted = cdiv(self.sliding_window - 1, self.block_size) + (1 if use_eagle else 0)
+        # The place where the hit ends is before the block that is left out; first it was taken to be behind.
+        behind = 0 if use_eagle and self.version >= Version.JUNE_2026 else 1
         row, index = 0, lookup.limit
         while index > 0 and not (row >= wanted and row > 0):
             index -= 1
             if not lookup.found(index):
                 row = 0
-            elif row > 0 or (index + 1) % align == 0:
+            elif row > 0 or (index + behind) % align == 0:
                 row += 1
         # Here blocks index to index + row - 1 are the row.
         hits = lookup.tables(index, row)
@@ -264,12 +294,11 @@ class ChunkGroup(_PartGroup):
     def get_num_skipped_tokens(self, num_computed_tokens):
         return num_computed_tokens // self.attention_chunk_size * self.attention_chunk_size
 
-    @classmethod
-    def match(cls, spec, lookup, use_eagle, align):
+    def match(self, lookup, use_eagle, align):
         assert not use_eagle, "eagle and chunked local attention do not go together"
         assert align == 1, "chunked local attention needs groups of one block size"
-        chunk = spec.attention_chunk_size
-        start = lookup.max_length // chunk * chunk // spec.block_size
+        chunk = self.attention_chunk_size
+        start = lookup.max_length // chunk * chunk // self.block_size
         row = 0
         while start + row < lookup.limit and lookup.found(start + row):
             row += 1
@@ -294,6 +323,5 @@ class CrossGroup(CacheGroup):
     def get_num_common_prefix_blocks(self, request_id):
         return 0
 
-    @classmethod
-    def match(cls, spec, lookup, use_eagle, align):
+    def match(self, lookup, use_eagle, align):
         raise NotImplementedError("blocks of cross-attention are not cached")

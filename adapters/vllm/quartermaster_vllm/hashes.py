@@ -5,6 +5,10 @@ import os
 from . import interop
 
 
+def cdiv(number, divisor):
+    return -(-number // divisor)
+
+
 def with_group(block_hash, group):
     """The key of a block in a cache group: its hash, then the group, big-endian."""
     return block_hash + group.to_bytes(4, "big")
@@ -25,11 +29,15 @@ def outside_hash(block_hash):
 
 
 class Regrouped:
-    """Hashes of blocks that are `factor` hashed blocks long: each is the hashes of its parts, one behind the other."""
+    """
+    Hashes of blocks that are `factor` hashed blocks long: the hashes of their parts, one behind the other, or with `chained`
+    that of the last part, which tells of all that is before it.
+    """
 
-    def __init__(self, hashes, factor):
+    def __init__(self, hashes, factor, chained=False):
         self._hashes = hashes
         self._factor = factor
+        self._chained = chained
 
     def __len__(self):
         return len(self._hashes) // self._factor
@@ -39,15 +47,17 @@ class Regrouped:
             return [self[at] for at in range(*index.indices(len(self)))]
         if not 0 <= index < len(self):
             raise IndexError(index)
+        if self._chained:
+            return self._hashes[(index + 1) * self._factor - 1]
         return b"".join(self._hashes[index * self._factor : (index + 1) * self._factor])
 
 
-def hashes_of_size(hashes, hash_block_size, block_size):
+def hashes_of_size(hashes, hash_block_size, block_size, chained=False):
     """The hashes of a request's blocks of `block_size` tokens."""
     if block_size == hash_block_size:
         return hashes
     assert block_size % hash_block_size == 0, f"block size {block_size} is no multiple of {hash_block_size}"
-    return Regrouped(hashes, block_size // hash_block_size)
+    return Regrouped(hashes, block_size // hash_block_size, chained)
 
 
 def extra_keys(request, start, end, first_item):

@@ -9,6 +9,7 @@ from .block_pool import BlockPool
 from .groups import ChunkGroup, CacheGroup, CrossGroup, SinkGroup, WindowGroup
 from .manager import KVCacheManager
 from .state_groups import StateGroup
+from .versions import version_of
 
 _CORE = "vllm.v1.core"
 _OURS = {"BlockPool": BlockPool, "KVCacheManager": KVCacheManager}
@@ -34,7 +35,7 @@ def install(pool=True, manager=True):
         "BlockPool": sys.modules[f"{_CORE}.block_pool"].BlockPool,
         "KVCacheManager": sys.modules[f"{_CORE}.kv_cache_manager"].KVCacheManager,
     }
-    KVCacheManager.computed_results = _computed_results(originals["KVCacheManager"])
+    KVCacheManager.version = _version(originals["KVCacheManager"])
     replaced = []
     for name in wanted:
         for path, module in list(sys.modules.items()):
@@ -50,8 +51,7 @@ def install(pool=True, manager=True):
     return replaced
 
 
-def _computed_results(manager):
-    """How many values this vLLM's get_computed_blocks returns, as its annotation says."""
+def _version(manager):
+    """Whose decisions vLLM's manager takes, as its signatures say."""
     returned = inspect.signature(manager.get_computed_blocks).return_annotation
-    values = typing.get_args(returned)
-    return len(values) if len(values) in (2, 3) else 2
+    return version_of(inspect.signature(manager.__init__).parameters, len(typing.get_args(returned)))

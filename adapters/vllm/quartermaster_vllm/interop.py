@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.util
+import logging
 import sys
 from dataclasses import dataclass
 from functools import lru_cache
@@ -20,6 +21,9 @@ def _optional(name):
 kv_cache_utils = _optional("vllm.v1.core.kv_cache_utils")
 _events = _optional("vllm.distributed.kv_events")
 _stats = _optional("vllm.v1.metrics.stats")
+_specs = _optional("vllm.v1.kv_cache_interface")
+# vLLM's manager's, where there is one.
+logger = logging.getLogger("vllm.v1.core.kv_cache_manager" if kv_cache_utils is not None else __name__)
 
 if _events is not None:
     AllBlocksCleared = _events.AllBlocksCleared
@@ -79,11 +83,16 @@ else:
 
 
 @lru_cache(maxsize=None)
-def _fields_of(kind):
+def fields_of(kind):
     return frozenset(getattr(kind, "__struct_fields__", None) or getattr(kind, "__dataclass_fields__", ()))
 
 
 def event(kind, **fields):
     """An event of a kind, with those of the fields that this vLLM's has: they grew from version to version."""
-    known = _fields_of(kind)
+    known = fields_of(kind)
     return kind(**{name: value for name, value in fields.items() if name in known})
+
+
+def spec_kind(spec):
+    """(name of a spec's kind of attention, its sliding window or None), as vLLM's events call it."""
+    return _specs.get_kv_cache_spec_kind(spec).value, _specs.get_kv_cache_spec_sliding_window(spec)

@@ -2,82 +2,17 @@
 
 from array import array
 
+from .cache_blocks import KVCacheBlocks, tables_of
 from .coordinator import KVCacheCoordinator
-from .groups import CacheGroup
-from .interop import PrefixCacheStats
-
-
-class KVCacheBlocks:
-    """Blocks for each cache group: what a manager gives to a scheduler. Made of ids; block objects are made when asked for."""
-
-    __slots__ = ("_pool", "_tables", "_blocks")
-
-    def __init__(self, blocks):
-        self._pool = self._tables = None
-        self._blocks = tuple(blocks)
-
-    @classmethod
-    def of_ids(cls, pool, tables):
-        made = cls.__new__(cls)
-        made._pool, made._tables, made._blocks = pool, tuple(tables), None
-        return made
-
-    @property
-    def blocks(self):
-        """blocks[group][index]; lists to read, not to change."""
-        if self._blocks is None:
-            known = self._pool.blocks
-            self._blocks = tuple([known[block] for block in table] for table in self._tables)
-        return self._blocks
-
-    def tables(self):
-        """Ids for each group, as array('I')."""
-        return tables_of(self)
-
-    def __add__(self, other):
-        return KVCacheBlocks(tuple([*mine, *theirs] for mine, theirs in zip(self.blocks, other.blocks)))
-
-    def __eq__(self, other):
-        return hasattr(other, "blocks") and list(map(list, self.blocks)) == list(map(list, other.blocks))
-
-    __hash__ = None
-
-    def get_block_ids(self, allow_none=False):
-        """A tuple of lists of ids; None, if that is allowed, when all of them are empty."""
-        if self._tables is not None:
-            ids = tuple(table.tolist() for table in self._tables)
-        else:
-            ids = tuple([block.block_id for block in group] for group in self._blocks)
-        return None if allow_none and not any(ids) else ids
-
-    def get_unhashed_block_ids(self):
-        assert len(self.blocks) == 1, "only one group is supported"
-        return [block.block_id for block in self.blocks[0] if block.block_hash is None]
-
-    def get_unhashed_block_ids_all_groups(self):
-        """As get_unhashed_block_ids, for each group; without null blocks."""
-        return [
-            [block.block_id for block in group if block.block_hash is None and not block.is_null]
-            for group in self.blocks
-        ]
-
-    def new_empty(self):
-        return KVCacheBlocks(() for _ in self.blocks)
-
-    def __repr__(self):
-        return f"KVCacheBlocks({self.get_block_ids()})"
+from .groups import CacheGroup, CrossGroup
+from .hashes import cdiv
+from .interop import BlockStored, PrefixCacheStats, fields_of, logger, spec_kind
+from .state_groups import StateGroup
+from .versions import Version
 
 
 def _status_of(request):
     return getattr(getattr(request, "status", None), "name", None)
-
-
-def tables_of(blocks):
-    """Ids for each group of a KVCacheBlocks, ours or vLLM's."""
-    tables = getattr(blocks, "_tables", None)
-    if tables is not None:
-        return tables
-    return tuple(array("I", [block.block_id for block in group]) for group in blocks.blocks)
 
 
 # Names of the statuses of requests that are being let in: for them a watermark counts.
@@ -88,11 +23,13 @@ class KVCacheManager:
     """
     Takes vLLM's KVCacheConfig, or anything with `num_blocks` and `kv_cache_groups` of `kv_cache_spec`s. The parameters
     behind `metrics_collector` are those of later vLLM: `watermark`, the share of the blocks that stays free when a request
-    is let in beside others, and `scheduler_block_size`, of which every hit is a multiple.
+    is let in beside others; `scheduler_block_size`, of which every hit is a multiple; `max_in_flight_tokens`, first called
+    `max_num_batched_tokens`, which limits the blocks that `full_sequence_must_fit` asks for in groups of windows and chunks;
+    and `retention_interval`, which vLLM takes from VLLM_PREFIX_CACHE_RETENTION_INTERVAL (retention.py).
     """
 
-    # What get_computed_blocks returns: later vLLM has a third value, which is 0 here (`install` sees which one it is).
-    computed_results = 2
+    # Whose decisions are followed, where the parameter `version` does not say it; `install` sets it to those of the vLLM there.
+    version = Version.APRIL_2026
 
     def __init__(
         self,
@@ -108,8 +45,14 @@ class KVCacheManager:
         metrics_collector=None,
         watermark=0.0,
         scheduler_block_size=None,
+        max_in_flight_tokens=None,
+        max_num_batched_tokens=None,
+        retention_interval=None,
+        version=None,
     ):
         assert watermark >= 0.0, f"watermark is {watermark!r}"
+        if version is not None:
+            self.version = version
         self.watermark_blocks = int(watermark * kv_cache_config.num_blocks)
         self.max_model_len = max_model_len
         self.enable_caching = enable_caching
@@ -128,11 +71,17 @@ class KVCacheManager:
             hash_block_size,
             metrics_collector,
             scheduler_block_size,
+            self.version,
+            max_num_batched_tokens if max_in_flight_tokens is None else max_in_flight_tokens,
+            retention_interval,
         )
         self._groups = self.coordinator.single_type_managers
         self.num_kv_cache_groups = len(self._groups)
         self.block_pool = self.coordinator.block_pool
         self.kv_cache_config = kv_cache_config
+        self._kinds = None
+        if self.version >= Version.JUNE_2026 and "kv_cache_spec_kind" in fields_of(BlockStored):
+            self._kinds = [spec_kind(group.kv_cache_spec) for group in kv_cache_config.kv_cache_groups]
         # The one group of a model with full attention alone: its requests never give blocks up while they run.
         self._only = self._groups[0] if len(self._groups) == 1 and type(self._groups[0]) is CacheGroup else None
         self._no_ids = tuple(array("I") for _ in self._groups)
@@ -156,24 +105,53 @@ class KVCacheManager:
     def create_kv_cache_blocks(self, blocks):
         return KVCacheBlocks(blocks) if any(blocks) else self.empty_kv_cache_blocks
 
-    def get_computed_blocks(self, request):
-        """(cached blocks of the request's longest cached prefix, its tokens); never with the last token."""
-        if not self.enable_caching or request.skip_reading_prefix_cache:
-            return self._computed(self.empty_kv_cache_blocks, 0)
-        tables, length = self.coordinator.find_hit(request.block_hashes, request.num_tokens - 1)
-        if self.log_stats:
+    def prefix_cache_lookup_enabled(self, request):
+        """Whether a request's prefix may be looked up."""
+        return self.enable_caching and not request.skip_reading_prefix_cache
+
+    def record_prefix_cache_stats(self, request, num_hits):
+        """Counts one look-up, if it was one."""
+        if self.log_stats and self.prefix_cache_lookup_enabled(request):
             self.prefix_cache_stats.record(
-                num_tokens=request.num_tokens, num_hits=length, preempted=request.num_preemptions > 0
+                num_tokens=request.num_tokens, num_hits=num_hits, preempted=request.num_preemptions > 0
             )
-        return self._computed(self._of_ids(tables), length)
 
-    def _computed(self, blocks, length):
-        return (blocks, length) if self.computed_results == 2 else (blocks, length, 0)
+    def get_computed_blocks(self, request):
+        """
+        (cached blocks of the request's longest cached prefix, its tokens); never with the last token. Since July 2026 a third
+        value: tokens of a longer prefix that some group has and another lacks, or 0.
+        """
+        july = self.version >= Version.JULY_2026
+        if not self.prefix_cache_lookup_enabled(request):
+            return (self.empty_kv_cache_blocks, 0, 0) if july else (self.empty_kv_cache_blocks, 0)
+        tables, length, longest = self.coordinator.find_hit(request.block_hashes, request.num_tokens - 1)
+        if july:
+            return self._of_ids(tables), length, longest if longest > length else 0
+        if self.log_stats:
+            self.record_prefix_cache_stats(request, length)
+        return self._of_ids(tables), length
 
-    def _plans(self, request_id, hits, local, external, need, need_main, encoder, adopts):
+    def get_computed_blocks_for_connector(self, request):
+        """
+        As get_computed_blocks with its third value, for a connector that brings state whatever is cached: what full attention
+        has counts, unless another group has more. A fourth value: whether a group has less than that.
+        """
+        groups = self._groups
+        full = next((at for at, group in enumerate(groups) if group.is_full), None)
+        if full is None or len(groups) == 1 or not any(hasattr(group, "num_speculative_blocks") for group in groups):
+            return (*self.get_computed_blocks(request), False)
+        if not self.prefix_cache_lookup_enabled(request):
+            return self.empty_kv_cache_blocks, 0, 0, False
+        tables, lengths = self.coordinator.find_hit_per_group(request.block_hashes, request.num_tokens - 1)
+        if max(lengths) > lengths[full]:
+            return (*self.get_computed_blocks(request), False)
+        return self._of_ids(tables), lengths[full], 0, min(lengths) < lengths[full]
+
+    def _plans(self, request_id, hits, local, external, need, need_main, encoder, adopts, at_once=False):
         plans = []
         for group, hit in zip(self._groups, hits):
-            plan = group.plan(request_id, hit, local, external, need, need_main, encoder, adopts)
+            tokens = group.held_at_once(need) if at_once else need
+            plan = group.plan(request_id, hit, local, external, tokens, need_main, encoder, adopts)
             if plan is None:
                 return None
             plans.append(plan)
@@ -196,7 +174,7 @@ class KVCacheManager:
     ):
         """Whether the whole sequence would find room now, not only its first chunk."""
         return self._whole_fits(
-            request, num_new_computed_tokens, new_computed_blocks, num_external_computed_tokens, num_encoder_tokens, 0
+            request, num_new_computed_tokens, new_computed_blocks, num_external_computed_tokens, num_encoder_tokens
         )
 
     def _whole_fits(
@@ -206,13 +184,14 @@ class KVCacheManager:
         new_computed_blocks,
         num_external_computed_tokens,
         num_encoder_tokens,
-        spared,
+        spared=0,
+        at_once=False,
     ):
         local = request.num_computed_tokens + num_new_computed_tokens
         total = min(local + num_external_computed_tokens, self.max_model_len)
         need = min(request.num_tokens, self.max_model_len)
         hits = self._no_ids if new_computed_blocks is None else tables_of(new_computed_blocks)
-        plans = self._plans(request.request_id, hits, total, 0, need, need, num_encoder_tokens, True)
+        plans = self._plans(request.request_id, hits, total, 0, need, need, num_encoder_tokens, True, at_once)
         return plans is not None and self._fits(plans, spared)
 
     def allocate_slots(
@@ -257,6 +236,7 @@ class KVCacheManager:
             num_external_computed_tokens,
             num_encoder_tokens,
             spared - reserved_blocks,
+            at_once=True,
         ):
             return None
         if self._only is not None and not adopts and not spared and request_id in self._only.num_cached_block:
@@ -354,13 +334,32 @@ class KVCacheManager:
 
     def take_events(self):
         """The pool's events since the last call."""
-        return self.block_pool.take_events()
+        events = self.block_pool.take_events()
+        if self._kinds is not None:
+            for event in events:
+                if isinstance(event, BlockStored) and event.group_idx is not None:
+                    self._name_kind(event)
+        return events
+
+    def _name_kind(self, event):
+        if not 0 <= event.group_idx < len(self._kinds):
+            logger.warning("Group index `%s` not in KV cache metadata", event.group_idx)
+            return
+        event.kv_cache_spec_kind, event.kv_cache_spec_sliding_window = self._kinds[event.group_idx]
 
     def get_blocks(self, request_id):
         return self._of_ids([group.tables.get(request_id, none) for group, none in zip(self._groups, self._no_ids)])
 
     def get_block_ids(self, request_id):
         return tuple(group.tables[request_id].tolist() if request_id in group.tables else [] for group in self._groups)
+
+    def get_block_ids_for_computed_tokens(self, request_id, num_computed_tokens):
+        """As get_block_ids, of attention's groups the blocks of so many tokens alone."""
+        cut = []
+        for group, ids in zip(self._groups, self.get_block_ids(request_id)):
+            attends = not isinstance(group, (StateGroup, CrossGroup))
+            cut.append(ids[: cdiv(num_computed_tokens, group.kv_cache_spec.block_size)] if attends else ids)
+        return tuple(cut)
 
     def cache_blocks(self, request, num_computed_tokens):
         """Caches the request's full blocks up to so many tokens."""

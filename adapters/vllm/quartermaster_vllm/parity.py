@@ -2,7 +2,7 @@
 
 from collections import deque
 
-from .manager import tables_of
+from .cache_blocks import tables_of
 
 
 class ParityError(AssertionError):
@@ -112,13 +112,19 @@ class ParityManager:
             tuple([known[block] for block in table] for table in tables_of(blocks))
         )
 
-    def get_computed_blocks(self, request):
+    def _look_up(self, name, request):
         return self._both(
-            "get_computed_blocks",
+            name,
             [self._describe(request)],
-            lambda manager: manager.get_computed_blocks(request),
-            lambda result: (result[0].get_block_ids(), result[1]),
+            lambda manager: getattr(manager, name)(request),
+            lambda result: (result[0].get_block_ids(), *result[1:]),
         )
+
+    def get_computed_blocks(self, request):
+        return self._look_up("get_computed_blocks", request)
+
+    def get_computed_blocks_for_connector(self, request):
+        return self._look_up("get_computed_blocks_for_connector", request)
 
     def _with_blocks(self, name, request, position, arguments, keywords, plain):
         arguments = list(arguments)

@@ -2,8 +2,10 @@
 
 from array import array
 
-from .groups import NULL, Plan, _PartGroup, cdiv
-from .hashes import hashes_of_size
+from .groups import NULL, Plan, _PartGroup
+from .hashes import cdiv
+from .retention import state_ends
+from .versions import Version
 
 
 class StateGroup(_PartGroup):
@@ -18,9 +20,12 @@ class StateGroup(_PartGroup):
     def get_num_skipped_tokens(self, num_computed_tokens):
         return num_computed_tokens - 1
 
+    def _settled(self, computed):
+        """Computed tokens of which none can be rejected: drafts may be among the others, as if all of them were."""
+        return computed if self.version >= Version.JULY_2026 else max(0, computed - self.num_speculative_blocks)
+
     def leave_window(self, request_id, computed):
-        # Drafts may be among the computed tokens: as if all of them were rejected.
-        return super().leave_window(request_id, max(0, computed - self.num_speculative_blocks))
+        return super().leave_window(request_id, self._settled(computed))
 
     def slots_needed(self, need, need_main, encoder):
         return need + self.block_size * self.num_speculative_blocks
@@ -37,22 +42,21 @@ class StateGroup(_PartGroup):
             return None
         return super().plan(request_id, hit, local, external, need, need_main, encoder, adopts)
 
+    def reachable(self, request, first, last):
+        return state_ends(request, first, last, self.block_size, self.hit_unit, self.retention_interval)
+
     def cache_blocks(self, request, num_tokens):
-        first = self.num_cached_block.get(request.request_id, 0)
-        super().cache_blocks(request, num_tokens)
-        last = self.num_cached_block.get(request.request_id, 0)
-        if last > first:
-            hashes = hashes_of_size(request.block_hashes, self.block_pool.hash_block_size, self.block_size)
-            table = self.tables[request.request_id]
-            self.cached_blocks_this_step.update(
-                block_hash for block, block_hash in zip(table[first:last], hashes[first:last]) if block != NULL
-            )
+        cached = super().cache_blocks(request, num_tokens)
+        if cached is not None:
+            first, ids = cached
+            new = self.block_pool.hashes_of(request.block_hashes, self.block_size)[first : first + len(ids)]
+            self.cached_blocks_this_step.update(block_hash for block, block_hash in zip(ids, new) if block != NULL)
+        return cached
 
     def new_step_starts(self):
         self.cached_blocks_this_step.clear()
 
-    @classmethod
-    def match(cls, spec, lookup, use_eagle, align):
+    def match(self, lookup, use_eagle, align):
         """The last cached state; what is before it is not needed."""
         for index in range(lookup.limit - 1, -1, -1):
             if (index + 1) % align == 0 and lookup.found(index):
@@ -75,8 +79,7 @@ class AlignedStateGroup(StateGroup):
     def leave_window(self, request_id, computed):
         left = array("I", super().leave_window(request_id, computed))
         last = self.last_state_block_idx.get(request_id)
-        computed = max(0, computed - self.num_speculative_blocks)
-        if last is not None and last < cdiv(computed, self.block_size) - 1:
+        if last is not None and last < cdiv(self._settled(computed), self.block_size) - 1:
             table = self.tables[request_id]
             if table[last] != NULL:
                 left.append(table[last])
@@ -109,7 +112,7 @@ class AlignedStateGroup(StateGroup):
     def extend(self, request_id, plan, ids):
         table = self.tables.setdefault(request_id, array("I"))
         before, drafts = len(table), self.num_speculative_blocks
-        if plan.length == before:
+        if plan.length == before or (plan.length < before and self.version >= Version.JULY_2026):
             return array("I")
         assert plan.length > before, f"{request_id} needs {plan.length} blocks of state and has {before}"
         keep = plan.length - drafts - 1

@@ -202,7 +202,7 @@ class ModelManager:
 
     # ---- hits
 
-    def _hit(self, request, groups, limit):
+    def _hit(self, request, groups, limit, eagle):
         """Tables of groups of one spec."""
 
         def find(group, at):
@@ -211,10 +211,11 @@ class ModelManager:
         def there(at):
             return all(find(group, at) is not None for group in groups)
 
-        row = groups[0].hit(there, limit, self.align, self.use_eagle)
+        row = groups[0].hit(there, limit, self.align, eagle)
         return [[0 if at is None else find(group, at) for at in row] for group in groups]
 
-    def _hits(self, request):
+    def _alike(self):
+        """Groups of one spec together, full attention first."""
         alike = []
         for group in self.groups:
             for groups in alike:
@@ -223,8 +224,10 @@ class ModelManager:
                     break
             else:
                 alike.append([group])
-        alike.sort(key=lambda groups: not groups[0].full)
-        tables, limit = {}, request.num_tokens - 1
+        return sorted(alike, key=lambda groups: not groups[0].full)
+
+    def _hits(self, request):
+        alike, tables, limit = self._alike(), {}, request.num_tokens - 1
         while True:
             start = limit
             for groups in alike:
@@ -232,7 +235,7 @@ class ModelManager:
                 if first.full and first.number in tables:
                     limit -= limit % first.size
                     continue
-                hits = self._hit(request, groups, limit)
+                hits = self._hit(request, groups, limit, self.use_eagle)
                 limit = len(hits[0]) * first.size
                 tables.update((group.number, hit) for group, hit in zip(groups, hits))
             if limit >= start or len(alike) == 1 or (len(alike) == 2 and alike[0][0].full):
@@ -243,15 +246,18 @@ class ModelManager:
         if not self.enable_caching or request.skip_reading_prefix_cache:
             return self.empty_kv_cache_blocks, 0
         tables, length = self._hits(request)
+        self._count(request, length)
+        return self._blocks(tables), length
+
+    def _count(self, request, hits):
         if request.num_preemptions == 0:
             self.stats.requests += 1
             self.stats.queries += request.num_tokens
-            self.stats.hits += length
+            self.stats.hits += hits
         else:
             self.stats.preempted_requests += 1
             self.stats.preempted_queries += request.num_tokens
-            self.stats.preempted_hits += length
-        return self._blocks(tables), length
+            self.stats.preempted_hits += hits
 
     # ---- allocation
 
@@ -268,11 +274,16 @@ class ModelManager:
     def _ids(self, blocks):
         return [[]] * len(self.groups) if blocks is None else blocks.get_block_ids()
 
-    def can_fit_full_sequence(self, request, new_tokens=0, new_computed_blocks=None, external=0, encoder=0, spared=0):
+    def _whole_missing(self, request, hits, computed, need, encoder):
+        return self._missing(request, hits, computed, need, need, encoder)
+
+    def can_fit_full_sequence(
+        self, request, new_tokens=0, new_computed_blocks=None, external=0, encoder=0, spared=0, missing=None
+    ):
         computed = min(request.num_computed_tokens + new_tokens + external, self.max_model_len)
-        need = min(request.num_tokens, self.max_model_len)
-        missing = self._missing(request, self._ids(new_computed_blocks), computed, need, need, encoder)
-        return missing + spared <= len(self.block_pool.free)
+        need, hits = min(request.num_tokens, self.max_model_len), self._ids(new_computed_blocks)
+        missing = missing or (lambda *of: ModelManager._whole_missing(self, *of))
+        return missing(request, hits, computed, need, encoder) + spared <= len(self.block_pool.free)
 
     def allocate_slots(
         self,
@@ -296,7 +307,7 @@ class ModelManager:
         local = request.num_computed_tokens + num_new_computed_tokens
         both, encoder = local + external, num_encoder_tokens
         if full_sequence_must_fit and not self.can_fit_full_sequence(
-            request, num_new_computed_tokens, new_computed_blocks, external, encoder, kept
+            request, num_new_computed_tokens, new_computed_blocks, external, encoder, kept, self._whole_missing
         ):
             return None
         total = min(both, self.max_model_len)

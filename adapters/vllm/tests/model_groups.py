@@ -13,6 +13,8 @@ class FullGroup:
 
     full = True
     reports_new_blocks = True
+    # Rules of June 2026 and later; and computed tokens are settled ones, July (model_later.py).
+    later = settled = False
     # Whether an allocation with external tokens may take more blocks than `missing` says.
     may_take_more = False
 
@@ -93,15 +95,18 @@ class FullGroup:
 
     # ---- caching
 
-    def cache(self, request, tokens, key):
-        """Gives full blocks their keys; returns (index, block) of those, or None when nothing was full."""
+    def cache(self, request, tokens, key, keeps=lambda index: True):
+        """
+        Gives full blocks their keys, those that `keeps` says; returns (first and last full index, indices of those), or None
+        when nothing was full.
+        """
         done, full = self.cached.get(request.request_id, 0), tokens // self.size
         if full <= done:
             return None
         entered = []
         for index in range(done, full):
             block = self.tables[request.request_id][index]
-            if block != 0:
+            if block != 0 and keeps(index):
                 self.pool.enter(block, key(index))
                 entered.append(index)
         self.cached[request.request_id] = full
@@ -152,16 +157,20 @@ class WindowGroup(PartGroup):
     def hit(self, there, limit, align, eagle):
         size = self.size
         wanted = blocks_of(self.spec.sliding_window - 1, size) + (1 if eagle else 0)
-        # Every end that is allowed, the latest first: the row that stops there must fill the window or begin at 0.
+        # Every end that is allowed, the latest first: the row that stops there must fill the window or begin at 0. Later the
+        # block that is left out for eagle is behind the end.
         first = last = 0
         for end in range(limit // size, 0, -1):
-            if end * size % align or not there(end - 1):
+            if (end - (1 if eagle and self.later else 0)) * size % align or not there(end - 1):
                 continue
             start = end
             while start > 0 and there(start - 1) and end - start < max(wanted, 1):
                 start -= 1
             if end - start >= max(wanted, 1) or start == 0:
                 first, last = start, end
+                # A row that does not fill the window is cut to whole places before eagle's block is left out.
+                while end - start < max(wanted, 1) and last * size % align:
+                    last -= 1
                 break
         if eagle and last > 0:
             last -= 1
@@ -209,7 +218,7 @@ class StateGroup(PartGroup):
 
     def leave(self, request_id, computed):
         # As if every draft among the computed tokens were rejected.
-        super().leave(request_id, max(0, computed - self.drafts))
+        super().leave(request_id, computed if self.settled else max(0, computed - self.drafts))
 
     def needed(self, need, need_main, encoder):
         return need + self.drafts * self.size
@@ -219,8 +228,8 @@ class StateGroup(PartGroup):
             return float("inf")
         return super().missing(request_id, hit, computed, need, need_main, encoder)
 
-    def cache(self, request, tokens, key):
-        entered = super().cache(request, tokens, key)
+    def cache(self, request, tokens, key, keeps=lambda index: True):
+        entered = super().cache(request, tokens, key, keeps)
         if entered is not None:
             self.fresh.update(key(index) for index in entered[2])
         return entered
@@ -246,7 +255,8 @@ class AlignedStateGroup(StateGroup):
     def leave(self, request_id, computed):
         super().leave(request_id, computed)
         last = self.before_last.get(request_id)
-        if last is not None and last < blocks_of(max(0, computed - self.drafts), self.size) - 1:
+        computed = computed if self.settled else max(0, computed - self.drafts)
+        if last is not None and last < blocks_of(computed, self.size) - 1:
             table = self.tables[request_id]
             self.pool.release(table[last])
             table[last] = 0
@@ -263,7 +273,7 @@ class AlignedStateGroup(StateGroup):
     def extend(self, request_id, need, need_main, encoder):
         table = self.tables.setdefault(request_id, [])
         before, length = len(table), blocks_of(need_main, self.size) + self.drafts
-        if length == before:
+        if length == before or (length < before and self.settled):
             return []
         assert length > before
         running = length - 1 - self.drafts

@@ -22,7 +22,8 @@ from workload import (  # noqa: E402
     config_with,
 )
 
-from quartermaster_vllm import KVCacheManager  # noqa: E402
+from quartermaster_vllm import KVCacheManager, Version  # noqa: E402
+from quartermaster_vllm.versions import version_of  # noqa: E402
 
 
 def manager_of(blocks, *specs, **options):
@@ -38,7 +39,7 @@ def computed(manager, name, tokens, **arguments):
 
 
 def hit(manager, tokens):
-    blocks, length = manager.get_computed_blocks(Request("probe", tokens, 4))
+    blocks, length, *_ = manager.get_computed_blocks(Request("probe", tokens, 4))
     return blocks.get_block_ids(), length
 
 
@@ -214,6 +215,63 @@ class Told(unittest.TestCase):
         stats = manager.make_prefix_cache_stats()
         self.assertEqual((stats.requests, stats.reset), (0, True))
         self.assertIsNone(manager_of(20, FullAttentionSpec(4)).make_prefix_cache_stats())
+
+
+class Later(unittest.TestCase):
+    def test_a_manager_s_signatures_say_which_version_it_is(self):
+        self.assertEqual(version_of(["max_model_len"], 2), Version.APRIL_2026)
+        self.assertEqual(version_of(["max_num_batched_tokens"], 2), Version.JUNE_2026)
+        self.assertEqual(version_of(["max_in_flight_tokens"], 2), Version.JULY_2026)
+        self.assertEqual(version_of([], 3), Version.JULY_2026)
+
+    def test_of_a_window_only_what_a_hit_reads_is_cached(self):
+        specs = FullAttentionSpec(16), SlidingWindowSpec(4, 5)
+        for version, left in ((Version.APRIL_2026, 9), (Version.JUNE_2026, 2)):
+            manager = manager_of(40, *specs, version=version, log_stats=False)
+            computed(manager, "a", range(36))
+            window = manager.get_blocks("a").blocks[1]
+            self.assertEqual(sum(block.block_hash is not None for block in window), left)
+            self.assertEqual(hit(manager, range(36))[1], 32)
+
+    def test_with_an_interval_the_end_of_the_prompt_is_kept_whatever_it_is(self):
+        for interval, kept in ((None, 8), (16, 3), (0, 1)):
+            manager = manager_of(
+                40, FullAttentionSpec(4), MambaSpec(4), version=Version.JULY_2026, retention_interval=interval
+            )
+            computed(manager, "a", range(32))
+            states = manager.get_blocks("a").blocks[1]
+            self.assertEqual(sum(block.block_hash is not None for block in states), kept, interval)
+            self.assertEqual(hit(manager, range(32)), (([1, 2, 3, 4, 5, 6, 7], [0] * 6 + [states[6].block_id]), 28))
+
+    def test_what_one_group_has_and_another_lacks_is_told(self):
+        manager = manager_of(40, FullAttentionSpec(4), MambaSpec(4), version=Version.JULY_2026, retention_interval=0)
+        computed(manager, "a", range(32))
+        request = Request("b", [*range(20), *range(50, 60)], 4)
+        self.assertEqual(manager.get_computed_blocks(request)[1:], (0, 20))
+        blocks, length, _, diverged = manager.get_computed_blocks_for_connector(request)
+        self.assertEqual((blocks.get_block_ids(), length, diverged), (([1, 2, 3, 4, 5], []), 20, True))
+        request.shared_prefix_boundary = 20
+        manager.allocate_slots(request, request.num_tokens)
+        self.assertEqual(hit(manager, [*range(20), *range(70, 80)])[1], 20)
+
+    def test_an_interval_is_a_multiple_and_needs_a_group_that_heeds_it(self):
+        july = {"version": Version.JULY_2026}
+        self.assertRaises(ValueError, manager_of, 9, FullAttentionSpec(4), retention_interval=8, **july)
+        self.assertRaises(ValueError, manager_of, 9, SlidingWindowSpec(4, 8), retention_interval=6, **july)
+        self.assertRaises(ValueError, manager_of, 9, SlidingWindowSpec(4, 8), retention_interval=-4, **july)
+
+    def test_a_window_asks_for_what_it_holds_at_a_time(self):
+        request = Request("a", range(256), 16)
+        for in_flight, fits in ((None, False), (32, True)):
+            # 16 blocks of full attention; 7 of the window, or 16.
+            manager = manager_of(25, FullAttentionSpec(16), SlidingWindowSpec(16, 64), max_in_flight_tokens=in_flight)
+            self.assertEqual(manager.allocate_slots(request, 16, full_sequence_must_fit=True) is not None, fits)
+
+    def test_blocks_of_computed_tokens_alone(self):
+        manager = manager_of(40, FullAttentionSpec(4), MambaSpec(4, 2))
+        computed(manager, "a", range(12))
+        self.assertEqual(manager.get_block_ids("a"), ([1, 2, 3], [4, 5, 6, 7, 8]))
+        self.assertEqual(manager.get_block_ids_for_computed_tokens("a", 5), ([1, 2], [4, 5, 6, 7, 8]))
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
 from model import ModelManager  # noqa: E402
+from model_later import LaterModelManager  # noqa: E402
 from workload import (  # noqa: E402
     ChunkedLocalAttentionSpec,
     CrossAttentionSpec,
@@ -23,7 +24,7 @@ from workload import (  # noqa: E402
     config_with,
 )
 
-from quartermaster_vllm import KVCacheManager, ParityError, ParityManager  # noqa: E402
+from quartermaster_vllm import KVCacheManager, ParityError, ParityManager, Version  # noqa: E402
 
 # Refused resets are part of the life.
 logging.disable(logging.WARNING)
@@ -81,6 +82,59 @@ CASES = {
     "later: full and window": (110, [FULL, WINDOW], {"watermark": 0.05, **TELLING}, {"later": True, "tells": True}),
     "later: full and state": (110, [FULL, MambaSpec(16, 1)], {"scheduler_block_size": 32}, {"later": True}),
 }
+LATER = {"later": True, "tells": True}
+JUNE = {"version": Version.JUNE_2026, **TELLING}
+JULY = {"version": Version.JULY_2026, **TELLING}
+MIXED = [FullAttentionSpec(64), SlidingWindowSpec(16, 30)]
+CASES.update(
+    {
+        "June: full and window": (90, [FULL, WINDOW], JUNE, LATER),
+        "June: full of 64 and window of 16": (80, MIXED, JUNE, LATER),
+        "June: full of 64 and window of 16 with eagle": (80, MIXED, {**JUNE, **EAGLE}, LATER),
+        "June: full and two windows with eagle": (
+            130,
+            [FULL, SlidingWindowSpec(16, 33), SlidingWindowSpec(16, 64)],
+            {**JUNE, **EAGLE},
+            LATER,
+        ),
+        "June: two windows with eagle": (
+            90,
+            [SlidingWindowSpec(16, 33), SlidingWindowSpec(16, 64)],
+            {**JUNE, **EAGLE},
+            LATER,
+        ),
+        "June: eagle in the window alone": (80, [FullAttentionSpec(32), WINDOW], {**JUNE, "eagle_groups": (1,)}, LATER),
+        "June: MLA and state": (110, [MLA, MambaSpec(16, 1)], JUNE, LATER),
+        "June: limited admission": (70, [FULL, SlidingWindowSpec(16, 20)], {**JUNE, "max_in_flight_tokens": 40}, LATER),
+        "June: limited admission of chunks": (
+            70,
+            [FULL, ChunkedLocalAttentionSpec(16, 32)],
+            {**JUNE, "max_in_flight_tokens": 40},
+            LATER,
+        ),
+        "July: full": (60, [FULL], {**JULY, "watermark": 0.1}, LATER),
+        "July: full of 64 and window of 16 with eagle": (80, MIXED, {**JULY, **EAGLE}, LATER),
+        "July: full, window and state": (160, [FULL, WINDOW, MambaSpec(16, 1)], JULY, LATER),
+        "July: full and state with eagle": (120, [FULL, MambaSpec(16)], {**JULY, **EAGLE}, LATER),
+        "July: aligned state with drafts": (
+            90,
+            [FULL, MambaSpec(16, 2, "align")],
+            JULY,
+            {**ALIGNED, "drafts": 2, **LATER},
+        ),
+        **{
+            f"July: {interval} tokens between what is kept, {name}": (
+                160,
+                [FULL, SlidingWindowSpec(16, 20), MambaSpec(16)],
+                {**JULY, "retention_interval": interval, **options},
+                LATER,
+            )
+            for interval in (0, 32, 96)
+            for name, options in (("plain", {}), ("with eagle", EAGLE))
+        },
+        "July: a window, only ends of prompts kept": (48, [WINDOW], {**JULY, "retention_interval": 0}, LATER),
+    }
+)
 # What a life must have seen, by its habits.
 ALWAYS = {"refused", "drafts", "external", "delayed", "preempted"}
 TOLD = {"stored", "removed", "cleared", "queries", "preempted queries", "reset seen"}
@@ -88,8 +142,12 @@ TOLD = {"stored", "removed", "cleared", "queries", "preempted queries", "reset s
 
 def both(blocks, specs, options, habits):
     hash_size = min(spec.block_size for spec in specs)
-    ours = KVCacheManager(config_with(blocks, specs), 4096, hash_size, **options)
-    return ours, ModelManager(blocks, specs, hash_size, 4096, **options)
+    config, given = config_with(blocks, specs), dict(options)
+    for number in given.pop("eagle_groups", ()):
+        config.kv_cache_groups[number].is_eagle_group = True
+    ours = KVCacheManager(config, 4096, hash_size, **given)
+    model = LaterModelManager if "version" in options else ModelManager
+    return ours, model(blocks, specs, hash_size, 4096, **options)
 
 
 class Parity(ParityManager):
@@ -109,6 +167,9 @@ def wanted_of(name, specs, options, habits):
     wanted, caches = set(ALWAYS), options.get("enable_caching", True)
     if caches:
         wanted |= {"hits", "resets"}
+    if specs is MIXED and options.get("use_eagle") and options["version"] == Version.JUNE_2026:
+        # The block that eagle looks at behind a hit was not cached yet: no hit in such a window.
+        wanted -= {"hits"}
     if "large" in name:
         wanted -= {"refused", "preempted"}
     if any(type(spec) is SinkFullAttentionSpec for spec in specs):
@@ -128,6 +189,8 @@ def wanted_of(name, specs, options, habits):
         wanted |= {"extras", "lora"}
     if habits.later:
         wanted |= {"popped"}
+    if "retention_interval" in options and len(specs) > 1:
+        wanted |= {"boundaries", "diverged"}
     return wanted
 
 

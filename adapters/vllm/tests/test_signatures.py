@@ -57,10 +57,15 @@ EXPECTED = {
 # Parameters and methods of later vLLM that are here as well, behind or beside those.
 LATER = {
     "KVCacheManager": {
-        "__init__": "watermark= scheduler_block_size=",
+        "__init__": "watermark= scheduler_block_size= max_in_flight_tokens= max_num_batched_tokens= retention_interval= "
+        "version=",
         "allocate_slots": "full_sequence_must_fit= reserved_blocks= has_scheduled_reqs=",
         "remove_skipped_blocks": "num_prompt_tokens=",
         "pop_blocks_for_free": "request",
+        "prefix_cache_lookup_enabled": "request",
+        "record_prefix_cache_stats": "request num_hits",
+        "get_computed_blocks_for_connector": "request",
+        "get_block_ids_for_computed_tokens": "request_id num_computed_tokens",
     },
 }
 OURS = {"BlockPool": BlockPool, "KVCacheManager": KVCacheManager, "KVCacheBlocks": KVCacheBlocks}

@@ -111,7 +111,8 @@ class Request:
         self.lora_request, self.mm_features = lora, list(items) or None
         self.block_hashes = []
         self.num_computed_tokens = self.num_preemptions = self.num_in_flight_tokens = 0
-        self.encoder_tokens = 0
+        self.encoder_tokens = self.shared_prefix_boundary = 0
+        self.num_prompt_tokens = len(self.all_token_ids)
         self.skip_reading_prefix_cache = False
         self.status = Status.WAITING
         self._hash()
@@ -171,7 +172,8 @@ class RandomLife:
         self.count = 0
         self.seen = dict.fromkeys(
             ("hits", "refused", "drafts", "external", "delayed", "preempted", "resets", "encoder", "new ids")
-            + ("stored", "removed", "cleared", "extras", "lora", "queries", "preempted queries", "popped", "reset seen"),
+            + ("stored", "removed", "cleared", "extras", "lora", "queries", "preempted queries", "popped", "reset seen")
+            + ("boundaries", "diverged"),
             0,
         )
 
@@ -237,7 +239,13 @@ class RandomLife:
 
     def _admit(self):
         request, manager = self.waiting[0], self.manager
-        blocks, hit = manager.get_computed_blocks(request)
+        blocks, hit, *boundary = manager.get_computed_blocks(request)
+        if boundary:
+            request.shared_prefix_boundary = boundary[0]
+            self.seen["boundaries"] += boundary[0] > 0
+            manager.record_prefix_cache_stats(request, hit)
+            if self.random.random() < 0.5:
+                self.seen["diverged"] += manager.get_computed_blocks_for_connector(request)[-1]
         self.seen["hits"] += hit > 0
         encoder = request.encoder_tokens
         if self.random.random() < 0.3 and not manager.can_fit_full_sequence(request, hit, blocks, 0, encoder):
