@@ -33,6 +33,15 @@ export function availableFor(kv: KvCache, tenant: u32): u32 {
   return availableBlocks(kv) - (a.kept - accountAt(a, min(tenant, a.tenants)).kept);
 }
 
+/** As `availableFor`, and no more than its ceiling lets it take. */
+export function accountRoom(kv: KvCache, tenant: u32): u32 {
+  const available = availableFor(kv, tenant);
+  if (kv.accounts == 0) return available;
+  const account = accountAt(accountsOf(kv), tenant);
+  const most = account.ceiling + account.resting;
+  return min(available, most > account.used ? most - account.used : 0);
+}
+
 /** Sees to it that `need` blocks are free for a tenant to take. */
 function makeRoom(kv: KvCache, tenant: u32, need: u32): Status {
   const a = accountsOf(kv);

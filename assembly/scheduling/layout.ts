@@ -195,6 +195,11 @@ export class Request {
   predictedTokens: u32;
   /** 1: it stays, idle, when its answer is complete. */
   turns: u32;
+  /**
+   * With groups: 1 + the blocks that there were for it when it could not go on with them though nobody else held any; 0: that
+   * has not happened. With no more it would come to the same point again.
+   */
+  stuck: u32;
 }
 
 

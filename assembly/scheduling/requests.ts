@@ -167,6 +167,7 @@ export function submit(
   r.pinState = PinState.Free;
   r.pin = 0;
   r.turns = 0;
+  r.stuck = 0;
   resizePages(s, slot, r, pagesFor(promptTokens + maxNewTokens));
   writeTokens(s, slot, 0, promptPtr, promptTokens);
   if (id != 0) indexPut(s.ids, id, slot);

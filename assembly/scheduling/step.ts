@@ -27,7 +27,7 @@ import { availableBlocks } from "../paging/pool";
 import { groupsAdded, groupsRoom } from "../paging/group-tables";
 import { peakBlocks } from "../paging/groups";
 import { NONE, sequenceOf, SLOT_MASK } from "../paging/layout";
-import { availableFor, mostBlocks } from "../paging/quotas";
+import { accountRoom, availableFor, mostBlocks } from "../paging/quotas";
 import { reserveBeside } from "../paging/growth";
 import { close, countLookup } from "../paging/sequences";
 import {
@@ -143,7 +143,11 @@ function reserveOrPreempt(s: Scheduler, plan: StepPlan, slot: u32, r: Request, t
       continue;
     }
     const victim = preemptLast(s, plan, -1, status == QUOTA_EXCEEDED ? r.tenant : NONE);
-    if (runningAt(s, victim) == NONE && r.state != State.Running) return false;
+    if (runningAt(s, victim) == NONE && r.state != State.Running) {
+      if (s.kv.groups != 0 && !runs(s, status == QUOTA_EXCEEDED ? r.tenant : NONE))
+        r.stuck = 1 + accountRoom(s.kv, r.tenant);
+      return false;
+    }
     status = reserveFor(s, r, tokens, tokens);
   }
   return true;
@@ -245,8 +249,12 @@ function planAdmissions(s: Scheduler, plan: StepPlan): void {
   }
 }
 
+/** Whether a request of the tenant runs; NONE: of any. */
 function runs(s: Scheduler, tenant: u32): bool {
-  for (let i: u32 = 0; i < s.runningCount; i++) if (request(s, runningAt(s, i)).tenant == tenant) return true;
+  for (let i: u32 = 0; i < s.runningCount; i++) {
+    const slot = runningAt(s, i);
+    if (slot != NONE && (tenant == NONE || request(s, slot).tenant == tenant)) return true;
+  }
   return false;
 }
 
@@ -290,6 +298,11 @@ function admit(s: Scheduler, slot: u32, r: Request): Status {
   // Groups are reserved chunk by chunk: a quota that has been lowered would be met in the middle, again and again.
   if (kv.groups != 0 && kv.accounts != 0)
     if (peakBlocks(kv, target) > mostBlocks(kv, r.tenant)) return QUOTA_EXCEEDED;
+  if (r.stuck != 0) {
+    const room = accountRoom(kv, r.tenant);
+    if (room < r.stuck)
+      return kv.accounts != 0 && room < availableFor(kv, r.tenant) ? QUOTA_EXCEEDED : OUT_OF_BLOCKS;
+  }
   readTokens(s, slot, 0, target, kv.input);
   const handle = s.tier == 0 ? openFor(s, r, target) : openSwapped(s, slot, r, target);
   if (handle < 0) return handle;

@@ -75,6 +75,7 @@ export function nextTurn(
   r.turns = u32(!last);
   r.preemptions = 0;
   r.predictedTokens = 0;
+  r.stuck = 0;
   r.arrivalUs = 0;
   r.deadlineUs = Infinity;
   enqueueArrived(s, slot);

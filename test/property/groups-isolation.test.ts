@@ -5,7 +5,15 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
-import { type Build, Core, type KvCacheOptions, QuartermasterError } from "../../bindings/main.js";
+import {
+  type Build,
+  Core,
+  type KvCache,
+  type KvCacheOptions,
+  type Outcome,
+  QuartermasterError,
+  type Scheduler,
+} from "../../bindings/main.js";
 import { GroupHarness, type Isolation, randomShape } from "../support/group-harness.js";
 import { GroupModel } from "../support/group-model.js";
 import { Random } from "../support/random.js";
@@ -78,7 +86,7 @@ test("a pinned prefix can be gone on from under any pressure, in windows and fro
     { kind: "recurrent", blockSize: 8 },
   ] as const;
   const shape = { blocks: 40, blockSize: 4, maxSequences: 4, maxSequenceTokens: 64, groups };
-  const cache = core.kvCache({ ...shape, pins: { share: 0.5 } });
+  const cache = core.kvCache({ ...shape, pins: { share: 0.25 } });
   const serve = (tokens: number[]): number => {
     const sequence = cache.open({ tokens });
     cache.reserve(sequence, tokens.length - cache.length(sequence));
@@ -188,4 +196,85 @@ test("a request that a lowered quota cannot hold in all groups ends, instead of 
     scheduler.commit(stepId, nowUs, { tokens: [] });
   }
   assert.fail("it never ends");
+});
+
+/** Beside what others hold below there is room for it with a part of its window, and none for all of its window. */
+const LONG = Array.from({ length: 22 }, (_, i) => i % 7);
+
+/** A scheduler over a window of 8 tokens and full tables of two sizes: what it begins again stands in partly filled blocks. */
+async function small(options: Partial<KvCacheOptions>): Promise<{ cache: KvCache; scheduler: Scheduler }> {
+  const core = await Core.create();
+  const groups = [
+    { kind: "window", window: 8, blockSize: 2 },
+    { kind: "full", blockSize: 4 },
+  ] as const;
+  const cache = core.kvCache({ blocks: 48, blockSize: 1, maxSequenceTokens: 64, groups, ...options });
+  return { cache, scheduler: core.scheduler({ cache, vocabSize: 9, maxRequests: 8, watermarkBlocks: 0 }) };
+}
+
+/** Steps, each with rows answered by 1; returns the outcomes. */
+function serve(scheduler: Scheduler, steps: number, nowUs = 0): Outcome[] {
+  const outcomes: Outcome[] = [];
+  for (let i = 0; i < steps; i++) {
+    const plan = scheduler.step(nowUs);
+    const planned = scheduler.outcomes();
+    scheduler.commit(plan.stepId, nowUs, { tokens: new Uint32Array(plan.samplingRows).fill(1) });
+    const committed = scheduler.outcomes().filter(({ kind }) => kind === "finished");
+    outcomes.push(...planned, ...committed);
+  }
+  return outcomes;
+}
+
+function hold(cache: KvCache, tokens: number, tenant = 0): number {
+  const sequence = cache.open({ tokens: [], tenant });
+  cache.reserve(sequence, tokens);
+  cache.append(sequence, new Uint32Array(tokens).fill(8));
+  return sequence;
+}
+
+test("a request whose windows have no room beside its tenant's pins is rejected, not preempted for ever", async () => {
+  const quotas = [{ tenant: 0, ceiling: 34 }];
+  const { cache, scheduler } = await small({ tenants: 2, quotas, pins: { share: 0.25 } });
+  const sequence = hold(cache, 4);
+  cache.pin(sequence, { hard: true });
+  cache.close(sequence);
+  const request = scheduler.submit({ tokens: LONG, maxNewTokens: 2 });
+  const outcomes = serve(scheduler, 60);
+  assert.deepEqual(
+    outcomes.filter(({ kind }) => kind !== "preempted").map(({ kind, code }) => [kind, code]),
+    [["rejected", "QUOTA_EXCEEDED"]],
+  );
+  assert.ok(outcomes.length <= 2, `${outcomes.length - 1} preemptions`);
+  assert.equal(scheduler.state(request), "ended");
+  scheduler.validate();
+});
+
+test("where a pin with an end may make room it waits for that, and takes nobody's steps meanwhile", async () => {
+  const quotas = [{ tenant: 0, ceiling: 34 }];
+  const { cache, scheduler } = await small({ tenants: 2, quotas, pins: { share: 0.25 } });
+  const sequence = hold(cache, 4);
+  cache.pin(sequence, { hard: true, untilUs: 1000 });
+  cache.close(sequence);
+  scheduler.submit({ tokens: LONG, maxNewTokens: 2 });
+  assert.ok(serve(scheduler, 60).length <= 1, "preempted once");
+  assert.equal(scheduler.waiting, 1);
+  const end = serve(scheduler, 30, 1000);
+  assert.deepEqual(
+    end.map(({ kind, generated }) => [kind, generated]),
+    [["finished", 2]],
+  );
+});
+
+test("where the host holds the blocks that a window lacks, the request waits until it lets go of them", async () => {
+  const { cache, scheduler } = await small({});
+  const sequence = hold(cache, 16);
+  scheduler.submit({ tokens: LONG, maxNewTokens: 2 });
+  assert.ok(serve(scheduler, 60).length <= 1, "preempted once");
+  assert.equal(scheduler.waiting, 1, "as an engine sees it that would end it");
+  cache.close(sequence);
+  const end = serve(scheduler, 30);
+  assert.deepEqual(
+    end.map(({ kind, generated }) => [kind, generated]),
+    [["finished", 2]],
+  );
 });
