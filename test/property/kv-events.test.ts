@@ -75,6 +75,8 @@ async function mirrored(build: Build, seed: number, operations: number, ring: nu
 
 const OPERATIONS = long ? 1_000_000 : 100_000;
 const RINGS = [1, 2, 5, 16, 64, 4096];
+/** Lives in which rings of one and two entries are full a dozen times: how many gaps random ones have varies. */
+const FORGETFUL = [1, 12, 14, 15, 17, 19].map((factor): [seed: number] => [7919 * factor]);
 
 test(`${OPERATIONS} random operations: a mirror of the events is the index, over gaps and snapshots`, async () => {
   let gaps = 0;
@@ -85,7 +87,7 @@ test(`${OPERATIONS} random operations: a mirror of the events is the index, over
       fc.asyncProperty(fc.integer(), async (seed) => {
         gaps += await mirrored("core", seed, 1000, ring);
       }),
-      { numRuns: Math.ceil(runs / RINGS.length) },
+      { numRuns: Math.ceil(runs / RINGS.length), examples: FORGETFUL },
     );
   assert.ok(gaps > runs, `small rings were full: ${gaps} times`);
 });
