@@ -129,7 +129,7 @@ function main() {
     translate(wasm2c, name === "simd" ? "core" : "core-scalar");
     const installed = buildLibrary(name, name === "simd", prefix);
     const programs = prefix === undefined ? installed : join(out, name);
-    const parts = ["", "_add_ons", "_pools"].map((part) => `adapters/c/conformance${part}.c`);
+    const parts = ["", "_add_ons", "_pools", "_lanes"].map((part) => `adapters/c/conformance${part}.c`);
     compileProgram(installed, programs, ...parts);
     for (const example of ["scheduler_loop", "speculation"]) {
       const program = compileProgram(installed, programs, `examples/c/${example}.c`);

@@ -303,16 +303,72 @@ static int answer_scheduler(const call* c) {
   return 1;
 }
 
+static void answer_page_run(const call* c) {
+  uint8_t advice[MAX_LIST];
+  for (uint32_t i = 0; i < c->list_lengths[1]; i++) advice[i] = (uint8_t)c->lists[1][i];
+  put(qm_page_set_run(core, pages_, c->lists[0], c->list_lengths[1] > 0 ? advice : NULL, c->list_lengths[0]));
+}
+
+static void answer_page_figures(void) {
+  qm_page_set_figures f;
+  put(qm_page_set_get_figures(core, pages_, &f));
+  put(f.slots), put(f.pages), put((double)f.requests), put((double)f.faults);
+}
+
 static int answer_pages(const call* c) {
-  if (is(c, "pages")) put(qm_page_set_create(core, (qm_order)u(c, 0), u(c, 1), u(c, 2), u(c, 3), &pages_));
+  if (is(c, "pages-eager"))
+    put(qm_page_set_create_eager(core, (qm_order)u(c, 0), u(c, 1), u(c, 2), u(c, 3), &pages_));
+  else if (is(c, "page-run")) answer_page_run(c);
+  else if (is(c, "page-clear")) put(qm_page_set_clear(core, pages_, u(c, 0)));
+  else if (is(c, "page-figures")) answer_page_figures();
+  else if (is(c, "pages")) put(qm_page_set_create(core, (qm_order)u(c, 0), u(c, 1), u(c, 2), u(c, 3), &pages_));
   else if (is(c, "request")) put(qm_page_set_request(core, pages_, u(c, 0), u(c, 1)));
   else if (is(c, "slot")) put(qm_page_set_slot(core, pages_, u(c, 0)));
   else return 0;
   return 1;
 }
 
+/* Keys and, if there are any, values of a batch. */
+static void answer_batch(const call* c) {
+  static uint64_t keys[MAX_LIST], values[MAX_LIST];
+  static uint8_t found[MAX_LIST];
+  const uint32_t count = c->list_lengths[0];
+  for (uint32_t i = 0; i < count; i++) keys[i] = c->lists[0][i];
+  for (uint32_t i = 0; c->list_count > 1 && i < count; i++) values[i] = c->lists[1][i];
+  if (is(c, "put-many")) put(qm_index_put_many(core, index_, keys, values, count));
+  else if (is(c, "delete-many")) put(qm_index_delete_many(core, index_, keys, count));
+  else {
+    const int hits = qm_index_get_many(core, index_, keys, count, values, found);
+    put(hits);
+    for (uint32_t i = 0; hits >= 0 && i < count; i++) put(found[i]), put((double)values[i]);
+  }
+}
+
+static void answer_index_figures(void) {
+  qm_index_figures f;
+  put(qm_index_get_figures(core, index_, &f));
+  put_words((const uint32_t[]){f.entries, f.levels, f.nodes, f.free_nodes, f.node_bytes, f.leaf_capacity}, 6);
+}
+
+static int answer_exchanges(const call* c) {
+  if (is(c, "exchange"))
+    put(qm_index_compare_exchange(core, index_, (uint64_t)c->numbers[0], (uint64_t)c->numbers[1],
+                                  (uint64_t)c->numbers[2]));
+  else if (is(c, "add")) {
+    uint64_t before = 0;
+    const int status = qm_index_fetch_add(core, index_, (uint64_t)c->numbers[0], (uint64_t)c->numbers[1], &before);
+    put(status);
+    if (status == QM_OK) put((double)before);
+  } else if (is(c, "put-many") || is(c, "get-many") || is(c, "delete-many")) answer_batch(c);
+  else if (is(c, "index-figures")) answer_index_figures();
+  else if (is(c, "index-clear")) put(qm_index_clear(core, index_));
+  else return 0;
+  return 1;
+}
+
 static int answer_index(const call* c) {
   uint64_t keys[1024], values[1024];
+  if (answer_exchanges(c)) return 1;
   if (is(c, "index")) put(qm_index_create(core, u(c, 0), &index_));
   else if (is(c, "put")) put(qm_index_put(core, index_, (uint64_t)c->numbers[0], (uint64_t)c->numbers[1]));
   else if (is(c, "delete")) put(qm_index_delete(core, index_, (uint64_t)c->numbers[0]));
@@ -344,7 +400,7 @@ static void answer_call(const call* c) {
     put(qm_core_validate(core));
   } else if (!answer_cache(c) && !answer_outside(c) && !answer_cache_add_ons(c) && !answer_scheduler(c) &&
              !answer_scheduler_add_ons(c) && !answer_pages(c) && !answer_index(c) && !answer_keyed_pool(c) &&
-             !answer_virtual_memory(c)) {
+             !answer_virtual_memory(c) && !answer_lanes(c) && !answer_selection(c)) {
     fprintf(stderr, "conformance: unknown operation %s\n", c->operation);
     exit(2);
   }
@@ -440,6 +496,7 @@ static void restore(const char* path) {
   index_ = qm_index_at(core, 0);
   pages_ = qm_page_set_at(core, 0);
   find_pools();
+  find_lanes();
 }
 
 int main(int count, char** arguments) {

@@ -39,7 +39,10 @@ int answer_cache_add_ons(const call* c);
 int answer_scheduler_add_ons(const call* c);
 int answer_keyed_pool(const call* c);
 int answer_virtual_memory(const call* c);
+int answer_lanes(const call* c);
+int answer_selection(const call* c);
 /* The structures of theirs in a restored core. */
 void find_pools(void);
+void find_lanes(void);
 
 #endif

@@ -140,13 +140,13 @@ for (const variant of ["scalar", "simd"]) {
 
   const noCxx = run("c++", ["--version"]).status === 0 ? false : "c++ is not there";
   test(
-    `the header (${variant}) is one for C++, too, and its functions are found`,
+    `the headers (${variant}) are for C++, too, and their functions are found`,
     { skip: skip || noCxx },
     inFolder((folder) => {
       const source = join(folder, "engine.cpp");
       writeFileSync(
         source,
-        "#include <quartermaster.h>\nint main() { return qm_abi_version() == 3 ? 0 : 1; }\n",
+        "#include <quartermaster_lanes.h>\nint main() { return qm_abi_version() == 3 ? 0 : 1; }\n",
       );
       const library = join(installed, "lib", "libquartermaster.a");
       const include = `-I${join(installed, "include")}`;

@@ -110,6 +110,8 @@ const MAKES = ["core", "cache", "ordered", "named", "isolated", "grouped", "conn
   "index",
   "keyed",
   "virtual",
+  "lane-arena",
+  "selection",
 ]);
 
 /** A script up to the middle of what comes behind its last structure, and the rest of it. */

@@ -110,6 +110,31 @@ test("the scripts use drafts, host tier, turns, quotas, marks, pins, groups, run
   some("scheduler-figures", ([, running, waiting]) => running > 1 && waiting > 1);
   some("draft-figures", ([, fed, right]) => fed > right && right > 0);
   some("tier-figures", ([, , free, ...since]) => free > 0 && since.slice(2).every((n) => n > 0));
+  some("lanes-plan", ([status, before, after]) => status === 0 && after < before);
+  some("lanes-plan", ([status, , , fresh]) => status === 0 && fresh > 0);
+  for (const status of [-1, -28]) some("lanes-plan", ([answer]) => answer === status);
+  some(
+    "lanes-moves",
+    ([count, ...words]) => count > 2 && words.every((word, at) => at % 8 !== 7 || word === 0),
+  );
+  some("lanes-moves", ([count, ...words]) => count > 0 && words[7] > 0);
+  some("lane", ([status, length, hole, evicted]) => status === 0 && hole < length && evicted > 0);
+  some("reserve", ([status]) => status === -27);
+  some("request-lanes", ([status], call) => status === 0 && (call[3] as number) > 0);
+  for (const flags of [1, 2, 3]) some("request-lanes", ([status], call) => status === 0 && call[2] === flags);
+  some("topk", ([count, ...words]) => count > 4 && words.length > count + 2);
+  for (const operation of ["topk", "argmin", "pool", "apportion"]) some(operation, ([status]) => status >= 0);
+  some("topk", ([status]) => status === -1);
+  for (const operation of ["accumulate", "track", "scale-above"]) some(operation, ([count]) => count > 0);
+  for (const status of [-1, 9])
+    some("page-run", ([faults]) => (status < 0 ? faults === status : faults > status));
+  some("page-figures", ([, , , requests, faults]) => requests > 2 * faults && faults > 20);
+  for (const status of [0, 1, -19]) some("exchange", ([answer]) => answer === status);
+  for (const status of [0, -19]) some("add", ([answer]) => answer === status);
+  some("put-many", ([count]) => count > 20);
+  some("get-many", ([hits, ...answers]) => hits > 8 && answers.length > 2 * hits);
+  some("delete-many", ([removed]) => removed > 8);
+  some("index-figures", ([, entries, levels, nodes, free]) => entries > 200 && levels > 0 && free < nodes);
   for (const status of [0, -1, -8]) some("predict", ([answer]) => answer === status);
   some("comb", ([count]) => count > 8192);
   for (const status of [0, -1, -6, -8, -10, -11, -14]) some("next-turn", ([answer]) => answer === status);

@@ -14,6 +14,7 @@ import { drafting, idling, swapping } from "./generate-scheduling.js";
 import { grouped, isolated, isolatedRequests } from "./generate-sharing.js";
 import { blockRuns, comb, tokenStore, turns } from "./generate-conversations.js";
 import { connector } from "./generate-connector.js";
+import { lossyLives, lossyRequests, selecting } from "./generate-lanes.js";
 import { keyedPool, virtualMemory } from "./generate-pools.js";
 import { type Generator, Recorder, tokens } from "./recorder.js";
 import { print, type Script } from "./script.js";
@@ -229,6 +230,56 @@ const indexCalls: Generator = async (recorder) => {
   await recorder.call("size");
 };
 
+/** Requests of pages by the list, figures, and a new beginning half way; what advice throws out goes at once. */
+const pageRuns: Generator = async (recorder) => {
+  const { random } = recorder;
+  await recorder.call("core", 36);
+  await recorder.call("pages-eager", ORDER_KINDS.indexOf("mark0"), 6, 20, 12);
+  for (let i = 0; i < 60; i++) {
+    const pages = Array.from({ length: random.below(30) }, () => random.below(random.below(3) + 7));
+    if (random.below(12) === 0) pages.push(20);
+    await recorder.call("page-run", pages, random.below(2) === 0 ? [] : pages.map(() => random.below(2)));
+    await recorder.call("slot", random.below(20));
+    await recorder.call("page-figures");
+    if (i === 30) await recorder.call("page-clear", 5);
+    if (i % 20 === 0) await recorder.call("validate");
+  }
+  const all = Array.from({ length: 400 }, (_, i) => (7 * i) % 20);
+  await recorder.call(
+    "page-run",
+    all,
+    all.map((page) => page % 2),
+  );
+};
+
+/** Batches of keys, exchanges and sums, on keys that are there and others. */
+const indexBatches: Generator = async (recorder) => {
+  const { random } = recorder;
+  await recorder.call("core", 37);
+  await recorder.call("index", 600);
+  const key = (): number => (1 + random.below(300)) * 2 ** (8 * random.below(2));
+  const keys = (): number[] => Array.from({ length: random.below(40) }, key);
+  for (let i = 0; i < 120; i++) {
+    const list = keys();
+    await recorder.call(
+      "put-many",
+      list,
+      list.map(() => random.below(2 ** 20)),
+    );
+    await recorder.call("get-many", keys());
+    if (random.below(2) === 0) await recorder.call("delete-many", keys());
+    const [one] = list;
+    if (one !== undefined) await recorder.call("add", one, random.below(99));
+    await recorder.call("add", key(), 1);
+    const [found, value] = one === undefined ? [0] : await recorder.call("get", one);
+    if (found === 1) await recorder.call("exchange", one, value + random.below(2), 7);
+    await recorder.call("exchange", key(), 1, 2);
+    await recorder.call("index-figures");
+    if (i === 70) await recorder.call("index-clear");
+    if (i % 20 === 0) await recorder.call("validate");
+  }
+};
+
 const GENERATORS: Readonly<Record<string, Generator>> = {
   "cache-1": cacheCalls,
   "cache-2": cacheCalls,
@@ -285,6 +336,12 @@ const GENERATORS: Readonly<Record<string, Generator>> = {
   comb,
   "token-store": tokenStore,
   connector,
+  lanes: lossyLives(false),
+  "lanes-by-slot": lossyLives(true),
+  "lanes-scheduler": lossyRequests,
+  selection: selecting,
+  "page-runs": pageRuns,
+  "index-batches": indexBatches,
 };
 
 /** All scripts, made anew. */

@@ -4,17 +4,20 @@ import {
   type CoreOptions,
   type KeyedPool,
   type KvCache,
+  type LaneArena,
   type OrderedIndex,
   type PageSet,
   POLICIES,
   QuartermasterError,
   type Scheduler,
+  type Selection,
   type VirtualMemory,
 } from "../../bindings/main.js";
 import { ORDER_KINDS } from "../../bindings/block-order.js";
 import type { Advice } from "../../bindings/page-set.js";
 import { STATUS_CODES } from "../../bindings/errors.js";
 import { cacheAddOns, schedulerAddOns } from "./host-add-ons.js";
+import { laneOperations, selectionOperations } from "./host-lanes.js";
 import { poolOperations, virtualOperations } from "./host-pools.js";
 import type { Answer, Call } from "./script.js";
 
@@ -30,6 +33,8 @@ export class ConformanceHost {
   pages!: PageSet;
   pool!: KeyedPool;
   virtual!: VirtualMemory;
+  lanes!: LaneArena;
+  selection!: Selection;
   readonly #options: CoreOptions;
 
   constructor(options: CoreOptions = {}) {
@@ -40,6 +45,8 @@ export class ConformanceHost {
   async restore(snapshot: Uint8Array): Promise<void> {
     this.core = await Core.restore(snapshot, this.#options);
     const { kvCaches, schedulers, orderedIndexes, pageSets, keyedPools, virtualMemories } = this.core;
+    [this.lanes] = this.core.laneArenas;
+    [this.selection] = this.core.selections;
     [this.cache] = kvCaches;
     [this.scheduler] = schedulers;
     [this.index] = orderedIndexes;
@@ -69,6 +76,8 @@ export class ConformanceHost {
     ...schedulerAddOns(this),
     ...poolOperations(this),
     ...virtualOperations(this),
+    ...laneOperations(this),
+    ...selectionOperations(this),
     cache: ([blocks, blockSize, maxSequences, maxSequenceTokens, prefixCache]: number[]) => {
       const shape = { blocks, blockSize, maxSequences, maxSequenceTokens, prefixCache: prefixCache !== 0 };
       this.cache = this.core.kvCache(shape);
@@ -212,6 +221,20 @@ export class ConformanceHost {
     request: ([page, advice]: number[]) => [
       +this.pages.request(page, advice === 2 ? undefined : (advice as Advice)),
     ],
+    "pages-eager": ([order, slots, pages, history]: number[]) => {
+      const evictionOrder = ORDER_KINDS[order];
+      this.pages = this.core.pageSet({ slots, pages, evictionOrder, history, eager: true });
+      return [0];
+    },
+    "page-run": ([pages, advice]: [number[], number[]]) => [
+      this.pages.run(pages, advice.length > 0 ? advice : undefined),
+    ],
+    "page-clear": ([seed]: number[]) => [(this.pages.clear(seed), 0)],
+    "page-figures": () => {
+      const { slots, pages } = this.pages;
+      const { requests, faults } = this.pages.stats();
+      return [0, slots, pages, requests, faults];
+    },
     slot: ([page]: number[]) => [this.pages.slot(page) ?? STATUS_OF.get("NOT_FOUND")!],
 
     index: ([capacity]: number[]) => [((this.index = this.core.orderedIndex({ capacity })), 0)],
@@ -229,6 +252,28 @@ export class ConformanceHost {
       return [entries.length, ...entries.flat()];
     },
     size: () => [this.index.size],
+    exchange: ([key, expected, value]: number[]) => [
+      +this.index.compareExchange(BigInt(key), BigInt(expected), BigInt(value)),
+    ],
+    add: ([key, delta]: number[]) => [0, Number(this.index.fetchAdd(BigInt(key), BigInt(delta)))],
+    "put-many": ([keys, values]: [number[], number[]]) => {
+      this.index.setMany(BigUint64Array.from(keys, BigInt), BigUint64Array.from(values, BigInt));
+      return [keys.length];
+    },
+    "get-many": ([keys]: [number[]]) => {
+      const { values, found } = this.index.getMany(BigUint64Array.from(keys, BigInt));
+      const hits = found.reduce((sum, one) => sum + one, 0);
+      return [hits, ...Array.from(values).flatMap((value, i) => [found[i], Number(value)])];
+    },
+    "delete-many": ([keys]: [number[]]) => [this.index.deleteMany(BigUint64Array.from(keys, BigInt))],
+    "index-clear": () => [(this.index.clear(), 0)],
+    "index-figures": () => {
+      const { entries, levels, nodes, freeNodes } = this.index.stats();
+      const { exports } = this.core;
+      const { pointer } = this.index;
+      const shape = [exports.orderedIndexNodeBytes(pointer), exports.orderedIndexLeafCapacity(pointer)];
+      return [0, entries, levels, nodes, freeNodes, ...shape];
+    },
     validate: () => [(this.core.validate(), 0)],
   };
 

@@ -369,6 +369,9 @@ typedef struct qm_request {
   double deadline_us; /* 0: none; if it still waits then, it expires */
   uint32_t tenant; /* below the scheduler's tenants */
   uint32_t max_chunk_tokens; /* of the prompt in one step; 0: as many as the scheduler allows */
+  uint32_t peak_slots; /* of a request that drops tokens (quartermaster_lanes.h): the most slots of its longest lane once its prompt is
+                          computed; 0: it keeps all. Not in caches with groups */
+  uint32_t last_chunk; /* fewest tokens of its prompt's last chunk, where the token budget allows it; 0: no matter */
 } qm_request;
 
 /* Returns a handle > 0. Refusals: QM_EMPTY_PROMPT; QM_TOO_LONG and QM_POOL_TOO_SMALL, token_count + max_new_tokens for the cache's
@@ -425,6 +428,8 @@ typedef struct qm_plan {
  * another step before that is refused with QM_STEP_IN_FLIGHT. Behind an empty one without transfers and outcomes nothing
  * changes before qm_next_wake_us, unless something is submitted. Returns QM_OK. */
 QM_API int qm_step(qm_core* core, qm_scheduler scheduler, double now_us, qm_plan* plan);
+/* The last step's plan, once more: in a restored core the one that is in flight. */
+QM_API int qm_current_plan(qm_core* core, qm_scheduler scheduler, qm_plan* plan);
 /* tokens, [sampling_rows]: what was sampled, in row order. finish, [sampling_rows] or NULL: not 0 ends the request
  * after this token. */
 QM_API int qm_commit(qm_core* core, qm_scheduler scheduler, uint32_t step_id, double now_us,
@@ -508,11 +513,26 @@ typedef uint32_t qm_page_set;
 /* Any order but QM_SCORED and QM_BY_PRIORITY. history: pages remembered after they have left. */
 QM_API int qm_page_set_create(qm_core* core, qm_order order, uint32_t slots, uint32_t pages, uint32_t history,
                               qm_page_set* set);
+/* As qm_page_set_create; what an order by advice throws out goes at once instead of when its room is needed: more faults, never fewer;
+ * for comparisons with the literature. */
+QM_API int qm_page_set_create_eager(qm_core* core, qm_order order, uint32_t slots, uint32_t pages, uint32_t history,
+                                    qm_page_set* set);
 QM_API qm_page_set qm_page_set_at(qm_core* core, uint32_t position);
 /* Makes a page present: 1 when it was, 0 when it had to be fetched. advice: 0 keep, 1 discard, 2 none. */
 QM_API int qm_page_set_request(qm_core* core, qm_page_set set, uint32_t page, uint32_t advice);
+/* So many requests in turn. advice: a byte each, or NULL: none. Returns how many were faults. QM_INVALID_ARGUMENT, before any of them,
+ * when a page or an advice is out of range. */
+QM_API int qm_page_set_run(qm_core* core, qm_page_set set, const uint32_t* pages, const uint8_t* advice,
+                           uint32_t count);
 /* Slot of a page, or QM_NOT_FOUND. */
 QM_API int qm_page_set_slot(qm_core* core, qm_page_set set, uint32_t page);
+/* Takes every page out and forgets the past, figures too; random draws start from `seed`. */
+QM_API int qm_page_set_clear(qm_core* core, qm_page_set set, uint32_t seed);
+typedef struct qm_page_set_figures {
+  uint32_t slots, pages;
+  uint64_t requests, faults; /* since creation, or the last clear */
+} qm_page_set_figures;
+QM_API int qm_page_set_get_figures(qm_core* core, qm_page_set set, qm_page_set_figures* figures);
 
 /* ---- ordered index -------------------------------------------------------------------------------------------- */
 
@@ -528,6 +548,24 @@ QM_API int qm_index_delete(qm_core* core, qm_index index, uint64_t key);
 QM_API int qm_index_range(qm_core* core, qm_index index, uint64_t lowest, uint64_t highest, uint32_t limit,
                           uint64_t* keys, uint64_t* values);
 QM_API int qm_index_size(qm_core* core, qm_index index);
+/* 1 the key's value was `expected` and is `value` now, 0 it is another. QM_NOT_FOUND. */
+QM_API int qm_index_compare_exchange(qm_core* core, qm_index index, uint64_t key, uint64_t expected, uint64_t value);
+/* Adds to the value of a key, modulo 2^64; *before is what it was. QM_NOT_FOUND. */
+QM_API int qm_index_fetch_add(qm_core* core, qm_index index, uint64_t key, uint64_t delta, uint64_t* before);
+/* Many keys in one call, up to 2^31 - 1; QM_INVALID_ARGUMENT, before any of them, for one that is no key. Their number found: values,
+ * [count], 0 for those that are not; found, [count] bytes, 1 or 0. Entered: fewer when there is no room for one, and then none
+ * behind it. Removed: those that were there. */
+QM_API int qm_index_get_many(qm_core* core, qm_index index, const uint64_t* keys, uint32_t count, uint64_t* values,
+                             uint8_t* found);
+QM_API int qm_index_put_many(qm_core* core, qm_index index, const uint64_t* keys, const uint64_t* values,
+                             uint32_t count);
+QM_API int qm_index_delete_many(qm_core* core, qm_index index, const uint64_t* keys, uint32_t count);
+QM_API int qm_index_clear(qm_core* core, qm_index index);
+typedef struct qm_index_figures {
+  uint32_t entries, levels, nodes, free_nodes, node_bytes;
+  uint32_t leaf_capacity; /* entries of a leaf */
+} qm_index_figures;
+QM_API int qm_index_get_figures(qm_core* core, qm_index index, qm_index_figures* figures);
 
 /* ---- keyed pool ------------------------------------------------------------------------------------------------ */
 

@@ -1,9 +1,10 @@
 /*
  * A core of quartermaster.h: creation, snapshots, and its structures. The calls on a structure are in a file for each kind:
- * cache.c, cache_add_ons.c, content.c, scheduler.c, page_set.c, index.c, keyed_pool.c, virtual_memory.c. Memory and traps of the
- * translated core are runtime.c's.
+ * cache.c, cache_add_ons.c, content.c, scheduler.c, lanes.c, selection.c, page_set.c, index.c, keyed_pool.c, virtual_memory.c.
+ * Memory and traps of the translated core are runtime.c's.
  */
 #include "core_calls.h"
+#include "quartermaster_lanes.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -91,6 +92,14 @@ qm_page_set qm_page_set_at(qm_core* core, uint32_t position) {
 
 qm_keyed_pool qm_keyed_pool_at(qm_core* core, uint32_t position) {
   return core == NULL ? 0 : none_if_refused(structure_at(core, QM_KEYED_POOL, position));
+}
+
+qm_lane_arena qm_lane_arena_at(qm_core* core, uint32_t position) {
+  return core == NULL ? 0 : none_if_refused(structure_at(core, QM_LANES, position));
+}
+
+qm_selection qm_selection_at(qm_core* core, uint32_t position) {
+  return core == NULL ? 0 : none_if_refused(structure_at(core, QM_SELECTION, position));
 }
 
 qm_virtual_memory qm_virtual_memory_at(qm_core* core, uint32_t position) {

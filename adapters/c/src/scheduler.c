@@ -49,8 +49,8 @@ int qm_submit(qm_core* core, qm_scheduler scheduler, const qm_request* request) 
   if (status != QM_OK) return status;
   RESULT(core, w2c_qm_requestSubmit(instance, scheduler, (uint32_t)request->id, (uint32_t)(request->id >> 32),
                                     request->token_count, request->max_new_tokens, request->name_space, request->tenant,
-                                    request->priority, request->arrival_us, request->deadline_us, 0, 0,
-                                    request->max_chunk_tokens));
+                                    request->priority, request->arrival_us, request->deadline_us, request->peak_slots,
+                                    request->last_chunk, request->max_chunk_tokens));
 }
 
 int qm_request_marks(qm_core* core, qm_scheduler scheduler, uint32_t request, uint32_t marks) {
@@ -148,6 +148,15 @@ int qm_step(qm_core* core, qm_scheduler scheduler, double now_us, qm_plan* plan)
   uint32_t address = 0;
   QM_CALL(core, step, (int)w2c_qm_schedulerStep(instance, scheduler, now_us));
   if (step < 0) return step;
+  QM_CALL(core, address, w2c_qm_schedulerPlan(instance, scheduler));
+  read_plan(core, address, plan);
+  return QM_OK;
+}
+
+int qm_current_plan(qm_core* core, qm_scheduler scheduler, qm_plan* plan) {
+  REQUIRE(core, QM_SCHEDULER, scheduler);
+  uint32_t address = 0;
+  if (plan == NULL) return QM_INVALID_ARGUMENT;
   QM_CALL(core, address, w2c_qm_schedulerPlan(instance, scheduler));
   read_plan(core, address, plan);
   return QM_OK;
