@@ -110,7 +110,8 @@ function passToCopy(s: Scheduler, slot: u32, handle: u32): bool {
   if (copy.op == TransferOp.SwapOut) {
     // What is for the plan to come is not given away before that plan.
     if (copy.awaited != 0 && copy.step == s.stepId) return false;
-    t.pendingBlocks += sequenceOf(t.kv, handle).blockCount;
+    copy.pending = sequenceOf(t.kv, handle).blockCount;
+    t.pendingBlocks += copy.pending;
   }
   copy.sequence = handle;
   return true;
@@ -120,7 +121,9 @@ function passToCopy(s: Scheduler, slot: u32, handle: u32): bool {
 function passSequence(t: HostTier, copy: HostCopy): u32 {
   const handle = copy.sequence;
   copy.sequence = NONE;
-  if (copy.op == TransferOp.SwapOut) t.pendingBlocks -= sequenceOf(t.kv, handle).blockCount;
+  // An admission may have added blocks to it since.
+  t.pendingBlocks -= copy.pending;
+  copy.pending = 0;
   return handle;
 }
 

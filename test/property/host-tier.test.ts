@@ -131,7 +131,8 @@ async function run(build: Build, runs: number): Promise<void> {
       operate(host, operations);
       host.drain();
       host.scheduler.validate();
-      assert.equal(host.scheduler.hostTier!.inFlight, 0);
+      const { inFlight, pendingBlocks } = host.scheduler.hostTier!;
+      assert.deepEqual([inFlight, pendingBlocks], [0, 0]);
       assert.equal(host.scheduler.cache.available, CACHE.blocks, "every block is given back");
       swapped += host.swapped;
       joins += host.scheduler.hostTier!.joins;
@@ -174,6 +175,22 @@ test("a host that moves nothing is found out", async () => {
     }
   }
   assert.ok(found > 5, `${found} of 20`);
+});
+
+test("what a swap-out will give back is counted as much when its request takes it back, and more blocks with it", async () => {
+  const scheduler = await schedulerWith({ blocks: 100 }, { prefixCache: false, preemptive: true });
+  const host = new SwapHost(scheduler, new Random(5), { vocab: VOCAB });
+  // Either fits alone, both do not; the last of the first one's blocks is full when it makes room.
+  host.submit(44, 18);
+  for (let i = 0; i < 3; i++) host.step();
+  host.submit(50, 14);
+  const [first, second] = [...host.live.keys()];
+  scheduler.setPriority(first, 1);
+  host.step();
+  assert.equal(scheduler.hostTier!.pendingBlocks, 11);
+  host.abort(second);
+  host.step();
+  assert.deepEqual([scheduler.state(first), scheduler.hostTier!.pendingBlocks], ["running", 0]);
 });
 
 test("swapped out again, a request sends only blocks that have changed; without reuse it sends all", async () => {

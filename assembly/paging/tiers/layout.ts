@@ -3,7 +3,7 @@
  *
  *   header    (HostTier), 4 lines
  *   slots     [blocks] HostSlot, 16 B            what each slot holds
- *   copies    [copyCount] HostCopy, 72 B         what the tier has of one request
+ *   copies    [copyCount] HostCopy, 80 B         what the tier has of one request
  *   records   [kv.maxSequences + 2 kv.blockCount + copyCount] Copy   transfers of the step that is planned
  *   links     [kv.blockCount] u32                slot with the content of a cached device block, or NONE
  *   copyOf    [owners] u32                       address of each request's copy, or 0
@@ -173,6 +173,9 @@ export class HostCopy {
   /** Slots that it takes next: free, but in no extent. */
   tailStart: u32;
   tailLength: u32;
+  /** Blocks of `sequence` that are free once its swap-out is complete. */
+  pending: u32;
+  unused: u32;
 }
 
 // @ts-ignore: decorator

@@ -92,6 +92,8 @@ export class Accounts {
     const { free, evictable } = cache.stats();
     assert.equal(free + evictable + held, cache.blocks, "no block is lost");
     assert.equal(cache.available, free + evictable + (pins ? cache.pinned().soft : 0));
+    const { pendingBlocks = 0 } = this.#world.systems.main.scheduler.hostTier ?? {};
+    assert.ok(pendingBlocks >= 0 && pendingBlocks <= cache.maxSequences * cache.blocks);
     if (cache.tenants > 0) this.#tenants(cache.blocks - free);
     // Without cached blocks to come back to, nobody may read what nobody holds.
     if (evictable > 0) return;
