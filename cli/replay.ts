@@ -3,7 +3,14 @@ import { readFile } from "node:fs/promises";
 import { parseArgs } from "node:util";
 import { invalidArgument } from "../bindings/errors.js";
 import { BUILDS, type Build } from "../bindings/module.js";
-import { Phase, type StepPlan, TRANSFER_WORDS } from "../bindings/plan.js";
+import {
+  NO_BLOCK,
+  Phase,
+  type StepPlan,
+  TRANSFER_WORDS,
+  TransferMark,
+  TransferOp,
+} from "../bindings/plan.js";
 import { blockTableOf } from "../bindings/plan-digest.js";
 import { replay, type ReplayedStep, type ReplayReport } from "../bindings/replay.js";
 import type { Outcome } from "../bindings/scheduler-options.js";
@@ -28,8 +35,23 @@ export interface PlanReport {
   readonly freeBlocks: number;
   readonly evictableBlocks: number;
   readonly rows: readonly RowReport[];
-  readonly copies: readonly { from: number; to: number; tokens: number }[];
+  /** Between blocks of the device, in a group of layers: 0 the cache's own tables. */
+  readonly copies: readonly { group: number; from: number; to: number; tokens: number }[];
+  /** Runs of blocks to host memory and back. */
+  readonly swaps: readonly SwapReport[];
+  /** Transfers of earlier plans that are waited for. */
+  readonly waits: readonly number[];
   readonly outcomes: readonly Outcome[];
+}
+
+interface SwapReport {
+  readonly transfer: number;
+  readonly direction: "out" | "in";
+  readonly from: number;
+  readonly to: number;
+  readonly blocks: number;
+  /** Complete before the batch, begun after it, or beside it. */
+  readonly when: string;
 }
 
 interface RowReport {
@@ -39,6 +61,8 @@ interface RowReport {
   readonly tokens: number[];
   readonly slots: number[];
   readonly blocks: number[];
+  /** Slots and blocks in the cache's groups 1, 2, ...; null: a window has let go of it. */
+  readonly groups?: readonly { slots: number[]; blocks: (number | null)[] }[];
 }
 
 const PHASES = Object.entries(Phase).map(([name]) => name.replace(/(?!^)[A-Z]/g, " $&").toLowerCase());
@@ -78,15 +102,49 @@ function planReport(plan: StepPlan, step: ReplayedStep): PlanReport {
       tokens: [...plan.tokens.subarray(from, to)],
       slots: [...plan.slots.subarray(from, to)],
       blocks: [...blockTableOf(plan, row)],
+      ...(plan.groups && {
+        groups: plan.groups.map(({ slots, tables, tableStart, tableCount }) => ({
+          slots: [...slots.subarray(from, to)],
+          blocks: Array.from(tables.subarray(tableStart[row], tableStart[row] + tableCount[row]), (block) =>
+            block === NO_BLOCK ? null : block,
+          ),
+        })),
+      }),
     };
   });
-  const copies = Array.from({ length: plan.transferCount }, (_, i) => {
-    const [, , from, , to, tokens] = plan.transfers.subarray(i * TRANSFER_WORDS, (i + 1) * TRANSFER_WORDS);
-    return { from, to, tokens };
-  });
+  const transfers = transfersOf(plan, step.scheduler.cache.blockSize);
   const { stepId, running, waiting, freeBlocks, evictableBlocks } = plan;
   const { nowUs, digest, outcomes } = step;
-  return { stepId, nowUs, digest, running, waiting, freeBlocks, evictableBlocks, rows, copies, outcomes };
+  return {
+    stepId,
+    nowUs,
+    digest,
+    running,
+    waiting,
+    freeBlocks,
+    evictableBlocks,
+    rows,
+    ...transfers,
+    outcomes,
+  };
+}
+
+const WHEN = Object.entries(TransferMark).map(([name]) => (name === "Async" ? "beside" : name.toLowerCase()));
+
+function transfersOf(plan: StepPlan, blockSize: number): Pick<PlanReport, "copies" | "swaps" | "waits"> {
+  const copies: { group: number; from: number; to: number; tokens: number }[] = [];
+  const swaps: SwapReport[] = [];
+  const waits: number[] = [];
+  for (let i = 0; i < plan.transferCount; i++) {
+    const record = plan.transfers.subarray(i * TRANSFER_WORDS, (i + 1) * TRANSFER_WORDS);
+    const [op, , from, , to, tokens, mark, transfer] = record;
+    if (op === TransferOp.Wait) waits.push(transfer);
+    else if (op === TransferOp.SwapOut || op === TransferOp.SwapIn) {
+      const direction = op === TransferOp.SwapOut ? "out" : "in";
+      swaps.push({ transfer, direction, from, to, blocks: Math.ceil(tokens / blockSize), when: WHEN[mark] });
+    } else copies.push({ group: op >> 8, from, to, tokens });
+  }
+  return { copies, swaps, waits };
 }
 
 function print({ steps, requests, mismatch }: ReplayReport, plan: PlanReport | undefined): void {
@@ -102,7 +160,7 @@ function print({ steps, requests, mismatch }: ReplayReport, plan: PlanReport | u
 /** Long lists end in how many more there are. */
 const SHOWN = 12;
 
-function shown(list: readonly number[]): string {
+function shown(list: readonly (number | string)[]): string {
   const rest = list.length - SHOWN;
   return list.slice(0, SHOWN).join(" ") + (rest > 0 ? ` ... ${rest} more` : "");
 }
@@ -117,8 +175,15 @@ function printPlan(plan: PlanReport): void {
       `  ${kind} ${request}${why}: ${generated} generated, ${cachedTokens} cached, ${preemptions} preemptions`,
     );
   }
-  for (const { from, to, tokens } of plan.copies)
-    console.log(`  copy block ${from} to ${to}: ${tokens} tokens`);
+  for (const transfer of plan.waits) console.log(`  wait for transfer ${transfer}`);
+  for (const { transfer, direction, from, to, blocks, when } of plan.swaps) {
+    const [source, target] = direction === "out" ? ["block", "host block"] : ["host block", "block"];
+    console.log(
+      `  swap ${direction}, transfer ${transfer}, ${when} the batch: ${blocks} blocks from ${source} ${from} to ${target} ${to}`,
+    );
+  }
+  for (const { group, from, to, tokens } of plan.copies)
+    console.log(`  copy block ${from} to ${to}${group === 0 ? "" : ` in group ${group}`}: ${tokens} tokens`);
   for (const row of plan.rows) {
     console.log(
       `  request ${row.request}, ${row.phase}: ${row.tokens.length} tokens behind ${row.computedBefore}`,
@@ -126,5 +191,9 @@ function printPlan(plan: PlanReport): void {
     console.log(`    tokens ${shown(row.tokens)}`);
     console.log(`    slots  ${shown(row.slots)}`);
     console.log(`    blocks ${shown(row.blocks)}`);
+    row.groups?.forEach(({ slots, blocks }, g) => {
+      console.log(`    group ${g + 1}: slots  ${shown(slots)}`);
+      console.log(`    group ${g + 1}: blocks ${shown(blocks.map((block) => block ?? "-"))}`);
+    });
   }
 }

@@ -118,6 +118,35 @@ test("run --swap-in sync has a request in the batch of the step that reads it ba
   }
 });
 
+test("replay --step tells swaps from copies, which way they go, and when", () => {
+  const file = join(folder, "swapped-steps.jsonl");
+  const line = (i: number): string =>
+    JSON.stringify({ prompt: `${String.fromCharCode(97 + i)}b12;cd34;?cd`, maxNewTokens: 40 });
+  writeFileSync(file, Array.from({ length: 8 }, (_, i) => line(i)).join("\n"));
+  const record = join(folder, "swapped-steps.record");
+  const pressed = ["--prompts", file, "--blocks", "40", "--block-size", "4", "--preemption", "swap"];
+  const ran = quartermaster(["run", "--json", ...pressed, "--swap-in", "sync", "--record", record]);
+  assert.equal(ran.status, 0, ran.stderr);
+  const swapped = { out: false, in: false };
+  for (let step = 1; !(swapped.out && swapped.in); step++) {
+    assert.ok(step < 200, "a step that swaps");
+    const { stdout } = quartermaster(["replay", record, "--step", `${step}`, "--json"]);
+    const { plan } = JSON.parse(stdout) as {
+      plan: { copies: unknown[]; swaps: { direction: "in" | "out"; blocks: number; when: string }[] };
+    };
+    assert.deepEqual(plan.copies, [], "nothing is forked here");
+    const fresh = plan.swaps.find(({ direction }) => !swapped[direction]);
+    if (fresh === undefined) continue;
+    swapped[fresh.direction] = true;
+    assert.ok(["before", "after", "beside"].includes(fresh.when));
+    const printed = quartermaster(["replay", record, "--step", `${step}`]).stdout;
+    const ends = fresh.direction === "in" ? "host block \\d+ to block" : "block \\d+ to host block";
+    const said = `swap ${fresh.direction}, transfer \\d+, ${fresh.when} the batch: ${fresh.blocks} blocks from ${ends} \\d+`;
+    assert.match(printed, new RegExp(said));
+    assert.doesNotMatch(printed, /copy block/);
+  }
+});
+
 test("run --evict serves with a policy in fewer blocks", () => {
   const file = join(folder, "long.jsonl");
   const fact = (i: number): string => `${String.fromCharCode(97 + (i % 26))}b${10 + i};`;

@@ -4,7 +4,13 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import fc from "fast-check";
-import { type Build, Core, type VirtualMemory, type VirtualMemoryOptions } from "../../bindings/main.js";
+import {
+  type Build,
+  Core,
+  VirtualKVCache,
+  type VirtualMemory,
+  type VirtualMemoryOptions,
+} from "../../bindings/main.js";
 import { VirtualMemoryHeader } from "../../bindings/virtual-memory-layout.js";
 import { long } from "../support/long.js";
 import { root } from "../support/package-root.js";
@@ -188,6 +194,44 @@ test("background maps the next page before a decode step needs it; with eagerSte
     assert.equal(waited, eagerSteps === 0 ? 15 : 0);
   }
 });
+
+for (const where of ["while kernels wait", "beside the kernels", "between iterations"] as const)
+  test(`once a plan has failed ${where}, no later call says that pages are mapped`, async () => {
+    const memory = await memoryOf({
+      slots: 3,
+      maxTokens: 40,
+      tokenBytes: 4096,
+      pageBytes: 4096,
+      blocks: 100,
+    });
+    const failure = new Error("too many mappings");
+    let failing = false;
+    const fail = (): void => {
+      if (failing) throw failure;
+    };
+    const backend = { execute: fail, executeAsync: async () => fail(), trim: fail };
+    const cache = new VirtualKVCache(memory, backend, { unmapOnFree: where === "between iterations" });
+    const slot = await cache.allocSlot(1);
+    const other = await cache.allocSlot(1);
+    const lengths = (tokens: number): number[] =>
+      [0, 1, 2].map((at) => (at === slot || at === other ? tokens : 0));
+    await cache.step(lengths(1));
+    await cache.idle();
+    failing = true;
+    if (where === "while kernels wait") await assert.rejects(cache.step(lengths(20)), failure);
+    else if (where === "between iterations") await assert.rejects(cache.freeSlot(other), failure);
+    else {
+      await cache.step(lengths(Math.min(memory.mapped(slot), memory.mapped(other)))); // all of it is mapped: only the next pages fail
+      await assert.rejects(cache.idle(), failure);
+    }
+    failing = false;
+    const ended = { code: "POISONED", cause: failure };
+    await assert.rejects(cache.step(lengths(21)), where === "beside the kernels" ? failure : ended);
+    await assert.rejects(cache.allocSlot(1), ended);
+    await assert.rejects(cache.freeSlot(slot), ended);
+    await assert.rejects(cache.sharePrefix(slot, other, 1), ended);
+    await assert.rejects(cache.trim(), ended);
+  });
 
 test("bad lengths and shapes are refused by name and value, and change nothing", async () => {
   const memory = await memoryOf(SHAPES[0]);
