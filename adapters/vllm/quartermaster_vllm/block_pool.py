@@ -194,8 +194,15 @@ class BlockPool:
 
     def evict_blocks(self, block_ids):
         """Takes the hashes of these blocks away, whoever holds them."""
+        if not block_ids:
+            return
+        assert 0 <= min(block_ids) and max(block_ids) < self.num_gpu_blocks, f"blocks {block_ids} of {self.num_gpu_blocks}"
+        if self.metrics_collector is None and not self.stamps and len(block_ids) <= self.num_gpu_blocks:
+            had = self.keyed.drop_keys(array("I", block_ids))
+            if self.enable_kv_cache_events:
+                self._removed(had)
+            return
         for block_id in block_ids:
-            assert 0 <= block_id < self.num_gpu_blocks, f"block {block_id} of {self.num_gpu_blocks}"
             self._maybe_evict_cached_block(self.blocks[block_id])
 
     def reset_prefix_cache(self):

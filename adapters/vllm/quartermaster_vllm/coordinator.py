@@ -51,33 +51,60 @@ class Lookup:
         """Leading blocks that are cached, for each group."""
         hits, limit = [], self.limit
         for group in self.group_ids:
-            hits.append(self._keyed.find(group, self._hashes[:limit]) if limit > 0 else array("I"))
+            hits.append(self._keyed.find(group, self._hashes, limit))
             limit = len(hits[-1])
         return [hit[:limit] for hit in hits] if len(hits) > 1 else hits
 
-    def _chunk(self, index):
-        at = index // self.CHUNK
-        if at not in self._chunks:
-            first = at * self.CHUNK
+    def _chunk(self, first):
+        """For each group the blocks first to first + CHUNK - 1, NONE where one is not cached."""
+        chunk = self._chunks.get(first)
+        if chunk is None:
             hashes = self._hashes[first : min(first + self.CHUNK, self.limit)]
-            self._chunks[at] = [self._keyed.find_all(group, hashes) for group in self.group_ids]
-        return self._chunks[at]
+            chunk = self._chunks[first] = [self._keyed.find_all(group, hashes) for group in self.group_ids]
+        return chunk
+
+    def _found(self, first):
+        """Blocks of the first group of a chunk, NONE where any group has none."""
+        ids, *others = self._chunk(first)
+        if not others:
+            return ids
+        return array("I", [block if NONE not in rest else NONE for block, *rest in zip(ids, *others)])
 
     def found(self, index):
         """Whether every group has block `index`."""
         at = index % self.CHUNK
-        for ids in self._chunk(index):
-            if ids[at] == NONE:
-                return False
-        return True
+        return all(ids[at] != NONE for ids in self._chunk(index - at))
+
+    def last_row(self, length, align, behind):
+        """
+        (first index, blocks) of the last row of `length` found blocks, whose last index plus `behind` is a multiple of `align`.
+        Where there is none: (0, blocks that are found at the start).
+        """
+        row = 0
+        for first in range((self.limit - 1) // self.CHUNK * self.CHUNK, -1, -self.CHUNK):
+            ids = self._found(first)
+            if ids.count(NONE) == len(ids):
+                row = 0
+                continue
+            for at in range(len(ids) - 1, -1, -1):
+                if ids[at] == NONE:
+                    row = 0
+                elif row > 0 or (first + at + behind) % align == 0:
+                    row += 1
+                    if row >= length:
+                        return first + at, row
+        return 0, row
 
     def tables(self, start, count):
         """For each group `start` null blocks, and blocks `start` to `start + count` - 1, which have been found."""
-        tables = []
+        tables, size = [], self.CHUNK
         for position in range(len(self.group_ids)):
             table = array("I", bytes(4 * start))
-            for index in range(start, start + count):
-                table.append(self._chunk(index)[position][index % self.CHUNK])
+            index, end = start, start + count
+            while index < end:
+                first = index - index % size
+                table.extend(self._chunk(first)[position][index - first : end - first])
+                index = first + size
             tables.append(table)
         return tables
 
@@ -119,6 +146,8 @@ class KVCacheCoordinator:
             )
             for index, group in enumerate(kv_cache_config.kv_cache_groups)
         )
+        # Groups whose attention does not read every token.
+        self._parts = [group for group in self.single_type_managers if not group.is_full]
         self._limit_admission(max_in_flight_tokens)
         if enable_caching:
             self._group_specs(world_size)
@@ -149,6 +178,10 @@ class KVCacheCoordinator:
             for member in members:
                 member.use_eagle = eagle or (self.use_eagle and not any(flagged))
                 member.hit_unit, member.retention_interval = self._align, interval
+        # The one group of a model with full attention alone, whose hits are whatever leading blocks are cached.
+        only = self.single_type_managers[0]
+        plain = len(self.single_type_managers) == 1 and type(only) is CacheGroup and not only.use_eagle
+        self._plain = only if plain and self._align == only.block_size else None
 
     def _group_specs(self, world_size):
         """Groups of one spec are looked up together; full attention first, its hits bound the others'."""
@@ -202,6 +235,10 @@ class KVCacheCoordinator:
         tables = [array("I")] * len(self.single_type_managers)
         if not self.enable_caching:
             return tables, 0, 0
+        if self._plain is not None:
+            size = self._plain.block_size
+            hit = self.block_pool.keyed.find(0, block_hashes, min(max_length // size, len(block_hashes)))
+            return [hit], len(hit) * size, len(hit) * size
         if len(self.single_type_managers) == 1:
             members = self._alike[0][1]
             tables = self._match(members, block_hashes, max_length, members[0].use_eagle)
@@ -228,7 +265,7 @@ class KVCacheCoordinator:
                     # A state gives none up.
                     if eagle and not isinstance(members[0], StateGroup):
                         most = min(candidate + size, max_length)
-                hits = self._match(members, block_hashes, most, eagle)
+                hits = self._match(members, block_hashes, most, eagle) if most >= size else [array("I")] * len(members)
                 found = len(hits[0]) * size
                 if drops_once and eagle:
                     given_up.add(number)
@@ -304,10 +341,13 @@ class KVCacheCoordinator:
 
     def remove_skipped_blocks(self, request_id, total_computed_tokens):
         """Gives back the blocks that no attention reads any more."""
-        ids = array("I")
-        for group in self.single_type_managers:
-            ids.extend(group.leave_window(request_id, total_computed_tokens))
-        self.block_pool.give_back(ids)
+        ids = None
+        for group in self._parts:
+            left = group.leave_window(request_id, total_computed_tokens)
+            if left:
+                ids = left if ids is None else ids + left
+        if ids:
+            self.block_pool.give_back(ids)
 
     def get_num_common_prefix_blocks(self, running_request_id):
         if not self.enable_caching:

@@ -124,6 +124,11 @@ class CacheGroup:
         """Of so many tokens those that have blocks at one time."""
         return tokens if self.most_blocks is None else min(tokens, self.most_blocks * self.block_size)
 
+    def missing(self, request_id, need, need_main, encoder):
+        """Blocks that a request without new hits lacks."""
+        need = self.slots_needed(need, need_main, encoder)
+        return max(cdiv(need, self.block_size) - len(self.tables.get(request_id, ())), 0)
+
     def plan(self, request_id, hit, local, external, need, need_main, encoder, adopts):
         """A Plan, or None when the allocation has to wait for the next step."""
         need = self.slots_needed(need, need_main, encoder)
@@ -268,14 +273,7 @@ class WindowGroup(_PartGroup):
         wanted = cdiv(self.sliding_window - 1, self.block_size) + (1 if use_eagle else 0)
         # The place where the hit ends is before the block that is left out; first it was taken to be behind.
         behind = 0 if use_eagle and self.version >= Version.JUNE_2026 else 1
-        row, index = 0, lookup.limit
-        while index > 0 and not (row >= wanted and row > 0):
-            index -= 1
-            if not lookup.found(index):
-                row = 0
-            elif row > 0 or (index + behind) % align == 0:
-                row += 1
-        # Here blocks index to index + row - 1 are the row.
+        index, row = lookup.last_row(max(wanted, 1), align, behind)
         hits = lookup.tables(index, row)
         if row < wanted or row == 0:
             hits = _aligned(hits, align)

@@ -13,6 +13,8 @@ LOST_KEY = 0x80000000
 # Takes the mark of a lost key out of the highest byte of an id.
 _UNMARK = bytes(byte & 0x7F for byte in range(256))
 KEY_BYTES = 32
+# Leading keys that are looked up before all are packed: most prompts have either none of them cached or all.
+_PROBE = 8
 # Bytes of a block before its key, and words of the header (docs/abi.md, "Keyed pool").
 _BLOCK_BYTES = 40
 _FREE_COUNT, _FREE_HEAD, _FREE_TAIL, _DISTINCT = 4, 5, 6, 9
@@ -47,6 +49,8 @@ class KeyedPool:
         self._enter = self._library.qm_keyed_pool_enter_keys
         # Of blocks whose key is a digest: what it is the digest of.
         self._originals = {}
+        # All ids, once they are asked for.
+        self._every = None
 
     def _lay_views(self):
         view = KeyedView()
@@ -123,6 +127,11 @@ class KeyedPool:
 
     def fits(self, touch, needed):
         """Whether `needed` blocks are free beside those of `touch`."""
+        free = self._header[_FREE_COUNT]
+        if not touch or needed > free:
+            return needed <= free
+        if needed + len(touch) <= free:
+            return True
         self._put(touch)
         status = self._library.qm_keyed_pool_fits(self._core, self._pool, len(touch), needed)
         return status != OUT_OF_BLOCKS and check(status, "fits") == 0
@@ -172,9 +181,26 @@ class KeyedPool:
                 for block in some:
                     self._originals.pop(block, None)
 
-    def find(self, group, hashes):
-        """The oldest block of each key, up to the first that none has."""
-        return self._search(group, hashes, 0)
+    def find(self, group, hashes, limit=None):
+        """The oldest block of each of the first `limit` keys, up to the first that none has."""
+        limit = len(hashes) if limit is None else limit
+        if limit <= 0:
+            return array("I")
+        probe = limit if limit <= 2 * _PROBE else _PROBE
+        some = hashes[:probe]
+        packed = b"".join(some)
+        if len(packed) != probe * KEY_BYTES or len(some[0]) != KEY_BYTES or probe > self.batch:
+            return self._search(group, hashes[:limit], 0)
+        self._input[: len(packed)] = packed
+        hits = self._find(self._core, self._pool, group, KEY_BYTES, probe, 0)
+        if hits < 0:
+            check(hits, "find")
+        found = array("I")
+        if hits:
+            found.frombytes(self._id_bytes[: 4 * hits])
+        if hits == probe < limit:
+            found.extend(self._search(group, hashes[probe:limit], 0))
+        return found
 
     def find_all(self, group, hashes):
         """The oldest block of each key, NONE for those that no block has."""
@@ -208,7 +234,10 @@ class KeyedPool:
         return array("I", [block - LOST_KEY for block in self._got(len(ids)) if block >= LOST_KEY])
 
     def drop_all_keys(self):
-        self.drop_keys(array("I", range(self.blocks)))
+        if self._every is None:
+            self._every = array("I", range(self.blocks))
+        self._put(self._every)
+        check(self._library.qm_keyed_pool_drop_keys(self._core, self._pool, self.blocks), "drop")
 
     def set_aside(self, block, aside):
         """Takes a free block out of circulation (True), or appends such a block to the free list."""

@@ -4,10 +4,11 @@ from array import array
 
 from .cache_blocks import KVCacheBlocks, tables_of
 from .coordinator import KVCacheCoordinator
+from .full_attention import allocate_full
 from .groups import CacheGroup, CrossGroup
 from .hashes import cdiv
 from .interop import BlockStored, PrefixCacheStats, fields_of, logger, spec_kind
-from .state_groups import StateGroup
+from .state_groups import AlignedStateGroup, StateGroup
 from .versions import Version
 
 
@@ -84,6 +85,9 @@ class KVCacheManager:
             self._kinds = [spec_kind(group.kv_cache_spec) for group in kv_cache_config.kv_cache_groups]
         # The one group of a model with full attention alone: its requests never give blocks up while they run.
         self._only = self._groups[0] if len(self._groups) == 1 and type(self._groups[0]) is CacheGroup else None
+        self._july = self.version >= Version.JULY_2026
+        # Whether what a running request lacks follows from its tokens alone.
+        self._simple = not any(isinstance(group, AlignedStateGroup) for group in self._groups)
         self._no_ids = tuple(array("I") for _ in self._groups)
         self.empty_kv_cache_blocks = KVCacheBlocks(() for _ in self._groups)
 
@@ -121,8 +125,8 @@ class KVCacheManager:
         (cached blocks of the request's longest cached prefix, its tokens); never with the last token. Since July 2026 a third
         value: tokens of a longer prefix that some group has and another lacks, or 0.
         """
-        july = self.version >= Version.JULY_2026
-        if not self.prefix_cache_lookup_enabled(request):
+        july = self._july
+        if not self.enable_caching or request.skip_reading_prefix_cache:
             return (self.empty_kv_cache_blocks, 0, 0) if july else (self.empty_kv_cache_blocks, 0)
         tables, length, longest = self.coordinator.find_hit(request.block_hashes, request.num_tokens - 1)
         if july:
@@ -191,6 +195,9 @@ class KVCacheManager:
         total = min(local + num_external_computed_tokens, self.max_model_len)
         need = min(request.num_tokens, self.max_model_len)
         hits = self._no_ids if new_computed_blocks is None else tables_of(new_computed_blocks)
+        if self._only is not None:
+            have = len(hits[0]) + len(self._only.tables.get(request.request_id, ()))
+            return self.block_pool.keyed.fits(hits[0], max(cdiv(need, self._only.block_size) - have, 0) + spared)
         plans = self._plans(request.request_id, hits, total, 0, need, need, num_encoder_tokens, True, at_once)
         return plans is not None and self._fits(plans, spared)
 
@@ -239,46 +246,65 @@ class KVCacheManager:
             at_once=True,
         ):
             return None
-        if self._only is not None and not adopts and not spared and request_id in self._only.num_cached_block:
-            return self._go_on(request, local, num_new_tokens, num_lookahead_tokens, delay_cache_blocks)
+        if self._only is not None and not spared:
+            hits = tables_of(new_computed_blocks)[0] if adopts and new_computed_blocks is not None else ()
+            return allocate_full(
+                self,
+                request,
+                hits,
+                adopts,
+                local,
+                num_external_computed_tokens,
+                num_new_tokens,
+                num_lookahead_tokens,
+                delay_cache_blocks,
+            )
         total = min(local + num_external_computed_tokens, self.max_model_len)
         need_main = total + num_new_tokens
         need = min(need_main + num_lookahead_tokens, self.max_model_len)
         # With steps in flight, what they still read stays.
         self.coordinator.remove_skipped_blocks(request_id, max(0, total - getattr(request, "num_in_flight_tokens", 0)))
 
-        hits = tables_of(new_computed_blocks) if adopts and new_computed_blocks is not None else self._no_ids
-        plans = self._plans(
-            request_id, hits, local, num_external_computed_tokens, need, need_main, num_encoder_tokens, adopts
-        )
-        if plans is None:
-            return None
-        if spared and not self._fits(plans, spared):
-            return None
-        added = self._carry_out(request_id, plans)
+        if self._simple and not adopts and not spared:
+            added = self._go_on(request_id, need, need_main, num_encoder_tokens)
+        else:
+            hits = tables_of(new_computed_blocks) if adopts and new_computed_blocks is not None else self._no_ids
+            added = self._begin(
+                request_id,
+                hits,
+                local,
+                num_external_computed_tokens,
+                need,
+                need_main,
+                num_encoder_tokens,
+                adopts,
+                spared,
+            )
         if added is None:
             return None
         if self.enable_caching and not delay_cache_blocks:
             self.coordinator.cache_blocks(request, min(total + num_new_tokens, request.num_tokens))
         return self._of_ids(added)
 
-    def _go_on(self, request, computed, new, lookahead, delay_cache_blocks):
-        """allocate_slots for a running request of full attention: most often there is nothing to do."""
-        group, request_id = self._only, request.request_id
-        table, size = group.tables[request_id], group.block_size
-        computed = min(computed, self.max_model_len)
-        count = (min(computed + new + lookahead, self.max_model_len) + size - 1) // size - len(table)
-        added = self.empty_kv_cache_blocks
-        if count > 0:
-            ids = self.block_pool.take((), count)
-            if ids is None:
-                return None
-            added = KVCacheBlocks.of_ids(self.block_pool, (group.extend(request_id, None, ids),))
-        if self.enable_caching and not delay_cache_blocks:
-            full = min(computed + new, request.num_tokens)
-            if full >= (group.num_cached_block[request_id] + 1) * size:
-                group.cache_blocks(request, full)
+    def _go_on(self, request_id, need, need_main, encoder):
+        """What is new in each table of a request without new hits, or None."""
+        counts = [group.missing(request_id, need, need_main, encoder) for group in self._groups]
+        count = sum(counts)
+        ids = self.block_pool.take((), count) if count else self._no_ids[0]
+        if ids is None:
+            return None
+        added, at = [], 0
+        for group, of_group in zip(self._groups, counts):
+            added.append(group.extend(request_id, None, ids[at : at + of_group]))
+            at += of_group
         return added
+
+    def _begin(self, request_id, hits, local, external, need, need_main, encoder, adopts, spared):
+        """As _go_on for any request: what the groups plan is carried out."""
+        plans = self._plans(request_id, hits, local, external, need, need_main, encoder, adopts)
+        if plans is None or (spared and not self._fits(plans, spared)):
+            return None
+        return self._carry_out(request_id, plans)
 
     def _carry_out(self, request_id, plans):
         """Takes what the plans ask for in one call, and hands it out: what is new in each table, or None."""
@@ -363,12 +389,19 @@ class KVCacheManager:
 
     def cache_blocks(self, request, num_computed_tokens):
         """Caches the request's full blocks up to so many tokens."""
-        if self.enable_caching:
+        if not self.enable_caching:
+            return
+        if self._only is not None:
+            self._only.cache_blocks(request, num_computed_tokens)
+        else:
             self.coordinator.cache_blocks(request, num_computed_tokens)
 
     def take_new_block_ids(self):
         """Blocks of full attention taken since the last call, for a host that zeroes them."""
-        return [block for group in self._groups for block in group.take_new_block_ids()]
+        ids = self._groups[0].take_new_block_ids() if self._groups else []
+        for group in self._groups[1:]:
+            ids += group.take_new_block_ids()
+        return ids
 
     def new_step_starts(self):
         """A scheduler's step begins."""

@@ -58,10 +58,7 @@ class StateGroup(_PartGroup):
 
     def match(self, lookup, use_eagle, align):
         """The last cached state; what is before it is not needed."""
-        for index in range(lookup.limit - 1, -1, -1):
-            if (index + 1) % align == 0 and lookup.found(index):
-                return lookup.tables(index, 1)
-        return lookup.tables(0, 0)
+        return lookup.tables(*lookup.last_row(1, align, 1))
 
 
 class AlignedStateGroup(StateGroup):
