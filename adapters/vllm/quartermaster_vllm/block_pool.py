@@ -198,9 +198,11 @@ class BlockPool:
             return
         assert 0 <= min(block_ids) and max(block_ids) < self.num_gpu_blocks, f"blocks {block_ids} of {self.num_gpu_blocks}"
         if self.metrics_collector is None and not self.stamps and len(block_ids) <= self.num_gpu_blocks:
-            had = self.keyed.drop_keys(array("I", block_ids))
-            if self.enable_kv_cache_events:
-                self._removed(had)
+            ids = self.keyed.with_keys(block_ids)
+            if ids:
+                self.keyed.drop_keys(ids)
+                if self.enable_kv_cache_events:
+                    self._removed(ids)
             return
         for block_id in block_ids:
             self._maybe_evict_cached_block(self.blocks[block_id])

@@ -107,6 +107,11 @@ class KeyedPool:
         """(hash, group) of a block, or None."""
         return None if self._younger[block] == NONE else self.last_key(block)
 
+    def with_keys(self, blocks):
+        """Those of the blocks that have a key."""
+        younger = self._younger
+        return array("I", [block for block in blocks if younger[block] != NONE])
+
     def last_key(self, block):
         """(hash, group) that a block has, or had before it was taken."""
         original = self._originals.get(block)
