@@ -72,6 +72,8 @@ def prompt(request_id, blocks, first=0):
 def one_request(manager, blocks, watches, round_number):
     """A prompt of `blocks` blocks: cold, freed, hit, allocated behind the hit, freed; its ids read as a scheduler does."""
     cold = prompt("cold", blocks, (round_number + 1) * 10_000_000)
+    with watches["match, nothing cached"]:
+        manager.get_computed_blocks(cold)
     with watches["allocate, nothing cached"]:
         manager.allocate_slots(cold, cold.num_tokens).get_block_ids()
     with watches["free"]:
@@ -87,7 +89,7 @@ def one_request(manager, blocks, watches, round_number):
 
 def requests(blocks, rounds):
     every = managers(4 * blocks + 1024)
-    names = ("match", "allocate behind the hit", "allocate, nothing cached", "free")
+    names = ("match", "match, nothing cached", "allocate behind the hit", "allocate, nothing cached", "free")
     watches = [{name: Stopwatch() for name in names} for _ in every]
     for round_number in range(rounds):
         for manager, watch in zip(every, watches):
@@ -124,7 +126,7 @@ def main():
     options.add_argument("--quick", action="store_true")
     given = options.parse_args()
     rounds = 5 if given.quick else 41
-    sizes = (64,) if given.quick else (64, 512, 4096)
+    sizes = (64,) if given.quick else (4, 64, 512, 4096)
     results = [line for blocks in sizes for line in requests(blocks, rounds)]
     results += decode(64 if given.quick else 1024, rounds)
     for case, unit, samples in results:
