@@ -146,6 +146,10 @@ class KVCacheCoordinator:
             )
             for index, group in enumerate(kv_cache_config.kv_cache_groups)
         )
+        if not getattr(kv_cache_config, "needs_kv_cache_zeroing", True):
+            # Nobody would ever take them.
+            for group in self.single_type_managers:
+                group.reports_new = False
         # Groups whose attention does not read every token.
         self._parts = [group for group in self.single_type_managers if not group.is_full]
         self._limit_admission(max_in_flight_tokens)

@@ -90,7 +90,7 @@ class CacheGroup:
         reporting = ("FullAttentionSpec", "TQFullAttentionSpec")
         if version >= Version.JUNE_2026:
             reporting += ("MLAAttentionSpec", "HiddenStateCacheSpec")
-        self._reports_new = type(spec).__name__ in reporting
+        self.reports_new = type(spec).__name__ in reporting
 
     # ---- which tokens are still read
 
@@ -168,7 +168,7 @@ class CacheGroup:
         return ids
 
     def _report(self, ids):
-        if self._reports_new:
+        if self.reports_new:
             self.new_block_ids.extend(ids)
 
     def take_new_block_ids(self):

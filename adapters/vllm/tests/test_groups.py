@@ -152,6 +152,13 @@ class Others(unittest.TestCase):
             self.assertEqual(hit(manager, range(12)), (([1, 2],), 8))
             self.assertEqual(manager.get_num_common_prefix_blocks("a"), [3])
 
+    def test_new_blocks_that_no_host_zeroes_are_not_kept_for_it(self):
+        config = config_with(20, [FullAttentionSpec(4)])
+        config.needs_kv_cache_zeroing = False
+        manager = KVCacheManager(config, 256, 4)
+        computed(manager, "a", range(12))
+        self.assertEqual(manager.take_new_block_ids(), [])
+
     def test_full_groups_of_different_specs_hit_together(self):
         for second in (MLAAttentionSpec(4), FullAttentionSpec(8)):
             manager = manager_of(40, FullAttentionSpec(4), second)
