@@ -513,9 +513,8 @@ export class Core {
     });
   }
 
-  /** Whether the cache can swap: with groups it cannot, and one host tier is all it can have. */
+  /** Whether the cache has no host tier yet: one is all it can have. */
   #requireTierless({ cache, hostTier }: SchedulerOptions): void {
-    if (cache.groups.length > 0) throw invalidArgument("hostTier", hostTier, "none for a cache with groups");
     if (this.schedulers.some((other) => other.cache === cache && other.hostTier !== undefined))
       throw invalidArgument("hostTier", hostTier, "none: another scheduler of the cache has one");
   }

@@ -11,7 +11,7 @@ export interface HostTierOptions {
   blocks: number;
   /**
    * "swap" (default): preempted requests are sent there as far as there is room, the rest of them is computed again. Those
-   * that drop tokens are sent whole or not at all.
+   * that drop tokens, and all of a cache with groups, are sent whole or not at all.
    * "auto": only when sending and reading back costs less than computing, by `prefillUs` and the averages below.
    */
   preemption?: "swap" | "auto";
@@ -26,7 +26,10 @@ export interface HostTierOptions {
    * loads and an average over steps, both as the host reports them.
    */
   swapIn?: "async" | "sync" | "adaptive";
-  /** Keep what requests have there once they run again, until room is needed. Default true. */
+  /**
+   * Keep what requests have there once they run again, until room is needed. Default true. Copies of those that are sent
+   * whole end then in any case.
+   */
   reuse?: boolean;
   /** Microseconds to send a block and to read one back, until transfers have been measured. Default 0. */
   outUs?: number;

@@ -19,10 +19,14 @@ export function kvGroupsBytes(
   return <f64>groupsBytes(blocks, blockSize, maxSequences, maxSequenceTokens, specs, count);
 }
 
-/** Gives a new cache that does not reuse parts of blocks these groups, in a region of their own. */
+/** Gives a new cache that has no host tier yet and does not reuse parts of blocks these groups, in a region of their own. */
 export function kvGroupsCreate(cache: usize, specs: usize, count: u32): Status {
   const kv = changetype<KvCache>(cache);
-  if ((kv.groups | kv.children | kv.runs) != 0 || kv.freeCount != kv.blockCount || kv.openSequences != 0)
+  if (
+    (kv.groups | kv.children | kv.runs | kv.tier) != 0 ||
+    kv.freeCount != kv.blockCount ||
+    kv.openSequences != 0
+  )
     return INVALID_ARGUMENT;
   if (!specsValid(specs, count, kv.blockSize)) return INVALID_ARGUMENT;
   const bytes = groupsBytes(kv.blockCount, kv.blockSize, kv.maxSequences, kv.maxSequenceTokens, specs, count);

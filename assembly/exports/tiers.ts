@@ -26,8 +26,7 @@ function shapeValid(s: Scheduler, blocks: u32, copies: u32): bool {
     copies >= 1 &&
     copies <= s.maxRequests &&
     s.tier == 0 &&
-    s.kv.tier == 0 &&
-    s.kv.groups == 0
+    s.kv.tier == 0
   );
 }
 
@@ -42,7 +41,7 @@ export function hostTierBytes(scheduler: usize, blocks: u32, copies: u32): f64 {
 /**
  * Gives a scheduler a host tier in a region of its own; afterwards it is the arena's last region. `preemption`: 1 swap,
  * 2 whichever costs less. `blocking`: 1 for transfers that are complete before the batch of their step. `reuse`: 1 keeps
- * copies once their requests run again. Microseconds to send a block, to read one back, to compute a token: finite, >= 0.
+ * copies once their requests run again, which a cache with groups never does. Microseconds to send a block, to read one back, to compute a token: finite, >= 0.
  * `swapIn`: when a request that is read back joins a batch, 0 to 2 (SwapIn).
  */
 export function hostTierCreate(
@@ -68,7 +67,8 @@ export function hostTierCreate(
   const t = tierCreate(at, s.kv, blocks, copies, s.maxRequests, arenaSeed(ARENA));
   t.preemption = preemption;
   t.blocking = u32(blocking != 0);
-  t.reuse = u32(reuse != 0);
+  // What goes whole is of use once, and by itself.
+  t.reuse = u32(reuse != 0 && s.kv.groups == 0);
   t.outUs = outUs;
   t.inUs = inUs;
   t.prefillUs = prefillUs;

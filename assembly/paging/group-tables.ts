@@ -104,7 +104,8 @@ export function groupsAdded(kv: KvCache, slot: u32, length: u32, count: u32): u3
 /** Whether the block that token `length` goes to is readable by others. */
 function tailShared(kv: KvCache, group: Group, slot: u32, length: u32): bool {
   if ((length & ((1 << group.shift) - 1)) == 0) return false;
-  return isShared(kv, load<u32>(entryPtr(group, slot, length >> group.shift)));
+  const tail = length >> group.shift;
+  return tail < spanOf(group, slot).count && isShared(kv, load<u32>(entryPtr(group, slot, tail)));
 }
 
 /** Blocks to copy before token `length` is written. */

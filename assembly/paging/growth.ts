@@ -66,7 +66,9 @@ export function holdFor(kv: KvCache, id: BlockId, tenant: u32): void {
 @inline
 export function tailIsShared(kv: KvCache, sequence: Sequence, table: usize): bool {
   if ((sequence.length & (kv.blockSize - 1)) == 0) return false;
-  return isShared(kv, load<u32>(table + ((<usize>(sequence.length >> kv.blockShift)) << 2)));
+  const tail = sequence.length >> kv.blockShift;
+  // It has no block yet when what it holds is about to be read from the host tier.
+  return tail < sequence.blockCount && isShared(kv, load<u32>(table + ((<usize>tail) << 2)));
 }
 
 /** Whether a block that lossy lanes may write next is readable by others. */

@@ -29,7 +29,7 @@ import { OutcomeKind, Phase, StepPlan, word } from "./plan-layout";
 import { dequeue, requeue } from "./queue";
 import { endRequest, validTime } from "./requests";
 import { compactRunning } from "./step";
-import { beginTransfers, isSwapped, leaveSequence, tierOf } from "./swap";
+import { beginTransfers, leaveSequence, tierOf } from "./swap";
 import { noteStep } from "./swap-in";
 import { tokenPtr } from "./tokens";
 import { endTurn } from "./turns";
@@ -139,9 +139,9 @@ export function abandon(s: Scheduler, stepId: u32): Status {
 
 /** Undoes an admission and what was counted of it; an aborted request is left for `endAborted`. */
 function withdraw(s: Scheduler, slot: u32, r: Request): void {
-  r.admittedNow = 0;
   countPrompt(s, r, -1);
-  if (s.tier == 0 || !isSwapped(s, slot)) uncountLookup(s.kv, r.sequence, knownTokens(r));
+  if (r.admittedNow == 1) uncountLookup(s.kv, r.sequence, knownTokens(r));
+  r.admittedNow = 0;
   if (r.aborted != 0) return;
   leaveSequence(s, slot, r);
   requeue(s, slot);
@@ -180,5 +180,6 @@ function leaveRunning(s: Scheduler, slot: u32): void {
 
 /** Tokens of a live request whose K and V exist. */
 export function computedTokens(s: Scheduler, r: Request): u32 {
-  return r.sequence == NONE ? 0 : sequenceOf(s.kv, r.sequence).length;
+  if (r.sequence == NONE || (r.state == State.Loading && s.kv.groups != 0)) return 0;
+  return sequenceOf(s.kv, r.sequence).length;
 }

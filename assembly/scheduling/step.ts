@@ -341,7 +341,7 @@ function admit(s: Scheduler, slot: u32, r: Request): Status {
   r.state = State.Running;
   r.sequence = handle;
   r.adopted = 0;
-  r.admittedNow = 1;
+  r.admittedNow = 1 + u32(swapped); // 1: its look-up is counted
   countPrompt(s, r, 1);
   if (r.preemptions == 0) r.cachedTokens = cached;
   if (swapped) resume(s, slot, r);

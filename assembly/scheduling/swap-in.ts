@@ -11,6 +11,7 @@
  * of it has arrived the step cannot be committed, and when some is lost never: the host abandons it, and what has not
  * arrived is computed again.
  */
+import { groupsRoom } from "../paging/group-tables";
 import { SLOT_MASK, sequenceOf } from "../paging/layout";
 import { copyAtIndex, HostTier, SwapIn, TransferOp } from "../paging/tiers/layout";
 import { expectedUs, follow } from "../paging/tiers/times";
@@ -48,9 +49,11 @@ export function joinLoads(s: Scheduler, plan: StepPlan): void {
     const slot = copy.owner;
     const r = request(s, slot);
     s.budgetLeft += 1; // kept since it began
-    const tokens = chunkOf(s, r, knownTokens(r) - swappedTokens(s, slot));
+    const sequence = sequenceOf(s.kv, r.sequence);
+    let tokens = chunkOf(s, r, knownTokens(r) - swappedTokens(s, slot));
+    if (s.kv.groups != 0) tokens = min(tokens, groupsRoom(s.kv, r.sequence & SLOT_MASK, sequence.length));
     if (tokens == 0) continue;
-    addRow(s, plan, slot, tokens, sequenceOf(s.kv, r.sequence).blockCount);
+    addRow(s, plan, slot, tokens, sequence.blockCount);
     copy.awaited = 1;
     t.owed += 1;
     t.joins += 1;

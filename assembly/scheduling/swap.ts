@@ -10,10 +10,11 @@
  * multithreading swap manager): a batch waits for a swap-out only when it takes its blocks, and then for exactly that one,
  * and for a swap-in when its host has asked for that (swap-in.ts).
  *
- * Requests that drop tokens go whole or not at all (lossy-swap.ts).
+ * Requests that drop tokens, and all of a cache with groups, go whole or not at all (whole-swap.ts).
  */
 import { INVALID_ARGUMENT, NOT_FOUND, OK, Status } from "../memory/status";
-import { blocksFor, NONE, sequenceOf } from "../paging/layout";
+import { blocksFor, NONE, sequenceOf, SLOT_MASK } from "../paging/layout";
+import { heldBlocks } from "../paging/group-blocks";
 import { append, truncate } from "../paging/growth";
 import { close } from "../paging/sequences";
 import {
@@ -37,10 +38,10 @@ import {
 } from "../paging/tiers/transfers";
 import { nextStepId, Request, request, Scheduler, setRunning, State } from "./layout";
 import { openFor } from "./lossy";
-import { loadLossy, noteSlots, openLossy, sendsAll, slotTokens } from "./lossy-swap";
 import { StepPlan } from "./plan-layout";
 import { requeue } from "./queue";
 import { readTokens } from "./tokens";
+import { goesWhole, loadWhole, noteSlots, openWhole, sendsAll, wholeTokens } from "./whole-swap";
 
 // @ts-ignore: decorator
 @inline
@@ -66,10 +67,10 @@ export function swapOut(s: Scheduler, slot: u32, r: Request): void {
   let copy = copyOf(t, slot);
   // Swapped out a moment ago and still on its way: what it has computed since is computed again.
   if (copy !== null && copy.op != TransferOp.None) return;
-  const lossy = r.peakSlots != 0;
+  const entire = goesWhole(s, r);
   // A partly filled block whose content is still to be copied there is left out.
-  const tokens = lossy
-    ? slotTokens(kv, sequence)
+  const tokens = entire
+    ? wholeTokens(kv, r.sequence, sequence)
     : kv.copyCount == 0
       ? sequence.length
       : sequence.length & ~(kv.blockSize - 1);
@@ -77,11 +78,11 @@ export function swapOut(s: Scheduler, slot: u32, r: Request): void {
   const held = blocksFor(kv, tokens);
   const there = copy === null ? 0 : min(copy.blocks, held);
   const cost = <f64>(held - there) * t.outUs + <f64>held * t.inUs;
-  if (t.preemption == Preemption.Auto && cost >= <f64>(lossy ? sequence.length : tokens) * t.prefillUs) {
+  if (t.preemption == Preemption.Auto && cost >= <f64>(entire ? sequence.length : tokens) * t.prefillUs) {
     if (copy !== null) freeCopy(t, copy);
     return;
   }
-  if (lossy && !sendsAll(t, sequence, held)) return;
+  if (entire && !sendsAll(t, sequence, held)) return;
   if (copy === null) copy = takeCopy(t, slot);
   if (copy === null) return;
   if (t.reuse == 0) truncateRow(t, copy, 0);
@@ -89,7 +90,7 @@ export function swapOut(s: Scheduler, slot: u32, r: Request): void {
   copy.priority = r.priority;
   // Between two steps it is for the plan to come.
   beginSwapOut(t, copy, r.sequence, tokens, s.stepInFlight == 0 ? s.stepId : nextStepId(s));
-  if (lossy) noteSlots(r, copy, sequence);
+  if (entire) noteSlots(r, copy, sequence);
   if (copy.blocks == 0) freeCopy(t, copy);
   t.swapOuts += u64(copy.op != TransferOp.None);
 }
@@ -110,7 +111,7 @@ function passToCopy(s: Scheduler, slot: u32, handle: u32): bool {
   if (copy.op == TransferOp.SwapOut) {
     // What is for the plan to come is not given away before that plan.
     if (copy.awaited != 0 && copy.step == s.stepId) return false;
-    copy.pending = sequenceOf(t.kv, handle).blockCount;
+    copy.pending = heldBlocks(t.kv, handle & SLOT_MASK);
     t.pendingBlocks += copy.pending;
   }
   copy.sequence = handle;
@@ -163,8 +164,8 @@ export function openSwapped(s: Scheduler, slot: u32, r: Request, target: u32): i
   if (copy.op != TransferOp.None)
     return copy.op == TransferOp.SwapOut && copy.sequence != NONE ? <i32>copy.sequence : -1;
   if (copy.seen != 0) {
-    const lossy = openLossy(s, r, tierOf(s), copy);
-    if (lossy != 0) return lossy;
+    const entire = openWhole(s, r, tierOf(s), copy);
+    if (entire != 0) return entire;
     freeCopy(tierOf(s), copy);
     return openFor(s, r, target);
   }
@@ -198,14 +199,14 @@ export function resume(s: Scheduler, slot: u32, r: Request): void {
   if (copy === null) return;
   copy.resident = 1;
   copy.priority = r.priority;
-  const lossy = copy.seen != 0;
+  const entire = copy.seen != 0;
   if (copy.op != TransferOp.None) {
     passSequence(t, copy);
-    if (lossy) disown(t, copy);
+    if (entire) disown(t, copy);
     return;
   }
-  if (lossy) {
-    loadLossy(s, t, copy, r.sequence);
+  if (entire) {
+    loadWhole(s, t, copy, r);
     return beginLoading(s, t, copy, r);
   }
   const from = sequenceOf(s.kv, r.sequence).length >> s.kv.blockShift;
@@ -263,15 +264,15 @@ export function transferred(s: Scheduler, id: u32, good: u32, us: f64): i32 {
   const planned = u32(request(s, slot).planRow != 0);
   const lost = whole ? 0 : planned;
   t.owed -= planned - lost;
-  const lossy = copy.seen != 0;
-  if (lossy) freeCopy(t, copy);
-  if (lossy && !whole) loseSlots(s, slot);
-  else endLoading(s, slot, lossy ? 0 : whole ? copy.tokens : (copy.from + good) << s.kv.blockShift);
+  const entire = copy.seen != 0;
+  if (entire) freeCopy(t, copy);
+  if (entire && !whole) loseBlocks(s, slot);
+  else endLoading(s, slot, entire ? 0 : whole ? copy.tokens : (copy.from + good) << s.kv.blockShift);
   return lost;
 }
 
-/** Not all slots of a request have arrived: it waits again, to be computed anew. */
-function loseSlots(s: Scheduler, slot: u32): void {
+/** Not all of a request that goes whole has arrived: it waits again, to be computed anew. */
+function loseBlocks(s: Scheduler, slot: u32): void {
   const r = request(s, slot);
   close(s.kv, r.sequence);
   r.sequence = NONE;
@@ -284,10 +285,16 @@ function loseSlots(s: Scheduler, slot: u32): void {
 function endLoading(s: Scheduler, slot: u32, tokens: u32): void {
   const r = request(s, slot);
   const kv = s.kv;
-  const length = sequenceOf(kv, r.sequence).length;
+  const sequence = sequenceOf(kv, r.sequence);
+  if (kv.groups != 0) {
+    // It has all its blocks, and nobody knows yet what is in them.
+    tokens = sequence.length;
+    sequence.length = 0;
+  }
+  const length = sequence.length;
   if (tokens > length) {
     readTokens(s, slot, length, tokens - length, kv.input);
-    append(kv, r.sequence, kv.input, tokens - length);
+    append(kv, r.sequence, kv.input, tokens - length, tokens);
   }
   r.state = State.Running;
   s.loadingCount -= 1;

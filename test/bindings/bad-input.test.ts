@@ -308,19 +308,12 @@ describe("a core refuses", () => {
   test("a structure of which only a part can be had, and keeps nothing of it", async () => {
     const { core, cache } = await setUp();
     core.scheduler({ cache, vocabSize: 9, maxRequests: 4, tokenCapacity: 1024, hostTier: { blocks: 4 } });
-    const groups = core.kvCache({ blocks: 8, blockSize: 4, groups: [{ kind: "window", window: 4 }] });
     const tiered = { vocabSize: 9, maxRequests: 4, tokenCapacity: 1024, hostTier: { blocks: 4 } };
     refused(
       core,
       () => core.scheduler({ ...tiered, cache }),
       "INVALID_ARGUMENT",
       /hostTier .* another scheduler/,
-    );
-    refused(
-      core,
-      () => core.scheduler({ ...tiered, cache: groups }),
-      "INVALID_ARGUMENT",
-      /hostTier .* groups/,
     );
 
     const small = await Core.create({ maximumBytes: 2 ** 21 });

@@ -4,11 +4,19 @@
  */
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
-import { Core, Engine, promptLookup } from "../../bindings/main.js";
+import {
+  Core,
+  Engine,
+  type Executor,
+  type HostTierOptions,
+  type HostTierStats,
+  promptLookup,
+} from "../../bindings/main.js";
 import type { Backend } from "../../native-host/executor/main.js";
 import type { LayerGroup } from "../../native-host/executor/layer-groups.js";
 import { openWasmModel } from "../../native-host/executor/wasm.js";
 import { TEST_BACKENDS } from "../support/backends.js";
+import { Random } from "../support/random.js";
 import { embeddedWorkload } from "../support/serve.js";
 import { openWindowed, windowedSource } from "../support/windowed-model.js";
 
@@ -22,6 +30,8 @@ interface Served {
   readonly hitTokens: number;
   readonly poolBytes: number;
   readonly preempted: number;
+  readonly prefilled: number;
+  readonly tier: HostTierStats | undefined;
 }
 
 async function serve(
@@ -32,12 +42,18 @@ async function serve(
     blocks?: number;
     maxDraftTokens?: number;
     prompts?: string[];
+    maxNewTokens?: number;
+    hostTier?: HostTierOptions;
+    /** Of 100 transfers, how many arrive in part; all take some turns of the event loop. */
+    failures?: number;
   },
 ): Promise<Served> {
   const { backend = "wasm" } = options;
   const { blockBytes } = (await openWindowed(backend, { blocks: 1, groups })).executor.describe();
   const blocks = options.blocks ?? Math.floor(options.poolBytes! / blockBytes);
-  const model = await openWindowed(backend, { blocks, groups });
+  const { hostTier, failures = 0, maxNewTokens = 24 } = options;
+  const model = await openWindowed(backend, { blocks, groups, hostBlocks: hostTier?.blocks ?? 0 });
+  if (hostTier !== undefined) hinder(model.executor, failures);
   const core = await Core.create();
   const cache = core.kvCache({
     blocks,
@@ -49,9 +65,17 @@ async function serve(
   });
   const { maxDraftTokens = 0 } = options;
   const shape = { maxRunning: 32, maxBatchTokens: 128, maxChunkTokens: 32, tokenCapacity: 64 * 1024 };
-  const scheduler = core.scheduler({ cache, vocabSize: 64, maxRequests: 64, ...shape, maxDraftTokens });
+  const scheduler = core.scheduler({
+    cache,
+    vocabSize: 64,
+    maxRequests: 64,
+    ...shape,
+    maxDraftTokens,
+    hostTier,
+  });
   let mostRunning = 0;
   let preempted = 0;
+  let prefilled = 0;
   const engine = new Engine({
     scheduler,
     executor: model.executor,
@@ -59,6 +83,7 @@ async function serve(
     onStep: (report) => {
       mostRunning = Math.max(mostRunning, report.running);
       preempted += report.preempted;
+      prefilled += report.prefillTokens;
     },
   });
   const prompts = options.prompts ?? workload.map(({ text }) => text);
@@ -66,7 +91,7 @@ async function serve(
     prompts.map(async (text) => {
       const tokens: number[] = [];
       const prompt = model.tokenizer.encode(text);
-      for await (const event of engine.generate({ tokens: prompt, maxNewTokens: 24, ignoreEos: true }))
+      for await (const event of engine.generate({ tokens: prompt, maxNewTokens, ignoreEos: true }))
         tokens.push(event.token);
       return tokens.join(" ");
     }),
@@ -74,7 +99,21 @@ async function serve(
   core.validate();
   const { hitTokens } = cache.stats();
   await engine.close();
-  return { texts, mostRunning, hitTokens, poolBytes: blocks * blockBytes, preempted };
+  assert.equal(cache.available, blocks);
+  const tier = scheduler.hostTier;
+  return { texts, mostRunning, hitTokens, poolBytes: blocks * blockBytes, preempted, prefilled, tier };
+}
+
+/** Transfers take their time, and some of them arrive in part. */
+function hinder(executor: Executor, failures: number): void {
+  const random = new Random(7);
+  const transfer = executor.transfer!.bind(executor);
+  executor.transfer = async (records) => {
+    for (let turn = random.below(4); turn > 0; turn--) await new Promise((resolve) => setImmediate(resolve));
+    const fails = random.below(100) < failures;
+    const blocks = await transfer(records);
+    return fails ? Math.floor(blocks / 2) : blocks;
+  };
 }
 
 describe("sliding layers in cache groups", () => {
@@ -100,6 +139,40 @@ describe("sliding layers in cache groups", () => {
         assert.ok(small.preempted > 0, "it preempts");
         const drafting = await serve(APART, { backend, blocks: 2048, maxDraftTokens: 3 });
         assert.deepEqual(drafting.texts, whole.texts);
+      },
+    );
+
+  for (const { backend, on, skip } of TEST_BACKENDS)
+    test(
+      `preempted requests that are swapped out and read back write the texts of an undisturbed run${on}`,
+      { skip },
+      async (t) => {
+        const prompts = workload.map(({ text }) => text).sort((a, b) => a.length - b.length);
+        const options = { backend, prompts: prompts.slice(0, 16), maxNewTokens: 64 };
+        const alone = await serve(APART, { ...options, blocks: 2048 });
+        assert.equal(alone.preempted, 0);
+        const computed = await serve(APART, { ...options, blocks: 110 });
+        assert.deepEqual(computed.texts, alone.texts);
+        assert.ok(computed.preempted > 0, "there is pressure");
+        const sizes: LayerGroup[] = [{ layers: [0], blockSize: 32 }, { layers: [2] }];
+        for (const [groups, swapIn, failures] of [
+          [APART, "async", 0],
+          [APART, "sync", 0],
+          [sizes, "adaptive", 0],
+          [sizes, "sync", 30],
+        ] as const) {
+          const hostTier = { blocks: 600, swapIn };
+          const swapped = await serve(groups, { ...options, blocks: 110, hostTier, failures });
+          assert.deepEqual(swapped.texts, alone.texts, swapIn);
+          const { swapOuts, swapIns, loadedBlocks, free, blocks, failures: failed } = swapped.tier!;
+          t.diagnostic(
+            `${swapIn}: ${swapOuts} out, ${swapIns} in, ${loadedBlocks} blocks, ${failed} failed; ` +
+              `${swapped.prefilled} tokens of prompts, ${computed.prefilled} without a tier`,
+          );
+          assert.ok(swapIns > 0 && loadedBlocks > 0, "requests were read back");
+          assert.equal(free, blocks, "every block of the host tier is free again");
+          assert.equal(failed > 0, failures > 0);
+        }
       },
     );
 

@@ -4,7 +4,14 @@
  * tables, so a block that is lost, stale or another sequence's shows in the token.
  */
 import assert from "node:assert/strict";
-import { type CacheGroup, NO_BLOCK, Phase, type StepPlan, TRANSFER_WORDS } from "../../bindings/main.js";
+import {
+  type CacheGroup,
+  NO_BLOCK,
+  Phase,
+  type StepPlan,
+  TRANSFER_WORDS,
+  TransferOp,
+} from "../../bindings/main.js";
 
 /** What a page holds: tokens by offset, or a state at 0; and of which group. */
 interface Page {
@@ -32,6 +39,8 @@ export function nextToken(groups: readonly CacheGroup[], tokens: readonly number
 
 export class StateExecutor {
   readonly #pages = new Map<number, Page>();
+  /** Pages in host memory. */
+  readonly #host = new Map<number, Page>();
   /** Group 0 first. */
   readonly groups: readonly CacheGroup[];
   readonly vocab: number;
@@ -57,6 +66,19 @@ export class StateExecutor {
       accepted.push(right);
     }
     return { tokens, accepted };
+  }
+
+  /** A whole page goes to host memory, or comes from there. */
+  swap(out: boolean, source: number, target: number): void {
+    const [from, to] = out ? [this.#pages, this.#host] : [this.#host, this.#pages];
+    const page = from.get(source);
+    if (page === undefined) to.delete(target);
+    else to.set(target, { group: page.group, words: [...page.words] });
+  }
+
+  /** A transfer of a page broke off: nothing is left of what was there. */
+  breakSwap(out: boolean, target: number): void {
+    (out ? this.#host : this.#pages).delete(target);
   }
 
   /** Bytes of a page as `readBlocks` gives it: group, words, and the words. */
@@ -85,6 +107,7 @@ export class StateExecutor {
   #copy(plan: StepPlan): void {
     for (let at = 0; at < plan.transfers.length; at += TRANSFER_WORDS) {
       const [op, , source, , target, tokens] = plan.transfers.subarray(at, at + TRANSFER_WORDS);
+      if ((op & 0xff) !== TransferOp.Copy) continue;
       const page = this.#pages.get(source)!;
       assert.equal(page.group, op >> 8, "a page is copied within its group");
       const words = page.words.slice(0, this.groups[page.group].kind === "recurrent" ? 1 : tokens);

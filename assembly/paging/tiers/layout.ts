@@ -4,10 +4,11 @@
  *   header    (HostTier), 4 lines
  *   slots     [blocks] HostSlot, 16 B            what each slot holds
  *   copies    [copyCount] HostCopy, 80 B         what the tier has of one request
- *   records   [kv.maxSequences + 2 kv.blockCount + copyCount] Copy   transfers of the step that is planned
+ *   before    [copyCount + copies that the cache may list] Copy      room for what comes before the records
+ *   records   [2 kv.blockCount] Copy             transfers of the step that is planned
  *   links     [kv.blockCount] u32                slot with the content of a cached device block, or NONE
  *   copyOf    [owners] u32                       address of each request's copy, or 0
- *   rows      [copyCount][kv.tableStride] u32    slots of a copy, in order of the request's blocks
+ *   rows      [copyCount][entries of a row] u32  slots of a copy, in order of the request's blocks
  *   extents   FreeExtents over the slots         runs of free slots
  *
  * Swapping with copies that stay valid, after "FastSwitch" (arXiv 2411.18424, section on KV cache reuse): K and V are only
@@ -24,6 +25,7 @@
  */
 import { extentsBytes, extentsCreate } from "../../index/free-extents";
 import { alignToLine } from "../../memory/arena";
+import { groupsOf, peakBlocks } from "../groups";
 import { Copy, KvCache, NONE } from "../layout";
 
 // @ts-ignore: decorator
@@ -166,7 +168,7 @@ export class HostCopy {
   priority: u32;
   /** Address of the next free copy, 0 at the end. */
   next: u32;
-  /** Tokens that a sequence which drops tokens has seen; `tokens` are its slots then. 0: it keeps every token. */
+  /** Tokens of a sequence that goes whole; `tokens` are the slots of one that drops tokens then. 0: any prefix is of use. */
   seen: u32;
   /** Lossy: slots that its next token takes again. */
   reuse: u32;
@@ -228,14 +230,19 @@ export function copyOf(t: HostTier, owner: u32): HostCopy | null {
   return changetype<HostCopy | null>(<usize>load<u32>(copyOfPtr(t, owner)));
 }
 
+/** Records that may come before those of the step: waits, and copies of the cache. */
+function before(kv: KvCache, copies: u32): u32 {
+  return copies + (kv.groups == 0 ? kv.maxSequences : groupsOf(kv).copyCapacity);
+}
+
 /** Exact bytes of a tier of this shape. */
 export function tierBytes(kv: KvCache, blocks: u32, copies: u32, owners: u32): u64 {
   return (
     HEADER_BYTES +
     <u64>blocks * offsetof<HostSlot>() +
     <u64>copies * offsetof<HostCopy>() +
-    (<u64>kv.maxSequences + 2 * <u64>kv.blockCount + copies) * offsetof<Copy>() +
-    ((<u64>kv.blockCount + owners + <u64>copies * kv.tableStride) << 2) +
+    (<u64>before(kv, copies) + 2 * <u64>kv.blockCount) * offsetof<Copy>() +
+    ((<u64>kv.blockCount + owners + <u64>copies * peakBlocks(kv, kv.maxSequenceTokens)) << 2) +
     64 +
     extentsBytes(blocks)
   );
@@ -257,13 +264,14 @@ export function tierCreate(
   t.owners = owners;
   t.slots = <u32>ptr + HEADER_BYTES;
   t.copies = t.slots + blocks * <u32>offsetof<HostSlot>();
-  t.records = t.copies + copies * <u32>offsetof<HostCopy>();
-  t.links = t.records + (kv.maxSequences + 2 * kv.blockCount + copies) * <u32>offsetof<Copy>();
+  t.records = t.copies + copies * <u32>offsetof<HostCopy>() + before(kv, copies) * <u32>offsetof<Copy>();
+  t.links = t.records + 2 * kv.blockCount * <u32>offsetof<Copy>();
   t.copyOf = t.links + (kv.blockCount << 2);
   let row = t.copyOf + (owners << 2);
   for (let id: u32 = 0; id < blocks; id++) slotAt(t, id).device = NONE;
   memory.fill(t.links, 0xff, (<usize>kv.blockCount) << 2);
-  for (let i: u32 = 0; i < copies; i++, row += kv.tableStride << 2) {
+  const rowBytes = peakBlocks(kv, kv.maxSequenceTokens) << 2;
+  for (let i: u32 = 0; i < copies; i++, row += rowBytes) {
     const copy = copyAtIndex(t, i);
     copy.owner = NONE;
     copy.sequence = NONE;

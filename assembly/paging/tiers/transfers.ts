@@ -5,6 +5,7 @@
  * is the transfer's id, which the host reports once, with how many of its leading blocks have arrived.
  */
 import { extentsAllocate, FreeExtents, Fit } from "../../index/free-extents";
+import { blockInOrder } from "../group-blocks";
 import {
   block,
   blocksFor,
@@ -58,9 +59,7 @@ function beginTransfer(t: HostTier, copy: HostCopy, op: TransferOp, from: u32, s
 // @ts-ignore: decorator
 @inline
 export function recordAt(t: HostTier, index: u32): Copy {
-  return changetype<Copy>(
-    <usize>t.records + <usize>(t.kv.maxSequences + t.copyCount + index) * offsetof<Copy>(),
-  );
+  return changetype<Copy>(<usize>t.records + <usize>index * offsetof<Copy>());
 }
 
 /** Adds a block to a transfer: to its last record if that one ends right before it on both sides. */
@@ -85,9 +84,8 @@ function addBlock(t: HostTier, copy: HostCopy, source: u32, target: u32, tokens:
   record.sequence = copy.id;
 }
 
-// @ts-ignore: decorator
-@inline
 function deviceBlock(kv: KvCache, sequence: u32, i: u32): u32 {
+  if (kv.groups != 0) return blockInOrder(kv, sequence & SLOT_MASK, i);
   return load<u32>(tableOf(kv, sequence & SLOT_MASK) + ((<usize>i) << 2));
 }
 

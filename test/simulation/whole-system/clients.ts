@@ -138,6 +138,7 @@ export class Clients {
       cachedTokens: 0,
       sequence: 0,
       swapped: false,
+      sent: 0,
       planned: false,
       admittedNow: false,
       aborted: false,

@@ -8,8 +8,12 @@ import { answerTo } from "./answers.js";
 import { knownTokens, type Tracked } from "./requests.js";
 import type { World } from "./world.js";
 
-/** Word of a host tier's header with the address of its requests' copies; bits of a request's handle that are its slot. */
+/**
+ * Word of a host tier's header with the address of its requests' copies, and of a copy with what is in flight; bits of a
+ * request's handle that are its slot.
+ */
 const COPY_OF = 8;
+const COPY_OP = 4;
 const SLOT_MASK = 0xfffff;
 
 export class Conversations {
@@ -42,6 +46,7 @@ export class Conversations {
   /** The answer to a turn is complete. */
   pause(request: Tracked): void {
     request.state = "idle";
+    request.sent = request.computed;
     request.computed = 0;
     request.sequence = 0;
     if (!this.#world.transfers) return;
@@ -49,11 +54,21 @@ export class Conversations {
     request.swapped = this.#onHost(request);
   }
 
+  /** Whether a request's blocks are being sent to the host tier. */
+  isOnItsWay(request: Tracked): boolean {
+    const copy = this.#copyOf(request);
+    return copy !== 0 && new Uint32Array(this.#world.systems.main.core.memory.buffer, copy)[COPY_OP] !== 0;
+  }
+
   /** Whether the host tier has anything of a request, or is being sent it: no outcome of a turn says so. */
-  #onHost({ handle }: Tracked): boolean {
+  #onHost(request: Tracked): boolean {
+    return this.#copyOf(request) !== 0;
+  }
+
+  #copyOf({ handle }: Tracked): number {
     const { core, scheduler } = this.#world.systems.main;
     const tier = new Uint32Array(core.memory.buffer, core.exports.schedulerTier(scheduler.pointer) >>> 0);
-    return new Uint32Array(core.memory.buffer, tier[COPY_OF])[handle & SLOT_MASK] !== 0;
+    return new Uint32Array(core.memory.buffer, tier[COPY_OF])[handle & SLOT_MASK];
   }
 
   #goOn(request: Tracked, random: Random): void {

@@ -112,6 +112,7 @@ export class HostTransfers {
     );
     if (done < blocks.length) tally.failedTransfers += 1;
     else tally[out ? "sent" : "loaded"] += 1;
-    if (!out) this.#world.loaded(blocks.slice(0, done).reduce((sum, { tokens }) => sum + tokens, 0));
+    const tokens = blocks.slice(0, done).reduce((sum, { tokens }) => sum + tokens, 0);
+    if (!out) this.#world.loaded(tokens, done === blocks.length);
   }
 }

@@ -34,6 +34,8 @@ export interface Tracked {
   sequence: number;
   /** The host tier has something of it: its admissions look nothing up. */
   swapped: boolean;
+  /** Tokens that were computed of it when it was sent there; in a cache with groups it comes back with as many, or none. */
+  sent: number;
   /** It is in the plan in flight; that plan admitted it; it was aborted meanwhile. */
   planned: boolean;
   admittedNow: boolean;

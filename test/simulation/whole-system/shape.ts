@@ -86,9 +86,8 @@ export function drawShape(seed: number): WorldShape {
   const maxRunning = 1 + random.below(8);
   const outsiders = random.below(3) === 0;
   const blockSize = 2 ** random.below(5);
-  // What has a host tier has no groups.
   const kinds = ["plain", "plain", "tier", "tier", "quotas", "quotas, tier", "groups", "groups, quotas"];
-  const kind = random.pick(kinds);
+  const kind = random.pick([...kinds, "groups, tier", "groups, tier, quotas"]);
   const [grouped, tiered, quotas] = ["groups", "tier", "quotas"].map((part) => kind.includes(part));
   // Little room, so that somebody is always preempted where that means more than to compute again.
   const room = 24 + random.below(tiered ? 60 : 140);
@@ -101,7 +100,7 @@ export function drawShape(seed: number): WorldShape {
   const groups = drawGroups(random, blockSize);
   const auto = random.below(4) === 0;
   const hostTier = {
-    blocks: 1 + random.below(60),
+    blocks: (1 + random.below(60)) * (grouped ? 3 : 1),
     copies: 1 + random.below(maxRequests),
     preemption: auto ? "auto" : "swap",
     blocking: random.below(4) === 0,

@@ -31,6 +31,9 @@ export interface Tally {
   quotaRefusals: number;
   /** Rows over cache groups. */
   groupRows: number;
+  /** Requests of caches with groups that were read back; and those that were computed again since some of it was lost. */
+  groupLoads: number;
+  groupLosses: number;
   restoredCores: number;
   /** Priorities that were changed, and requests that made room for more urgent ones. */
   prioritized: number;
@@ -72,6 +75,8 @@ export const emptyTally = (): Tally => ({
   failedReads: 0,
   quotaRefusals: 0,
   groupRows: 0,
+  groupLoads: 0,
+  groupLosses: 0,
   restoredCores: 0,
   prioritized: 0,
   urgent: 0,

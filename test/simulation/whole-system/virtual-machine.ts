@@ -68,10 +68,11 @@ export class VirtualMachine {
     }
   }
 
-  /** A block's first `tokens` tokens go to the host tier, or come from it. */
+  /** A block's first `tokens` tokens go to the host tier, or come from it; with groups a whole page. */
   swap(out: boolean, source: number, target: number, tokens: number): void {
     const [from, to] = out ? [this.#slots, this.#host] : [this.#host, this.#slots];
-    to.set(from.subarray(source * this.#page, source * this.#page + tokens), target * this.#page);
+    const words = this.groups.length > 1 ? this.#page : tokens;
+    to.set(from.subarray(source * this.#page, source * this.#page + words), target * this.#page);
   }
 
   /** A transfer of a block breaks off: what it was to write may be anything. */

@@ -79,6 +79,8 @@ export class World {
   onPlan: ((digest: string) => void) | undefined;
   #order = 0;
   #idle = false;
+  /** Who waits while its blocks are being sent to the host tier: admitted now, it finds them where they were. */
+  #onItsWay = new Set<Tracked>();
   #lastEnded: RequestId | undefined;
 
   private constructor(seed: number, shape: WorldShape, systems: Systems, traced: boolean) {
@@ -202,20 +204,41 @@ export class World {
     this.#accounts.limited();
   }
 
-  /** A transfer from the host tier has ended, whose first `tokens` tokens have arrived: its request runs. */
-  loaded(tokens: number): void {
+  /**
+   * A transfer from the host tier has ended, whose first `tokens` tokens have arrived, which are all that it was to read if it is
+   * `whole`: its request runs.
+   */
+  loaded(tokens: number, whole: boolean): void {
     const { scheduler } = this.systems.main;
     const loading = [...this.live.values()].filter(({ state }) => state === "loading");
     for (const request of loading) {
-      if (scheduler.state(request.handle) !== "running") continue;
+      const state = scheduler.state(request.handle);
+      if (this.#hasGroups && state !== "loading") this.#loadedWhole(request, whole);
+      if (state !== "running") continue;
       const computed = scheduler.computed(request.handle);
-      assert.equal(computed, request.computed + tokens, "what has arrived counts, and nothing else");
+      if (!this.#hasGroups)
+        assert.equal(computed, request.computed + tokens, "what has arrived counts, and nothing else");
       assert.ok(request.joined === 0 || computed <= request.joined, "and no more than its row says");
       request.joined = 0;
       request.state = "running";
       request.computed = computed;
       this.running.push(request);
     }
+  }
+
+  /** In a cache with groups a request comes back whole, or is to be computed again. */
+  #loadedWhole(request: Tracked, whole: boolean): void {
+    const { scheduler } = this.systems.main;
+    this.tally[whole ? "groupLoads" : "groupLosses"] += 1;
+    request.swapped = false;
+    if (whole) return assert.equal(scheduler.computed(request.handle), request.sent);
+    assert.equal(scheduler.state(request.handle), "waiting");
+    request.state = "waiting";
+    request.joined = 0;
+  }
+
+  get #hasGroups(): boolean {
+    return this.machine.groups.length > 1;
   }
 
   note(text: () => string): void {
@@ -272,6 +295,9 @@ export class World {
       [...this.live.values()].filter((one) => one.state === "waiting" && !this.#overdue(one)),
     );
     this.pins?.settle();
+    this.#onItsWay.clear();
+    if (this.transfers)
+      for (const one of this.live.values()) if (this.conversations.isOnItsWay(one)) this.#onItsWay.add(one);
     const plan = systems.step(this.nowUs);
     this.pins?.advanced(this.nowUs);
     this.pins?.settle();
@@ -312,6 +338,7 @@ export class World {
         this.tally.preempted += 1;
         request.preemptions += 1;
         request.swapped = outcome.swappedTokens > 0;
+        request.sent = request.computed;
         this.#stop(request);
       } else {
         assert.equal(request.state, "waiting", `${kind}: only who waits`);
@@ -439,6 +466,11 @@ export class World {
     request.admittedNow = true;
     if (request.preemptions === 0) request.cachedTokens = cached;
     this.tally.cachedTokens += cached;
+    if (this.#hasGroups && request.swapped) {
+      // What is there is of use whole, and once.
+      if (this.#onItsWay.has(request)) assert.equal(cached, request.sent, "its blocks are still there");
+      else [request.swapped, this.tally.groupLosses] = [false, this.tally.groupLosses + 1];
+    }
     if (!request.swapped) this.#accounts.lookedUp(knownTokens(request), cached);
   }
 
@@ -510,6 +542,7 @@ export class World {
       const admitted = request.admittedNow;
       request.planned = request.admittedNow = false;
       if (admitted && !request.swapped) this.#accounts.lookedUp(-knownTokens(request), -request.computed);
+      if (admitted && this.#hasGroups) request.swapped = false;
       if (request.aborted) {
         this.pins?.forget(request);
         this.#leave(request);
