@@ -311,7 +311,8 @@ export class World {
     this.#rows(plan, preempted.size > 0, loading);
     const whole = this.transfers?.begin(plan, random) ?? true;
     this.conversations.parked = 0;
-    this.#accounts.planned(plan);
+    // Who has lost what its row was to read, in a cache with groups, has no blocks any more.
+    if (whole || !this.#hasGroups) this.#accounts.planned(plan);
     if (!sure) this.clients.interfere(random, plan);
     const { failures } = this.shape;
     if (!whole || (!sure && failures > 0 && random.below(failures) === 0)) this.#abandon(plan, random);
