@@ -118,6 +118,11 @@ export const CANARIES: Readonly<Record<string, Edit>> = {
     find: "  const whole = good == copy.count;\n",
     replace: "  const whole = CANARY || good == copy.count;\n",
   },
+  "a copy that its request has overtaken is read back": {
+    file: SWAP,
+    find: "    if (entire) disown(t, copy);\n",
+    replace: "    if (entire && !CANARY) disown(t, copy);\n",
+  },
   "blocks of a swap-out are taken without waiting for it": {
     file: SWAP,
     find: "    copy.awaited = 1;\n",
