@@ -63,7 +63,7 @@ import { preemptLast } from "./preempt";
 import { dequeue, endsUs, enqueueArrived, seekNext, seekWaiting } from "./queue";
 import { endRequest, validTime } from "./requests";
 import { addRow, chunkOf } from "./rows";
-import { isRevived, isSwapped, openSwapped, resume, takePending } from "./swap";
+import { isRevived, isSwapped, openSwapped, ownPending, resume, takePending } from "./swap";
 import { joinLoads } from "./swap-in";
 import { readTokens } from "./tokens";
 import { preemptForUrgent } from "./urgency";
@@ -145,7 +145,7 @@ function reserveOrPreempt(s: Scheduler, plan: StepPlan, slot: u32, r: Request, t
     const victim = preemptLast(s, plan, -1, status == QUOTA_EXCEEDED ? r.tenant : NONE);
     if (runningAt(s, victim) == NONE && r.state != State.Running) {
       if (s.kv.groups != 0 && !runs(s, status == QUOTA_EXCEEDED ? r.tenant : NONE))
-        r.stuck = 1 + accountRoom(s.kv, r.tenant);
+        r.stuck = 1 + accountRoom(s.kv, r.tenant) + ownPending(s, slot);
       return false;
     }
     status = reserveFor(s, r, tokens, tokens);

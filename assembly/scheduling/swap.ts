@@ -307,6 +307,13 @@ export function pendingBlocks(s: Scheduler): u32 {
   return s.tier == 0 ? 0 : tierOf(s).pendingBlocks;
 }
 
+/** Those that a request's own swap-out will give back. */
+export function ownPending(s: Scheduler, slot: u32): u32 {
+  if (s.tier == 0) return 0;
+  const copy = copyOf(tierOf(s), slot);
+  return copy === null ? 0 : copy.pending;
+}
+
 /** The request of a copy has another priority. */
 export function prioritizeCopy(s: Scheduler, slot: u32, priority: u32): void {
   const copy = copyOf(tierOf(s), slot);
