@@ -164,7 +164,7 @@ export function openSwapped(s: Scheduler, slot: u32, r: Request, target: u32): i
   if (copy.op != TransferOp.None)
     return copy.op == TransferOp.SwapOut && copy.sequence != NONE ? <i32>copy.sequence : -1;
   if (copy.seen != 0) {
-    const entire = openWhole(s, r, tierOf(s), copy);
+    const entire = openWhole(s, slot, r, tierOf(s), copy);
     if (entire != 0) return entire;
     freeCopy(tierOf(s), copy);
     return openFor(s, r, target);

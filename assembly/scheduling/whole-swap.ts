@@ -19,6 +19,7 @@ import { reclaim } from "../paging/tiers/slots";
 import { beginSwapIn, readableBlocks } from "../paging/tiers/transfers";
 import { Request, Scheduler } from "./layout";
 import { SHARE } from "./lossy";
+import { cachedTokens } from "./prefix-order";
 
 /** Whether all that a request has is sent, or nothing. */
 // @ts-ignore: decorator
@@ -58,14 +59,17 @@ export function noteSlots(r: Request, copy: HostCopy, sequence: Sequence): void 
 }
 
 /** A sequence for what the tier has, which gets its blocks when it is reserved for; -1: not all has arrived, 0: not all will. */
-export function openWhole(s: Scheduler, r: Request, t: HostTier, copy: HostCopy): i32 {
+export function openWhole(s: Scheduler, slot: u32, r: Request, t: HostTier, copy: HostCopy): i32 {
   const kv = s.kv;
   const grouped = kv.groups != 0;
   const readable = readableBlocks(t, copy);
   if (copy.blocks < blocksFor(kv, copy.tokens)) return 0;
   if (readable < copy.blocks) return -1;
-  if (grouped && t.preemption == Preemption.Auto)
-    if (<f64>copy.blocks * t.inUs >= <f64>copy.seen * t.prefillUs) return 0;
+  // The cheaper way is counted anew: by what is left to compute behind the cached prefix.
+  if (grouped && t.preemption == Preemption.Auto) {
+    const left = copy.seen - min(copy.seen, cachedTokens(s, slot, r));
+    if (<f64>copy.blocks * t.inUs >= <f64>left * t.prefillUs) return 0;
+  }
   const handle = open(
     kv,
     r.namespace,

@@ -473,6 +473,36 @@ test("the cheaper way is chosen by the blocks of all groups", async () => {
   assert.equal((await pressed({ ...costs, prefillUs: limit * 1.01 })).tier.swapOuts, 1);
 });
 
+test("what is still cached is not read back where computing the rest costs less", async () => {
+  for (const prefixCache of [true, false]) {
+    const core = await Core.create();
+    const shape = { blocks: 100, blockSize: 4, maxSequences: 4, maxSequenceTokens: 128 };
+    const cache = core.kvCache({ ...shape, prefixCache, groups: GROUPS });
+    const scheduler = core.scheduler({
+      cache,
+      vocabSize: VOCAB,
+      maxRunning: 1,
+      maxBatchTokens: 64,
+      policy: "priority",
+      preemptive: true,
+      // Of 61 tokens 48 are found where all groups have them: 13 are left, against WHOLE blocks.
+      hostTier: { blocks: 100, preemption: "auto", outUs: 0.1, inUs: 1, prefillUs: 1 },
+    });
+    const serving = new Serving(scheduler, new Random(1));
+    serving.submit(60, 20, 5);
+    serving.step();
+    serving.step();
+    serving.submit(5, 2, 0);
+    for (let i = 0; i < 6; i++) {
+      serving.step();
+      serving.settle();
+    }
+    serving.drain();
+    const { swapOuts, swapIns } = scheduler.hostTier!;
+    assert.deepEqual([swapOuts, swapIns], [1, prefixCache ? 0 : 1]);
+  }
+});
+
 test("groups have to be there before the tier, whose rows they lengthen", async () => {
   const core = await Core.create();
   const cache = core.kvCache({ blocks: 8, blockSize: 4, maxSequences: 2, maxSequenceTokens: 16 });
