@@ -47,17 +47,17 @@ if (process.argv.includes("--serve")) {
   const { chromium: playwright } = await import("playwright-core");
   const browser = await playwright.launch({
     executablePath: chromium,
-    args: ["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
+    args: ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-dev-shm-usage"],
+    timeout: 180_000,
   });
   try {
     for (const isolated of [true, false]) {
       const server = await serve({ isolated });
       const page = await browser.newPage();
+      page.setDefaultTimeout(180_000);
       page.on("pageerror", (error) => console.error(error));
       await page.goto(`http://127.0.0.1:${server.address().port}/`);
-      const result = await (
-        await page.waitForFunction("globalThis.result", undefined, { timeout: 60_000 })
-      ).jsonValue();
+      const result = await (await page.waitForFunction("globalThis.result")).jsonValue();
       server.close();
       console.log(JSON.stringify(result));
       const expected = ["?cd -> 0588", "?kl -> 1159", "?op -> 4490"];

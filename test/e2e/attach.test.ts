@@ -22,7 +22,7 @@ test(
     const { status, stdout, stderr } = spawnSync(DENO, ["eval", "--no-check", code], {
       encoding: "utf8",
       cwd: root,
-      timeout: 120_000,
+      timeout: 300_000,
     });
     assert.equal(status, 0, stderr);
     assert.deepEqual(JSON.parse(stdout), EXPECTED);

@@ -9,7 +9,7 @@ const run = (file: string): { status: number | null; stdout: string; stderr: str
   spawnSync(process.execPath, [join(root, "examples", "node", file)], {
     cwd: root,
     encoding: "utf8",
-    timeout: 60_000,
+    timeout: 300_000,
   });
 
 test("an engine around an executor of one's own", () => {

@@ -13,6 +13,9 @@ export const CHROMIUM: string | undefined = [
   "/usr/bin/google-chrome",
 ].find((path) => path !== undefined && existsSync(path));
 
+/** How long a page may take on a machine that is busy with other tests; nothing here is about time. */
+const PATIENCE_MS = 180_000;
+
 const TYPES: Readonly<Record<string, string>> = {
   ".js": "text/javascript",
   ".wasm": "application/wasm",
@@ -39,14 +42,17 @@ export async function runInPage(script: string): Promise<{ result: unknown; erro
   const { chromium } = await import("playwright-core");
   const browser = await chromium.launch({
     executablePath: CHROMIUM,
-    args: ["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
+    // A container's /dev/shm may be too small for a page.
+    args: ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-dev-shm-usage"],
+    timeout: PATIENCE_MS,
   });
   try {
     const errors: string[] = [];
     const tab = await browser.newPage();
+    tab.setDefaultTimeout(PATIENCE_MS);
     tab.on("pageerror", (error) => errors.push(String(error)));
     await tab.goto(`http://127.0.0.1:${(server.address() as AddressInfo).port}/`);
-    const handle = await tab.waitForFunction("globalThis.result", undefined, { timeout: 60_000 });
+    const handle = await tab.waitForFunction("globalThis.result");
     return { result: await handle.jsonValue(), errors };
   } finally {
     await browser.close();
