@@ -100,19 +100,19 @@ test(
   "a batch waits for those that touch its blocks and no others, and timers run meanwhile",
   needsAddon,
   async () => {
-    const slow = tiers(64, { outThreads: 2, ...late(20_000) });
+    const slow = tiers(128, { outThreads: 2, ...late(20_000) });
     const order: string[] = [];
     const begin = (name: string, pairs: readonly (readonly [number, number, number])[], out: boolean) =>
       slow.copier.copyBatch(blockCopies(pairs, out)).then(() => order.push(name));
-    // Ten runs that do not follow each other take ten times the delay.
-    const long = Array.from({ length: 10 }, (_, i) => [2 * i, 2 * i, 1] as const);
+    // Thirty runs that do not follow each other take thirty times the delay.
+    const long = Array.from({ length: 30 }, (_, i) => [2 * i, 2 * i, 1] as const);
     let ticks = 0;
     const timer = setInterval(() => (ticks += 1), 2);
     await Promise.all([
       begin("long out", long, true),
-      begin("in behind it", [[18, 40, 1]], false),
-      begin("out apart", [[60, 60, 1]], true),
-      begin("in apart", [[50, 50, 1]], false),
+      begin("in behind it", [[18, 70, 1]], false),
+      begin("out apart", [[90, 90, 1]], true),
+      begin("in apart", [[80, 80, 1]], false),
     ]);
     clearInterval(timer);
     assert.ok(order.indexOf("long out") >= 2, order.join(", "));
