@@ -211,7 +211,8 @@ QM_API int qm_sequence_tail(qm_core* core, qm_cache cache, uint32_t sequence, qm
 
 /* Accounts of tenants, for a new cache before it has a scheduler (docs/guide.md, "Quotas"). */
 QM_API int qm_cache_set_tenants(qm_core* core, qm_cache cache, uint32_t tenants);
-/* In blocks, floor <= watermark <= ceiling. tenant: a number below the tenants', or their number for the common account. */
+/* In blocks, floor <= watermark <= ceiling. tenant: a number below the tenants', or their number for the common account. A reservation
+ * that is refused with QM_QUOTA_EXCEEDED or QM_OUT_OF_BLOCKS may have taken soft pins and cached blocks first. */
 QM_API int qm_cache_set_quota(qm_core* core, qm_cache cache, uint32_t tenant, uint32_t floor, uint32_t watermark,
                               uint32_t ceiling);
 /* As qm_sequence_open, paid by a tenant. */
