@@ -56,7 +56,7 @@ export interface SchedulerOptions {
    * served first, 1 to 256. At most maxSequenceTokens / agingTokens later arrivals ever overtake a request. Default 1.
    */
   agingTokens?: number;
-  /** Tenants that requests name, 1 to 4096. Default 1. */
+  /** Tenants that requests name, 1 to 4096. Default: the cache's, if it has any, else 1. */
   tenants?: number;
   /**
    * Policy "fair": what a prompt token counts, 0 to 2^20. Default 1. And what a generated one does. Default 2. (The

@@ -155,7 +155,12 @@ export class Scheduler {
       tokenCapacity: requireInteger("tokenCapacity", tokenCapacity, 1, 2 ** 30),
       queueTimeoutUs,
       agingTokens: requireInteger("agingTokens", options.agingTokens ?? 1, 1, 256),
-      tenants: requireInteger("tenants", options.tenants ?? 1, 1, 4096),
+      tenants: requireInteger(
+        "tenants",
+        options.tenants ?? Math.min(4096, Math.max(1, cache.tenants)),
+        1,
+        4096,
+      ),
       inputWeight: requireWeight("inputWeight", options.inputWeight ?? 1),
       outputWeight: requireWeight("outputWeight", options.outputWeight ?? 2),
       maxDraftTokens: requireInteger("maxDraftTokens", options.maxDraftTokens ?? 0, 0, 256),
@@ -570,6 +575,24 @@ export class Scheduler {
     return `${most}: the pool has ${blocks} blocks${kept}${grouped ? ", and groups take theirs" : ""}`;
   }
 
+  /** What a tenant's quota can hold, in words. */
+  #quotaOf(tenant: number): string {
+    const { ceiling } = this.cache.account(tenant);
+    const { blockSize } = this.cache;
+    return `what ${ceiling} blocks of ${blockSize} tokens hold, tenant ${tenant}'s ceiling, where others' floors leave as many`;
+  }
+
+  /** Which argument of a submission does not go with this scheduler or its cache. */
+  #misfit(
+    { tenant = 0, peakSlots = 0 }: RequestOptions,
+    explain: (argument: string, value: unknown, range: string) => QuartermasterError,
+  ): QuartermasterError {
+    if (this.core.exports.schedulerTenantCounter(this.pointer, tenant) < 0)
+      return explain("tenant", tenant, "below the scheduler's `tenants`");
+    if (peakSlots > 0) return explain("peakSlots", peakSlots, "0 for a cache with groups");
+    return explain("tenant", tenant, "below the cache's `tenants`");
+  }
+
   /** What is left for one request now, in words. */
   #tokensLeft(): string {
     const header = new Uint32Array(this.core.memory.buffer, this.pointer, TokenStore.freePages + 1);
@@ -601,6 +624,16 @@ export class Scheduler {
         return explain("id", options.id, "an id that no live request has");
       case "INVALID_TOKEN":
         return explain("tokens", largest(options.tokens), "token ids below the vocabulary size");
+      case "QUOTA_EXCEEDED":
+        return explain("tokens.length + maxNewTokens", total, this.#quotaOf(options.tenant ?? 0));
+      case "OUT_OF_REQUESTS":
+        return explain(
+          "requests alive",
+          this.running + this.waiting + this.arriving,
+          "fewer than maxRequests, idle ones too",
+        );
+      case "INVALID_ARGUMENT":
+        return error.argument === undefined ? this.#misfit(options, explain) : error;
       default:
         return error;
     }

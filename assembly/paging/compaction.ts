@@ -80,6 +80,7 @@ export function stage(kv: KvCache, handle: u32, held: u32, from: u32): Status {
   kv.stagedSequence = handle;
   kv.stagedCount = count;
   kv.stagedFresh = fresh;
+  if (kv.pins != 0) trim(kv);
   return OK;
 }
 

@@ -142,7 +142,10 @@ export function reserveBeside(kv: KvCache, handle: u32, count: u32, beside: u32)
   }
   if (kv.copyCount + copies > most) return OUT_OF_SEQUENCES;
   const status = roomFor(kv, sequence.tenant, added + addedBeside + copies);
-  if (status != OK) return status;
+  if (status != OK) {
+    if (kv.pins != 0) trim(kv);
+    return status;
+  }
   if (kv.groups != 0) groupsReserve(kv, handle, sequence.length, beside);
   if (shared) copyTail(kv, handle, sequence, table);
   if (kv.runs != 0) takeRuns(kv, handle & SLOT_MASK, sequence, table, needed);
@@ -151,6 +154,7 @@ export function reserveBeside(kv: KvCache, handle: u32, count: u32, beside: u32)
     for (let i: u32 = sequence.blockCount; i < needed; i++)
       store<u32>(table + ((<usize>i) << 2), takeBlock(kv));
   sequence.blockCount += added;
+  if (kv.pins != 0) trim(kv); // what gave way may be more than is to be retained
   return <i32>added;
 }
 

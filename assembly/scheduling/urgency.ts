@@ -7,6 +7,7 @@ import { accountAt, accountsOf, payerOf } from "../paging/accounts";
 import { peakBlocks } from "../paging/groups";
 import { block, isFirst, NONE, SLOT_MASK } from "../paging/layout";
 import { giveWay } from "../paging/pins";
+import { trim } from "../paging/prefix";
 import { availableFor, mostBlocks } from "../paging/quotas";
 import { isLive, knownTokens, MAX_PRIORITY, Policy, Request, request, Scheduler, tenantOf } from "./layout";
 import { StepPlan } from "./plan-layout";
@@ -87,7 +88,8 @@ function isKeptOut(s: Scheduler, plan: StepPlan, slot: u32, r: Request, need: u3
       const least = account.used - account.resting + need;
       if (least <= ceiling) break;
       if (least <= ceiling + pendingBlocks(s)) return true;
-      if (!giveWay(kv, own) && preemptLast(s, plan, r.priority, own) == NONE) return true;
+      if (giveWay(kv, own)) trim(kv);
+      else if (preemptLast(s, plan, r.priority, own) == NONE) return true;
     }
   }
   tenant.urgentBlocks = need;

@@ -80,7 +80,7 @@ describe("submit refuses", () => {
     ["no new tokens", { maxNewTokens: 0 }, "INVALID_ARGUMENT", /maxNewTokens is 0/],
     ["a priority past 255", { priority: 256 }, "INVALID_ARGUMENT", /priority is 256/],
     ["a negative namespace", { namespace: -1 }, "INVALID_ARGUMENT", /namespace is -1/],
-    ["a tenant past the scheduler's", { tenant: 1 }, "INVALID_ARGUMENT", /submit/],
+    ["a tenant past the scheduler's", { tenant: 1 }, "INVALID_ARGUMENT", /tenant is 1; .* scheduler/],
     ["a tenant that no scheduler has", { tenant: 4096 }, "INVALID_ARGUMENT", /tenant is 4096/],
     ["a deadline at 0", { deadlineUs: 0 }, "INVALID_ARGUMENT", /deadlineUs is 0/],
     ["a NaN deadline", { deadlineUs: NaN }, "INVALID_TIME", /deadlineUs is NaN/],
@@ -123,7 +123,12 @@ describe("submit refuses", () => {
   test("one request more than there are slots", async () => {
     const { core, scheduler } = await setUp({ maxRequests: 2 });
     for (let i = 0; i < 2; i++) scheduler.submit({ tokens: [1], maxNewTokens: 1 });
-    refused(core, () => scheduler.submit({ tokens: [1], maxNewTokens: 1 }), "OUT_OF_REQUESTS", /submit/);
+    refused(
+      core,
+      () => scheduler.submit({ tokens: [1], maxNewTokens: 1 }),
+      "OUT_OF_REQUESTS",
+      /requests alive is 2/,
+    );
   });
 
   test("more tokens than the token store holds", async () => {
@@ -272,6 +277,28 @@ describe("a refusal names what is wrong", () => {
       named(() => scheduler[ask](request + 2 ** 32), "INVALID_ARGUMENT", "request", request + 2 ** 32);
     scheduler.commit(stepId, 1, { tokens: [1] });
     assert.equal(scheduler.generated(request), 1);
+  });
+
+  test("a submission that does not go with the scheduler's tenants, its quota or its groups", async () => {
+    const core = await Core.create();
+    const quotas = [{ tenant: 1, ceiling: 4 }];
+    const cache = core.kvCache({ blocks: 16, blockSize: 4, maxSequenceTokens: 64, tenants: 3, quotas });
+    const shape = { cache, vocabSize: 9, maxRequests: 2, tokenCapacity: 2048 };
+    const own = core.scheduler({ ...shape, tenants: 1 });
+    const submit =
+      (scheduler: Scheduler, tenant: number, maxNewTokens = 1) =>
+      () =>
+        scheduler.submit({ tokens: [1], maxNewTokens, tenant });
+    named(submit(own, 1), "INVALID_ARGUMENT", "tenant", 1);
+    const scheduler = core.scheduler(shape);
+    named(submit(scheduler, 3), "INVALID_ARGUMENT", "tenant", 3);
+    named(submit(scheduler, 1, 40), "QUOTA_EXCEEDED", "tokens.length + maxNewTokens", 41);
+    for (const tenant of [1, 2]) submit(scheduler, tenant)();
+    named(submit(scheduler, 0), "OUT_OF_REQUESTS", "requests alive", 2);
+    const groups = core.kvCache({ blocks: 16, blockSize: 4, groups: [{ kind: "full" }] });
+    const grouped = core.scheduler({ ...shape, cache: groups });
+    const lossy = { tokens: [1], maxNewTokens: 2, peakSlots: 2 };
+    named(() => grouped.submit(lossy), "INVALID_ARGUMENT", "peakSlots", 2);
   });
 
   test("options that are no object, and lists whose length is no count", async () => {

@@ -9,6 +9,7 @@ import {
   type BlockOrderKind,
   Core,
   type KvCache,
+  type KvCacheOptions,
   type PinId,
   QuartermasterError,
   type SequenceId,
@@ -318,3 +319,20 @@ test("a request that only a pin with an end keeps from its tenant's ceiling wait
     core.validate();
   }
 });
+
+for (const [what, options] of Object.entries({
+  "the pool": {},
+  "the pool, blocks side by side": { blockRuns: true },
+  "a tenant's ceiling": { tenants: 2, quotas: [{ tenant: 0, ceiling: 20 }] },
+} satisfies Record<string, Partial<KvCacheOptions>>))
+  test(`what soft pins let go of for want of room in ${what} is kept only as far as retainBlocks`, async () => {
+    const cache = (await Core.create()).kvCache({ ...SHAPE, pins: true, retainBlocks: 1, ...options });
+    const sequence = serve(cache, prompt(1));
+    cache.pin(sequence);
+    cache.close(sequence);
+    const room = cache.open({ tokens: [], tenant: 0 });
+    cache.reserve(room, ("tenants" in options ? 18 : 22) * SHAPE.blockSize);
+    cache.validate();
+    assert.equal(cache.pinned().gaveWay, 1);
+    assert.ok(cache.stats().evictable <= 1);
+  });
