@@ -230,7 +230,7 @@ export class Engine {
         }
       }
     } catch (error) {
-      for (const live of [...this.#live.values()]) this.#end(live, error);
+      this.#giveUp(error);
       for (const job of this.#between.splice(0)) await job();
     } finally {
       // At once, not a turn later: a request submitted in between would find a loop that has stopped looking.
@@ -433,7 +433,16 @@ export class Engine {
         const drafts = plan.tokenStart[row] + 1;
         const picked = [...plan.tokens.subarray(drafts, drafts + accepted[sample]), tokens[sample]];
         for (const [right, token] of picked.entries()) {
-          const event = this.#advance(live, token, timeUs);
+          let event: TokenEvent;
+          try {
+            event = this.#advance(live, token, timeUs);
+          } catch (error) {
+            // Its detokenizer's fault, and nobody else's.
+            accepted[sample] = right;
+            tokens[sample] = token;
+            deliveries.push(() => this.#drop(live, error));
+            break;
+          }
           if (live.keep && event.finishReason !== undefined) live.finishing = event;
           else deliveries.push(() => this.#deliver(live, event));
           if (event.finishReason === undefined) continue;
@@ -459,8 +468,12 @@ export class Engine {
     for (const live of answered) {
       const most = Math.min(this.scheduler.maxDraftTokens, live.maxNewTokens - live.generated - 1);
       if (live.done || live.lanes !== undefined || most <= 0) continue;
-      const guess = drafter.draft(live.tokens.subarray(0, live.promptTokens + live.generated), most);
-      if (guess.length > 0) this.scheduler.propose(live.request, Array.from(guess).slice(0, most));
+      try {
+        const guess = drafter.draft(live.tokens.subarray(0, live.promptTokens + live.generated), most);
+        if (guess.length > 0) this.scheduler.propose(live.request, Array.from(guess).slice(0, most));
+      } catch (error) {
+        this.#drop(live, error);
+      }
     }
   }
 
@@ -506,6 +519,25 @@ export class Engine {
     if (live.finishing !== undefined) live.lanes?.discard();
     else this.scheduler.abort(live.request);
     this.#end(live, error);
+  }
+
+  /** As `#fail`, of a request that the scheduler may not know any more. */
+  #drop(live: Live, error: unknown): void {
+    try {
+      this.#fail(live, error);
+    } catch {
+      this.#end(live, error);
+    }
+  }
+
+  /** The loop cannot go on: no step is left in flight, and no request that nobody waits for any more. */
+  #giveUp(error: unknown): void {
+    try {
+      this.scheduler.abandon(this.scheduler.plan().stepId);
+    } catch {
+      // None was in flight, or the core is gone.
+    }
+    for (const live of [...this.#live.values()]) this.#drop(live, error);
   }
 
   #end(live: Live, error: unknown): void {

@@ -260,6 +260,52 @@ describe("a request ends early", () => {
     await engine.close();
   });
 
+  test("with the error of its detokenizer; the others of its batch go on, and so does the engine", async () => {
+    const broken = new Error("half a character");
+    let made = 0;
+    const detokenizer = (): { push: (token: number) => string; finish: () => string } => {
+      const first = made++ === 0;
+      let tokens = 0;
+      const push = (token: number): string => {
+        if (first && ++tokens === 3) throw broken;
+        return String.fromCharCode(token);
+      };
+      return { push, finish: () => "" };
+    };
+    const { engine } = await start({ detokenizer });
+    const ask = (token: number): Promise<TokenEvent[]> =>
+      collect(engine.generate({ tokens: [token], maxNewTokens: 6 }));
+    const [failing, going] = [ask(10), ask(20)];
+    await assert.rejects(failing, broken);
+    assert.deepEqual(
+      (await going).map(({ token }) => token),
+      [21, 22, 23, 24, 25, 26],
+    );
+    assert.equal((await ask(30)).length, 6);
+    const { scheduler } = engine;
+    assert.deepEqual([scheduler.running, scheduler.waiting, scheduler.cache.available], [0, 0, 64]);
+    scheduler.validate();
+  });
+
+  for (const what of ["onStep", "nowUs"] as const)
+    test(`with what ${what} throws: the scheduler keeps none of the requests, and later ones run`, async () => {
+      const broken = new Error("not now");
+      let calls = 0;
+      const once = (): number => {
+        if (++calls === 9) throw broken;
+        return calls;
+      };
+      const { engine } = await start({ [what]: once });
+      const ask = (token: number): Promise<TokenEvent[]> =>
+        collect(engine.generate({ tokens: [token], maxNewTokens: 40 }));
+      const ended = await Promise.allSettled([ask(10), ask(20)]);
+      assert.deepEqual(ended, Array(2).fill({ status: "rejected", reason: broken }));
+      const { scheduler } = engine;
+      assert.deepEqual([scheduler.running, scheduler.waiting, scheduler.cache.available], [0, 0, 64]);
+      assert.equal((await ask(30)).length, 40);
+      scheduler.validate();
+    });
+
   test("when its signal aborts before anybody has looked at the stream", async () => {
     const { engine } = await start();
     const controller = new AbortController();
