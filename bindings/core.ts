@@ -214,7 +214,8 @@ export class Core {
 
   /**
    * Creates a core from the bytes of `snapshot()`, on any machine and in any build: same calls, same bytes
-   * from there. Throws BAD_SNAPSHOT when the bytes are damaged or of another ABI version.
+   * from there. Throws BAD_SNAPSHOT for bytes that are cut short, of another ABI version, or whose directory is damaged. Damage
+   * inside a structure is not looked for: keep a checksum with bytes that may get some; `validate` finds what breaks an invariant.
    */
   static async restore(bytes: Uint8Array, options: CoreOptions = {}): Promise<Core> {
     if (!(bytes instanceof Uint8Array) || bytes.length < PAGE / 64) {
