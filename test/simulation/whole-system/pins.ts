@@ -15,7 +15,7 @@ export interface Pin {
   readonly untilUs: number;
   readonly namespace: number;
   readonly marks: PromptMarks;
-  /** What it keeps, in whole blocks. */
+  /** What it keeps, in whole blocks of all groups. */
   readonly tokens: readonly number[];
   /** Unknown until the request that made it ends. */
   id: PinId | undefined;
@@ -43,8 +43,7 @@ export class Pins {
 
   /** Holds of blocks. */
   get holds(): number {
-    const { blockSize } = this.#world.shape.cache;
-    return this.#live.reduce((sum, { tokens }) => sum + tokens.length / blockSize, 0);
+    return this.#live.reduce((sum, { tokens }) => sum + this.#blocksOf(tokens.length), 0);
   }
 
   get count(): number {
@@ -131,19 +130,18 @@ export class Pins {
   sampled(request: Tracked, nowUs: number, before: { pins: number; hard: number }, dropped: number): void {
     const { pin } = this.#asking!;
     this.#asking = undefined;
-    const { systems, shape, tally } = this.#world;
-    const { blockSize, prefixCache } = shape.cache;
-    const whole = request.promptTokens - (request.promptTokens % blockSize);
+    const { systems, tally } = this.#world;
+    const whole = this.#pinnable(request, request.promptTokens);
     const made = systems.main.cache.pinned().pins - before.pins + dropped;
     const { hard = false, priority = DEFAULT_PRIORITY, forUs = Infinity } = pin;
     const full = before.pins === this.#capacity;
     if (made === 0) {
-      const over = hard && before.hard + whole / blockSize > this.#limit;
-      assert.ok(whole === 0 || !prefixCache || full || over, "a prompt is pinned when it was asked for");
+      const over = hard && before.hard + this.#blocksOf(whole) > this.#limit;
+      assert.ok(whole === 0 || full || over, "a prompt is pinned when it was asked for");
       request.pin = "refused";
       return;
     }
-    assert.ok(made === 1 && whole > 0 && prefixCache && !full);
+    assert.ok(made === 1 && whole > 0 && !full);
     const tokens = [...request.answer.tokens.subarray(0, whole)];
     const { namespace, marks } = request;
     request.pin = { hard, priority, untilUs: nowUs + forUs, namespace, marks, tokens, id: undefined };
@@ -180,19 +178,19 @@ export class Pins {
   }
 
   #pin(random: Random): void {
-    const { systems, running, shape, nowUs, tally } = this.#world;
+    const { systems, running, nowUs, tally } = this.#world;
     const able = running.filter(({ sequence }) => sequence !== 0);
     if (able.length === 0) return;
-    const { sequence, computed, answer, namespace, marks } = random.pick(able);
+    const request = random.pick(able);
+    const { sequence, computed, answer, namespace, marks } = request;
     const { hard, priority } = this.#kind(random);
     const untilUs = random.below(3) === 0 ? Infinity : nowUs + random.below(900);
     const { pins, hard: kept } = systems.main.cache.pinned();
+    const whole = this.#pinnable(request, computed);
     const id = systems.tryCall(({ cache }) => cache.pin(sequence, { hard, priority, untilUs }));
-    const { blockSize, prefixCache } = shape.cache;
-    const whole = prefixCache ? computed - (computed % blockSize) : 0;
     if (whole === 0) assert.equal(id, "NOT_FOUND");
     else if (pins === this.#capacity) assert.equal(id, "PIN_LIMIT");
-    else if (id === "PIN_LIMIT") assert.ok(hard && kept + whole / blockSize > this.#limit);
+    else if (id === "PIN_LIMIT") assert.ok(hard && kept + this.#blocksOf(whole) > this.#limit);
     else assert.equal(typeof id, "number");
     if (typeof id === "string") return;
     const tokens = [...answer.tokens.subarray(0, whole)];
@@ -216,6 +214,25 @@ export class Pins {
       "NOT_FOUND",
       "a pin ends once",
     );
+  }
+
+  /** How many of a request's first tokens can be pinned: whole blocks, with groups as far as another could go on from them. */
+  #pinnable({ answer, namespace, marks }: Tracked, computed: number): number {
+    const { shape, machine, systems } = this.#world;
+    const { blockSize, prefixCache } = shape.cache;
+    const whole = prefixCache ? computed - (computed % blockSize) : 0;
+    if (machine.groups.length === 1) return whole;
+    const tokens = [...answer.tokens.subarray(0, whole), 0];
+    return systems.call(({ cache }) => cache.match(tokens, namespace, marksBefore(marks, whole)));
+  }
+
+  /** Blocks of a pin of so many tokens: in groups those that the next token needs. */
+  #blocksOf(length: number): number {
+    const [own, ...groups] = this.#world.machine.groups;
+    return groups.reduce((sum, { kind, window, blockSize }) => {
+      const reach = kind === "full" ? length : kind === "window" ? window - 1 : 1;
+      return sum + length / blockSize - Math.floor(Math.max(0, length - reach) / blockSize);
+    }, length / own.blockSize);
   }
 
   /** All of what is pinned would be found by whoever asks for it. */

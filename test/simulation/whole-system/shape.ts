@@ -114,7 +114,7 @@ export function drawShape(seed: number): WorldShape {
   const priorities = random.below(3) === 0;
   const turns = random.below(3) === 0;
   const blockRuns = !grouped && random.below(4) === 0 ? { reserve: 1 + random.below(blocks) } : undefined;
-  const pinned = prefixCache && !grouped && random.below(3) === 0;
+  const pinned = prefixCache && random.below(3) === 0;
   const pins = pinned ? { capacity: 1 + random.below(12), share: random.below(5) / 10 } : undefined;
   const preemptive = random.below(5) === 0;
   return {

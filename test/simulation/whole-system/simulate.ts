@@ -1,8 +1,10 @@
 /**
- * Simulates the whole system from one seed: worlds one after the other, each some hundred steps long and then drained.
+ * Simulates the whole system from one seed: worlds one after the other, each some hundred steps long, a few of them thousands,
+ * and then drained.
  * When one fails, steps are left out for as long as it still fails, and the error says how to run the rest again.
  */
 import type { Build, CoreOptions } from "../../../bindings/main.js";
+import { Random } from "../../support/random.js";
 import { emptyTally, type Tally } from "./tally.js";
 import { World } from "./world.js";
 
@@ -10,7 +12,6 @@ export interface Simulation {
   readonly seed: number;
   /** Steps in all, each world's drain not counted. */
   readonly steps: number;
-  readonly stepsPerWorld?: number;
   /** As for a world (world.ts). */
   readonly core?: CoreOptions;
   readonly build?: Build;
@@ -81,12 +82,18 @@ async function live(
   return made.tally;
 }
 
+/** Steps of a world: of ten one lives long, so that whatever adds up slowly shows. */
+function lifeOf(seed: number, world: number): number {
+  const random = new Random(seedOf(~seed, world));
+  return random.below(10) === 0 ? 1000 + random.below(4000) : 400 + random.below(400);
+}
+
 /** Runs the simulation; throws a SimulationError for the first world that fails. */
 export async function simulate(simulation: Simulation): Promise<Tally> {
-  const { steps, stepsPerWorld = 800 } = simulation;
   const total = emptyTally();
-  for (let world = 0, left = steps; left > 0; world++, left -= stepsPerWorld) {
-    const life = Array.from({ length: Math.min(stepsPerWorld, left) }, (_, i) => i);
+  for (let world = 0, left = simulation.steps; left > 0; world++) {
+    const life = Array.from({ length: Math.min(lifeOf(simulation.seed, world), left) }, (_, i) => i);
+    left -= life.length;
     let last = 0;
     try {
       const tally = await live(simulation, world, life, (step) => (last = step));
