@@ -146,7 +146,7 @@ class KVCacheCoordinator:
             )
             for index, group in enumerate(kv_cache_config.kv_cache_groups)
         )
-        if not getattr(kv_cache_config, "needs_kv_cache_zeroing", True):
+        if version >= Version.JULY_2026 and not getattr(kv_cache_config, "needs_kv_cache_zeroing", True):
             # Nobody would ever take them.
             for group in self.single_type_managers:
                 group.reports_new = False

@@ -170,6 +170,9 @@ class CacheGroup:
     def _report(self, ids):
         if self.reports_new:
             self.new_block_ids.extend(ids)
+            if len(self.new_block_ids) > 16 * self.block_pool.num_gpu_blocks:
+                # Nobody takes them: each once.
+                self.new_block_ids = list(dict.fromkeys(self.new_block_ids))
 
     def take_new_block_ids(self):
         ids, self.new_block_ids = self.new_block_ids, []

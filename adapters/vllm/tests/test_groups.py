@@ -155,9 +155,17 @@ class Others(unittest.TestCase):
     def test_new_blocks_that_no_host_zeroes_are_not_kept_for_it(self):
         config = config_with(20, [FullAttentionSpec(4)])
         config.needs_kv_cache_zeroing = False
-        manager = KVCacheManager(config, 256, 4)
-        computed(manager, "a", range(12))
-        self.assertEqual(manager.take_new_block_ids(), [])
+        for version, noted in ((Version.JUNE_2026, [1, 2, 3]), (Version.JULY_2026, [])):
+            manager = KVCacheManager(config, 256, 4, version=version)
+            computed(manager, "a", range(12))
+            self.assertEqual(manager.take_new_block_ids(), noted)
+
+    def test_new_blocks_that_nobody_takes_are_noted_once_in_the_end(self):
+        manager = manager_of(4, FullAttentionSpec(4), enable_caching=False)
+        for _ in range(1000):
+            manager.free(computed(manager, "a", range(12)))
+        self.assertLessEqual(len(manager._groups[0].new_block_ids), 64)
+        self.assertEqual(set(manager.take_new_block_ids()), {1, 2, 3})
 
     def test_full_groups_of_different_specs_hit_together(self):
         for second in (MLAAttentionSpec(4), FullAttentionSpec(8)):
