@@ -155,8 +155,8 @@ export const CANARIES: Readonly<Record<string, Edit>> = {
   },
   "under a ceiling a tenant's less urgent stay": {
     file: URGENCY,
-    find: "!giveWay(kv, own) && preemptLast(s, plan, r.priority, own) == NONE",
-    replace: "!giveWay(kv, own) && (CANARY || preemptLast(s, plan, r.priority, own) == NONE)",
+    find: "else if (preemptLast(s, plan, r.priority, own) == NONE) return true;",
+    replace: "else if (CANARY || preemptLast(s, plan, r.priority, own) == NONE) return true;",
   },
   "an item at the last token of a block is not looked at": {
     file: "assembly/paging/marks.ts",
