@@ -89,7 +89,7 @@ export function swapOut(s: Scheduler, slot: u32, r: Request): void {
   copy.resident = 0;
   copy.priority = r.priority;
   // Between two steps it is for the plan to come.
-  beginSwapOut(t, copy, r.sequence, tokens, s.stepInFlight == 0 ? s.stepId : nextStepId(s));
+  beginSwapOut(t, copy, r.sequence, tokens, s.stepInFlight == 0 ? s.stepId : nextStepId(s), !entire);
   if (entire) noteSlots(r, copy, sequence);
   if (copy.blocks == 0) freeCopy(t, copy);
   t.swapOuts += u64(copy.op != TransferOp.None);

@@ -38,6 +38,9 @@ const PACKED = [
   "elastic-cache:ratio=0.5,countBias=true",
 ];
 
+/** Keeps its first blocks where they are. */
+const SINKS = "streaming-llm:budget=96,sinks=32";
+
 interface Setting {
   readonly backend?: "wasm" | "cpu";
   readonly compaction?: "dense" | "lazy";
@@ -51,6 +54,8 @@ interface Setting {
   readonly turns?: number;
   /** Of 100 transfers, how many arrive in part. */
   readonly failures?: number;
+  /** All have one prompt, which one that drops nothing has left in the prefix cache. */
+  readonly shared?: boolean;
   /** Each request goes on from what is kept of one before it. */
   readonly chained?: boolean;
   /** Requests are aborted at random. */
@@ -83,7 +88,7 @@ async function serve(setting: Setting) {
     scheduler: {
       vocabSize: 64,
       maxRequests: 24,
-      maxRunning: 8,
+      maxRunning: setting.shared ? 3 : 8,
       maxBatchTokens: 1024,
       watermarkBlocks: 0,
       policy: "priority",
@@ -112,25 +117,31 @@ async function serve(setting: Setting) {
     },
   });
   const isPacked = backend === "wasm" && !folded && compaction === "dense";
-  const policies = isPacked ? [...POLICIES, ...PACKED] : POLICIES;
-  const prompts = policies.map((_, i) => promptOf(60 + i, 110 + 10 * i));
+  const ofOwn = isPacked ? [...POLICIES, ...PACKED] : POLICIES;
+  const policies = setting.shared ? ofOwn.map(() => SINKS) : ofOwn;
+  const prompts = policies.map((_, i) =>
+    setting.shared ? promptOf(60, 160) : promptOf(60 + i, 110 + 10 * i),
+  );
   let urgent: Promise<unknown>[] = [];
-  /** Takes nearly the whole pool for a few steps. */
+  /** Takes nearly the whole pool for a few steps, or only a row. */
   const press = async (seed: number): Promise<void> => {
     for await (const event of engine.generate({
-      tokens: promptOf(seed, BLOCK * (blocks - 30)),
+      tokens: promptOf(seed, setting.shared ? 64 : BLOCK * (blocks - 30)),
       maxNewTokens: 3,
       priority: 0,
     }))
       assert.ok(event.token < 64);
   };
+  if (setting.shared)
+    for await (const event of engine.generate({ tokens: prompts[0], maxNewTokens: 1 }))
+      assert.ok(event.token < 64);
   const answers = await Promise.all(
     prompts.map(async (tokens, i) => {
       const list: number[] = [];
       const evict = policyFromText(selection, policies[i]);
       const stop = new AbortController();
       let kept: KeptCache | undefined;
-      const common = { priority: 9, signal: stop.signal };
+      const common = { priority: 9, signal: stop.signal, sharePrefix: setting.shared };
       /** A request, or two, the second one on what the first one has kept. */
       async function* answered(): AsyncGenerator<TokenEvent> {
         if (!setting.chained)
@@ -150,7 +161,8 @@ async function serve(setting: Setting) {
       try {
         for await (const event of answered()) {
           list.push(event.token);
-          if (disturbed && i === 0 && event.index % 20 === 9) urgent.push(press(90 + event.index));
+          if (disturbed && i === 0 && event.index % (setting.shared ? 6 : 20) === 5)
+            urgent.push(press(90 + event.index));
           if (setting.aborts?.below(200) === 0) stop.abort();
         }
       } catch (error) {
@@ -298,6 +310,12 @@ test("what is lost on the way is computed anew, and nothing stays behind, with a
   }
   t.diagnostic(`${swapIns} read back, ${failures} transfers failed`);
   assert.ok(failures > 2 && swapIns > 2);
+});
+
+test("blocks of a shared prefix that requests that drop tokens send are counted on by nobody else", async (t) => {
+  const { tier } = await serve({ disturbed: true, shared: true, turns: 20, build: "debug" });
+  t.diagnostic(`${tier.swapOuts} sent, ${tier.keptBlocks} blocks kept`);
+  assert.ok(tier.swapOuts > 2);
 });
 
 test("a tier without room for all of a request takes none of it", async () => {

@@ -21,7 +21,8 @@
  * 2. A copy in flight keeps its slots, and its device blocks through a sequence: its request's, or its own once the
  *    request has left it. Nothing under an in-flight copy is ever handed to anybody else, unless the transfer is
  *    `awaited`: then the host completes it before it touches those blocks.
- * 3. A link is to a cached block with the content of the slot; it goes when the block is forgotten.
+ * 3. A link is to a cached block with the content of the slot; it goes when the block is forgotten. What is in flight to a
+ *    linked slot keeps its block: other copies count on it. Requests that go whole may let go of theirs, and link nothing.
  */
 import { extentsBytes, extentsCreate } from "../../index/free-extents";
 import { alignToLine } from "../../memory/arena";

@@ -107,8 +107,16 @@ function takeSlot(t: HostTier, copy: HostCopy, wanted: u32): u32 {
 /**
  * Begins to send a sequence's first `tokens` tokens, or as much from their start as there are slots for. What the tier
  * has already, of this request or of a cached block, is not sent; when that is all, nothing is in flight afterwards.
+ * `share`: whether others may count on the cached blocks among them; not when the request may let go of those on their way.
  */
-export function beginSwapOut(t: HostTier, copy: HostCopy, sequence: u32, tokens: u32, step: u32): void {
+export function beginSwapOut(
+  t: HostTier,
+  copy: HostCopy,
+  sequence: u32,
+  tokens: u32,
+  step: u32,
+  share: bool,
+): void {
   const kv = t.kv;
   const blocks = blocksFor(kv, tokens);
   beginTransfer(t, copy, TransferOp.SwapOut, 0, step); // from here on nobody takes its slots
@@ -125,7 +133,7 @@ export function beginSwapOut(t: HostTier, copy: HostCopy, sequence: u32, tokens:
       if (id == NONE) break;
     }
     if (fresh) appendSlot(t, copy, id);
-    if (send) sendBlock(t, copy, i, device, id, filled);
+    if (send) sendBlock(t, copy, i, device, id, filled, share);
   }
   copy.tokens = min(tokens, copy.blocks << kv.blockShift);
   t.sentBlocks += copy.count;
@@ -142,11 +150,20 @@ function appendSlot(t: HostTier, copy: HostCopy, id: u32): void {
 }
 
 /** One block of a swap-out: its slot is linked to the device block if that is cached, so that others need not send it. */
-function sendBlock(t: HostTier, copy: HostCopy, i: u32, device: u32, id: u32, tokens: u32): void {
+function sendBlock(
+  t: HostTier,
+  copy: HostCopy,
+  i: u32,
+  device: u32,
+  id: u32,
+  tokens: u32,
+  share: bool,
+): void {
   const slot = slotAt(t, id);
   slot.tokens = tokens | INCOMING;
   store<u32>(entryPtr(copy, i), id | SEND);
   if (
+    share &&
     t.reuse != 0 &&
     slot.device == NONE &&
     isCached(block(t.kv, device)) &&

@@ -40,7 +40,11 @@ export function tierValidate(t: HostTier): Status {
         const entry = load<u32>(entryPtr(copy, k));
         const slot = slotAt(t, entry & ~SEND);
         slot.refs = <u32>(<i32>slot.refs + delta);
-        wrong |= u32((entry & SEND) != 0 && copy.op == TransferOp.None);
+        if ((entry & SEND) == 0) continue;
+        wrong |= u32(copy.op == TransferOp.None);
+        // Others may count on what is on its way to a linked slot: its block must be kept until it has been read.
+        if (copy.op != TransferOp.SwapOut || slot.device == NONE || copy.awaited != 0) continue;
+        wrong |= u32((copy.owner & copy.sequence) == NONE);
       }
     }
     if (delta < 0) for (let id: u32 = 0; id < t.blocks; id++) wrong |= slotAt(t, id).refs;
