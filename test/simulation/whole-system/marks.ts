@@ -1,7 +1,9 @@
 /** What prompts say beside their tokens, an adapter, salts, items; and what that does to K and V from its place on. */
+import assert from "node:assert/strict";
 import type { PromptMarks } from "../../../bindings/main.js";
 import type { Random } from "../../support/random.js";
 import { contentAfter, contentOfNothing } from "./answers.js";
+import type { Systems } from "./systems.js";
 
 const KINDS = { adapter: 0x20000, public: 0x30000, group: 0x40000, tenant: 0x50000, item: 0x60000 } as const;
 
@@ -50,4 +52,17 @@ export function contentAt(content: number, token: number, at: number, marks: Pro
 export function contentsOf(namespace: number, tokens: readonly number[], marks: PromptMarks): number[] {
   let content = contentOfNothing(namespace);
   return tokens.map((token, at) => (content = contentAt(content, token, at, marks)));
+}
+
+/** Tokens of a prompt that are cached; undefined where there is no room for the marks to ask with. */
+export function matched(
+  systems: Systems,
+  tokens: ArrayLike<number>,
+  namespace: number,
+  marks: PromptMarks,
+): number | undefined {
+  const answer = systems.tryCall(({ cache }) => cache.match(tokens, namespace, marks));
+  if (typeof answer === "number") return answer;
+  assert.equal(answer, "OUT_OF_SCOPES");
+  return undefined;
 }

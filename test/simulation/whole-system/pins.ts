@@ -5,7 +5,7 @@
 import assert from "node:assert/strict";
 import type { PinId, PromptMarks, RequestPin } from "../../../bindings/main.js";
 import type { Random } from "../../support/random.js";
-import { marksBefore } from "./marks.js";
+import { marksBefore, matched } from "./marks.js";
 import type { Tracked } from "./requests.js";
 import type { World } from "./world.js";
 
@@ -136,13 +136,13 @@ export class Pins {
     const { hard = false, priority = DEFAULT_PRIORITY, forUs = Infinity } = pin;
     const full = before.pins === this.#capacity;
     if (made === 0) {
-      const over = hard && before.hard + this.#blocksOf(whole) > this.#limit;
-      assert.ok(whole === 0 || full || over, "a prompt is pinned when it was asked for");
+      const over = hard && whole !== undefined && before.hard + this.#blocksOf(whole) > this.#limit;
+      assert.ok(!whole || full || over, "a prompt is pinned when it was asked for");
       request.pin = "refused";
       return;
     }
-    assert.ok(made === 1 && whole > 0 && !full);
-    const tokens = [...request.answer.tokens.subarray(0, whole)];
+    assert.ok(made === 1 && whole !== 0 && !full);
+    const tokens = [...request.answer.tokens.subarray(0, whole ?? 0)];
     const { namespace, marks } = request;
     request.pin = { hard, priority, untilUs: nowUs + forUs, namespace, marks, tokens, id: undefined };
     this.#live.push(request.pin);
@@ -187,6 +187,7 @@ export class Pins {
     const untilUs = random.below(3) === 0 ? Infinity : nowUs + random.below(900);
     const { pins, hard: kept } = systems.main.cache.pinned();
     const whole = this.#pinnable(request, computed);
+    if (whole === undefined) return;
     const id = systems.tryCall(({ cache }) => cache.pin(sequence, { hard, priority, untilUs }));
     if (whole === 0) assert.equal(id, "NOT_FOUND");
     else if (pins === this.#capacity) assert.equal(id, "PIN_LIMIT");
@@ -216,14 +217,17 @@ export class Pins {
     );
   }
 
-  /** How many of a request's first tokens can be pinned: whole blocks, with groups as far as another could go on from them. */
-  #pinnable({ answer, namespace, marks }: Tracked, computed: number): number {
+  /**
+   * How many of a request's first tokens can be pinned: whole blocks, with groups as far as another could go on from them.
+   * Undefined where there is no room for the marks to ask with.
+   */
+  #pinnable({ answer, namespace, marks }: Tracked, computed: number): number | undefined {
     const { shape, machine, systems } = this.#world;
     const { blockSize, prefixCache } = shape.cache;
     const whole = prefixCache ? computed - (computed % blockSize) : 0;
     if (machine.groups.length === 1) return whole;
     const tokens = [...answer.tokens.subarray(0, whole), 0];
-    return systems.call(({ cache }) => cache.match(tokens, namespace, marksBefore(marks, whole)));
+    return matched(systems, tokens, namespace, marksBefore(marks, whole));
   }
 
   /** Blocks of a pin of so many tokens: in groups those that the next token needs. */
@@ -238,9 +242,9 @@ export class Pins {
   /** All of what is pinned would be found by whoever asks for it. */
   #found({ namespace, marks, tokens, hard }: Pin): void {
     const before = marksBefore(marks, tokens.length);
-    const found = this.#world.systems.call(({ cache }) => cache.match([...tokens, 0], namespace, before));
+    const found = matched(this.#world.systems, [...tokens, 0], namespace, before);
     assert.ok(
-      found >= tokens.length,
+      found === undefined || found >= tokens.length,
       `${found} of ${tokens.length} pinned tokens are cached${hard ? ", hard" : ""}`,
     );
   }

@@ -4,7 +4,7 @@
  */
 import assert from "node:assert/strict";
 import type { CacheGroup, KvCache } from "../../../bindings/main.js";
-import { marksBefore } from "./marks.js";
+import { marksBefore, matched } from "./marks.js";
 import { knownTokens, type Tracked } from "./requests.js";
 import type { World } from "./world.js";
 
@@ -93,10 +93,8 @@ export class Urgency {
     if (!prefixCache || groups) return [most, most];
     const known = knownTokens(one);
     const tokens = one.answer.tokens.subarray(0, known);
-    const cached = systems.call(({ cache }) =>
-      cache.match(tokens, one.namespace, marksBefore(one.marks, known)),
-    );
-    return [most - Math.ceil(cached / blockSize), most];
+    const cached = matched(systems, tokens, one.namespace, marksBefore(one.marks, known));
+    return [most - Math.ceil((cached ?? known) / blockSize), most];
   }
 
   /** Blocks of each: for what is left of its prompt, and copies. */
