@@ -131,7 +131,7 @@ function main() {
     const programs = prefix === undefined ? installed : join(out, name);
     const parts = ["", "_add_ons", "_pools", "_lanes"].map((part) => `adapters/c/conformance${part}.c`);
     compileProgram(installed, programs, ...parts);
-    for (const example of ["scheduler_loop", "speculation"]) {
+    for (const example of ["scheduler_loop", "speculation", "connector"]) {
       const program = compileProgram(installed, programs, `examples/c/${example}.c`);
       console.log(`c library (${name}): ${runProgram(installed, program)}`);
     }

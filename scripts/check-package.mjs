@@ -57,7 +57,11 @@ try {
   const installed = join(folder, "c");
   const build = ["node_modules/quartermaster/scripts/build-c.mjs", "--only", "scalar", "--prefix", installed];
   process.stdout.write(execFileSync(process.execPath, build, { cwd: folder, encoding: "utf8" }));
-  for (const file of ["include/quartermaster.h", "lib/pkgconfig/quartermaster.pc"])
+  for (const file of [
+    "include/quartermaster.h",
+    "include/quartermaster_lanes.h",
+    "lib/pkgconfig/quartermaster.pc",
+  ])
     if (!existsSync(join(installed, file))) throw new Error(`${file} was not installed from the package`);
   writeFileSync(join(folder, "types.ts"), TYPES);
   const options = [

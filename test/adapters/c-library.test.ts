@@ -37,6 +37,12 @@ for (const variant of ["scalar", "simd"]) {
     assert.match(stdout as string, /^10 of 10 requests finished in \d+ steps, idle 1 times/);
   });
 
+  test(`a connector in C (${variant}) fetches what another process has computed, once`, { skip }, () => {
+    const { status, stdout, stderr } = run("connector");
+    assert.equal(status, 0, `${stdout as string}${stderr as string}`);
+    assert.match(stdout as string, /^0 tokens fetched of 44 .*, 40 by the second, 0 when it is asked again/);
+  });
+
   test(`a wrong answer in a script is found by the C library (${variant})`, { skip }, () => {
     const { status, stdout } = conform(join(root, "test", "conformance", "wrong-answer.json"));
     assert.equal(status, 1);
@@ -107,6 +113,7 @@ const MAKES = ["core", "cache", "ordered", "named", "isolated", "grouped", "conn
   "scheduler",
   "scheduler-as",
   "pages",
+  "pages-eager",
   "index",
   "keyed",
   "virtual",
