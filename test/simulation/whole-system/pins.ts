@@ -136,7 +136,9 @@ export class Pins {
     const { hard = false, priority = DEFAULT_PRIORITY, forUs = Infinity } = pin;
     const full = before.pins === this.#capacity;
     if (made === 0) {
-      const over = hard && whole !== undefined && before.hard + this.#blocksOf(whole) > this.#limit;
+      // What its end has given back since may have been all of it that another could go on from.
+      const most = request.promptTokens - (request.promptTokens % this.#world.shape.cache.blockSize);
+      const over = hard && before.hard + this.#blocksOf(most) > this.#limit;
       assert.ok(!whole || full || over, "a prompt is pinned when it was asked for");
       request.pin = "refused";
       return;
@@ -235,7 +237,7 @@ export class Pins {
     const [own, ...groups] = this.#world.machine.groups;
     return groups.reduce((sum, { kind, window, blockSize }) => {
       const reach = kind === "full" ? length : kind === "window" ? window - 1 : 1;
-      return sum + length / blockSize - Math.floor(Math.max(0, length - reach) / blockSize);
+      return sum + Math.ceil(length / blockSize) - Math.floor(Math.max(0, length - reach) / blockSize);
     }, length / own.blockSize);
   }
 
