@@ -161,7 +161,7 @@ async function serve(setting: Setting) {
       try {
         for await (const event of answered()) {
           list.push(event.token);
-          if (disturbed && i === 0 && event.index % (setting.shared ? 6 : 20) === 5)
+          if (disturbed && i === 0 && event.index % (setting.shared ? 6 : 20) === (setting.shared ? 5 : 9))
             urgent.push(press(90 + event.index));
           if (setting.aborts?.below(200) === 0) stop.abort();
         }
