@@ -28,10 +28,12 @@ import { percentile } from "../../sim/report.js";
 
 const COUNT = 200;
 const SEED = 1;
+/** The tails of a few hundred turns differ by up to a quarter between two seeds: steps are judged by the mean of so many. */
+const SEEDS = 16;
 
-async function summariesOf(each: SwitchCase): Promise<ReadonlyMap<string, SwitchSummary>> {
+async function summariesOf(each: SwitchCase, seed = SEED): Promise<ReadonlyMap<string, SwitchSummary>> {
   const summaries = new Map<string, SwitchSummary>();
-  for (const system of each.systems) summaries.set(system.name, await runCase(each, system, SEED));
+  for (const system of each.systems) summaries.set(system.name, await runCase(each, system, seed));
   return summaries;
 }
 
@@ -47,8 +49,19 @@ test("all together: P99 time to first token 1.4 times better than the baseline's
   for (const relation of relations(await random).slice(4, 7)) assert.ok(holds(relation), told(relation));
 });
 
-test("no step of the ablation hurts", async () => {
-  for (const relation of relations(await random).slice(7)) assert.ok(holds(relation), told(relation));
+test("no step of the ablation hurts", async (t) => {
+  const logs = new Map<string, { relation: Relation; sum: number }>();
+  for (let seed = 1; seed <= SEEDS; seed++) {
+    const each = switchCase("random", "random", COUNT, seed);
+    for (const relation of relations(await summariesOf(each, seed)).slice(7)) {
+      const log = logs.get(relation.name) ?? { relation, sum: 0 };
+      log.sum += Math.log(relation.value) / SEEDS;
+      logs.set(relation.name, log);
+    }
+  }
+  const means = [...logs.values()].map(({ relation, sum }) => ({ ...relation, value: Math.exp(sum) }));
+  t.diagnostic(means.map(({ name, value }) => `${name} ${value.toFixed(3)}`).join(", "));
+  for (const relation of means) assert.ok(holds(relation), told(relation));
 });
 
 test("without priority changes and turns nothing is switched, and all systems are equal within 2 %", async () => {
