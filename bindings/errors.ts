@@ -121,6 +121,14 @@ export function requireInteger(argument: string, value: unknown, lowest: number,
   return value;
 }
 
+/** Checks that a list is one before its elements are looked at; returns how many it has. */
+export function requireList(argument: string, value: unknown): number {
+  const length = (value as { readonly length?: unknown } | null | undefined)?.length;
+  if (typeof value !== "object" || typeof length !== "number" || !Number.isInteger(length) || length < 0)
+    throw invalidArgument(argument, value, "an array");
+  return length;
+}
+
 /** Checks that options are an object before they are read. */
 export function requireObject(argument: string, value: unknown): void {
   if (typeof value !== "object" || value === null) throw invalidArgument(argument, value, "an object");

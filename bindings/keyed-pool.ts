@@ -12,7 +12,7 @@
  * it when it is taken; several blocks may have one key, and the oldest is found. Keys are compared whole.
  */
 import type { Core } from "./core.js";
-import { invalidArgument, requireInteger } from "./errors.js";
+import { invalidArgument, requireInteger, requireList } from "./errors.js";
 
 export interface KeyedPoolOptions {
   /** Blocks of the pool, 1 to 2^27; all are free at first. 44 bytes each, and the key, and 4 to 8 of index. */
@@ -108,10 +108,10 @@ export class KeyedPool {
    */
   enterKeys(group: number, blocks: ArrayLike<number>, keys: Uint8Array): void {
     requireInteger("group", group, 0, MAX_GROUP);
-    requireInteger("blocks.length", blocks.length, 0, this.batch);
+    requireInteger("blocks.length", requireList("blocks", blocks), 0, this.batch);
     this.#putIds("blocks", blocks);
     if (blocks.length === 0) return;
-    const length = this.#keyLength(keys, keys.length / blocks.length);
+    const length = this.#keyLength(keys, keys?.length / blocks.length);
     this.#bytes(this.#word("input"), keys.length).set(keys);
     this.core.call(
       () => this.core.exports.keyedPoolEnterKeys(this.pointer, group, length, blocks.length),
@@ -245,7 +245,7 @@ export class KeyedPool {
 
   #putIds(argument: string, ids: ArrayLike<number>): void {
     this.core.requireUsable();
-    requireInteger(`${argument}.length`, ids.length, 0, this.blocks);
+    requireInteger(`${argument}.length`, requireList(argument, ids), 0, this.blocks);
     for (let i = 0; i < ids.length; i++) requireInteger(`${argument}[${i}]`, ids[i], 0, this.blocks - 1);
     this.#ids(ids.length).set(ids);
   }

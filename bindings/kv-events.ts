@@ -8,7 +8,7 @@
 import { parentReader, ROOT } from "./block-records.js";
 import type { CacheGroup } from "./cache-groups.js";
 import type { ContentScope } from "./content-keys.js";
-import { invalidArgument, QuartermasterError, requireInteger } from "./errors.js";
+import { invalidArgument, QuartermasterError, requireInteger, requireList, requireObject } from "./errors.js";
 import type { KvCache } from "./kv-cache.js";
 import { type BlockMarks, marksOfBlocks } from "./kv-event-marks.js";
 import { DIGEST_BYTES, requireBytes } from "./keyed-hash.js";
@@ -264,8 +264,12 @@ export class KvEvents {
   }
 
   #ofTier(event: TierEvent): KvEvent {
-    const group = event.group ?? 0;
+    requireObject("event", event);
+    const group = requireInteger("group", event.group ?? 0, 0, 0xffffffff);
     if (event.type === "cleared") return { ...event, group };
+    if (event.type !== "removed" && event.type !== "stored")
+      throw invalidArgument("type", (event as TierEvent).type, "stored, removed, cleared");
+    requireList("keys", event.keys);
     for (const key of event.keys) requireBytes("keys", key, DIGEST_BYTES);
     if (event.type === "removed") return { ...event, group };
     const { tokenIds = new Uint32Array(0) } = event;

@@ -4,7 +4,7 @@
  */
 import { type BlockOrderKind, historyFor, ORDER_KINDS } from "./block-order.js";
 import type { Core } from "./core.js";
-import { invalidArgument, requireInteger } from "./errors.js";
+import { invalidArgument, requireInteger, requireList } from "./errors.js";
 
 export interface PageSetOptions {
   /** Pages present at a time, 1 to 2^26. */
@@ -77,7 +77,8 @@ export class PageSet {
 
   /** Many requests in turn; returns how many were faults. Nothing happens when one is out of range. */
   run(pages: ArrayLike<number>, advice?: ArrayLike<number>): number {
-    if (advice !== undefined && advice.length !== pages.length)
+    requireList("pages", pages);
+    if (advice !== undefined && requireList("advice", advice) !== pages.length)
       throw invalidArgument("advice", advice.length, `${pages.length} bits, as many as pages`);
     for (let i = 0; i < pages.length; i++) {
       requireInteger(`pages[${i}]`, pages[i], 0, this.pages - 1);

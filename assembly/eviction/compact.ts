@@ -143,6 +143,7 @@ export function lanesPlan(arena: LaneArena, handle: u32, privateFrom: u32): Stat
     if (!validAnswer(arena, headOf(slab, lane), lane)) return INVALID_ARGUMENT;
 
   let longest: u32 = 0;
+  let before: u32 = 0;
   let room: u32 = 0;
   let writeFrom = u32.MAX_VALUE;
   let moveFrom = u32.MAX_VALUE;
@@ -158,6 +159,7 @@ export function lanesPlan(arena: LaneArena, handle: u32, privateFrom: u32): Stat
     const hole = head.hole == NONE ? left : count == ALL ? head.hole : NONE;
     head.planned = length;
     longest = max(longest, length);
+    before = max(before, head.length);
     room = max(room, length - u32(hole != NONE));
     writeFrom = min(writeFrom, min(hole, length));
     if (successor != NONE) moveFrom = min(moveFrom, victim);
@@ -173,8 +175,12 @@ export function lanesPlan(arena: LaneArena, handle: u32, privateFrom: u32): Stat
     arena.cursorLane = arena.lanes; // the host has the moves
     return staged;
   }
-  const before = blocksFor(kv, slotsOf(sequence));
-  let held: u32 = slab.bySlot != 0 ? NONE : wholeBlocks(arena, slab, before);
+  // Lanes of another sequence: its table has no blocks for some of their slots.
+  if (before > slotsOf(sequence)) {
+    arena.planned = NONE;
+    return INVALID_ARGUMENT;
+  }
+  let held: u32 = slab.bySlot != 0 ? NONE : wholeBlocks(arena, slab, blocksFor(kv, slotsOf(sequence)));
   let from = min(writeFrom, privateFrom) >> kv.blockShift;
   if (held == NONE) {
     held = blocksFor(kv, longest);

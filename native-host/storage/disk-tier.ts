@@ -27,6 +27,7 @@ import {
   RECORD_OVERHEAD,
   recordIntact,
   requireKey,
+  requireKeys,
   TOMBSTONE,
 } from "./records.js";
 import { recover, type RecoveryReport } from "./recovery.js";
@@ -214,8 +215,8 @@ export class DiskTier implements TierBackend {
   }
 
   match(keys: readonly Uint8Array[], options: { readonly lossy?: boolean } = {}): number {
-    for (const [i, key] of keys.entries()) {
-      const text = keyText(requireKey(`keys[${i}]`, key));
+    for (const [i, key] of requireKeys(keys).entries()) {
+      const text = keyText(key);
       const entry = this.#index.get(text);
       if (entry === undefined || this.#index.isOrphan(text)) return i;
       if (!options.lossy && (entry.flags & LOSSY) !== 0) return i;
@@ -224,7 +225,7 @@ export class DiskTier implements TierBackend {
   }
 
   has(keys: readonly Uint8Array[]): boolean[] {
-    return keys.map((key) => this.match([key]) === 1);
+    return requireKeys(keys).map((key) => this.match([key]) === 1);
   }
 
   watch(listener: (change: TierChange) => void): () => void {

@@ -10,7 +10,7 @@
  * valley between two ends of runs, and the ends, with the shortest load allowed, are all that need be looked at: O(runs).
  * With overlap one cost rises and the other falls, and the best split is where they meet: O(runs x log tokens).
  */
-import { invalidArgument } from "../../bindings/errors.js";
+import { invalidArgument, requireInteger, requireList, requireObject } from "../../bindings/errors.js";
 
 /** Speed of one tier's link, learned from the transfers that have finished. */
 export interface LinkSpeed {
@@ -79,9 +79,36 @@ export class LinkMeter implements LinkSpeed {
 
   /** A transfer has finished: microseconds to its first byte, and from there to its last. */
   finished(bytes: number, latencyUs: number, transferUs: number): void {
+    requireMeasure("bytes", bytes);
+    requireMeasure("latencyUs", latencyUs);
+    requireMeasure("transferUs", transferUs);
     this.#latencyUs += this.#alpha * (latencyUs - this.#latencyUs);
     if (transferUs > 0) this.#bandwidth += this.#alpha * (bytes / transferUs - this.#bandwidth);
   }
+}
+
+function requireMeasure(argument: string, value: unknown): void {
+  if (!(typeof value === "number" && value >= 0 && value < Infinity))
+    throw invalidArgument(argument, value, "a finite number >= 0");
+}
+
+function requireQuery(query: LoadQuery): void {
+  requireObject("query", query);
+  requireList("runs", query.runs);
+  query.runs.forEach((run, i) => {
+    requireObject(`runs[${i}]`, run);
+    requireInteger(`runs[${i}].tokens`, run.tokens, 1, 0xffffffff);
+    requireMeasure(`runs[${i}].bytes`, run.bytes);
+    requireMeasure(`runs[${i}].decodeUs`, run.decodeUs ?? 0);
+  });
+  if (typeof query.links?.get !== "function")
+    throw invalidArgument("links", query.links, "a Map from tiers to links");
+  requireInteger("promptTokens", query.promptTokens, 0, 0xffffffff);
+  if (typeof query.recomputeUs !== "function")
+    throw invalidArgument("recomputeUs", query.recomputeUs, "a function");
+  if (!((query.minLoadTokens ?? 0) >= 0))
+    throw invalidArgument("minLoadTokens", query.minLoadTokens, "a number >= 0");
+  requireInteger("granularity", query.granularity ?? 1, 1, 0xffffffff);
 }
 
 /** Adds up what loading run after run takes. */
@@ -109,6 +136,12 @@ class Loading {
 
 /** Microseconds to load the first `tokens` tokens. O(runs). */
 export function loadUs(query: LoadQuery, tokens: number): number {
+  requireQuery(query);
+  requireMeasure("tokens", tokens);
+  return timeToLoad(query, tokens);
+}
+
+function timeToLoad(query: LoadQuery, tokens: number): number {
   const loading = new Loading(query);
   let before = 0;
   for (const run of query.runs) {
@@ -124,13 +157,14 @@ export function loadUs(query: LoadQuery, tokens: number): number {
  * token is always computed, so at most `promptTokens - 1` are loaded.
  */
 export function planLoad(query: LoadQuery): LoadPlan {
+  requireQuery(query);
   const { runs, promptTokens, overlap = false, minLoadTokens = 256, granularity = 1 } = query;
   const whole = (tokens: number): number => tokens - (tokens % granularity);
   const matched = Math.min(
     runs.reduce((sum, run) => sum + run.tokens, 0),
     whole(Math.max(0, promptTokens - 1)),
   );
-  const plan = (split: number, load = loadUs(query, split)): LoadPlan => {
+  const plan = (split: number, load = timeToLoad(query, split)): LoadPlan => {
     const recompute = query.recomputeUs(split);
     const totalUs = overlap ? Math.max(load, recompute) : load + recompute;
     return { split, loadUs: load, recomputeUs: recompute, totalUs };

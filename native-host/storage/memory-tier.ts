@@ -4,7 +4,7 @@
  * before what they stand on.
  */
 import { requireInteger } from "../../bindings/errors.js";
-import { flagsOf, groupIn, keyBytes, keyText, LOSSY, requireKey } from "./records.js";
+import { flagsOf, groupIn, keyBytes, keyText, LOSSY, requireKey, requireKeys } from "./records.js";
 import type { BlockInfo, StoredBlock, TierBackend, TierChange, TierStat } from "./tier-backend.js";
 import { TierIndex } from "./tier-index.js";
 
@@ -68,7 +68,7 @@ export class MemoryTier implements TierBackend {
   }
 
   match(keys: readonly Uint8Array[], { lossy = false }: { readonly lossy?: boolean } = {}): number {
-    const names = keys.map((key) => keyText(requireKey("keys", key)));
+    const names = requireKeys(keys).map(keyText);
     const gap = names.findIndex((name) => {
       const entry = this.#index.get(name);
       return entry === undefined || this.#index.isOrphan(name) || ((entry.flags & LOSSY) !== 0 && !lossy);
@@ -80,7 +80,7 @@ export class MemoryTier implements TierBackend {
   }
 
   has(keys: readonly Uint8Array[]): boolean[] {
-    return keys.map((key) => this.match([key]) === 1);
+    return requireKeys(keys).map((key) => this.match([key]) === 1);
   }
 
   watch(listener: (change: TierChange) => void): () => void {

@@ -9,7 +9,7 @@
  * several times slower in WebAssembly. It guards against damage, not against somebody who can write the files.
  */
 import { createHash, hash } from "node:crypto";
-import { invalidArgument, requireInteger } from "../../bindings/errors.js";
+import { invalidArgument, requireInteger, requireList } from "../../bindings/errors.js";
 import { type BlockInfo, KEY_BYTES } from "./tier-backend.js";
 
 export const HEADER_BYTES = 80;
@@ -66,6 +66,12 @@ export function requireKey(argument: string, key: unknown): Uint8Array {
   if (!(key instanceof Uint8Array) || key.length !== KEY_BYTES)
     throw invalidArgument(argument, key, `a Uint8Array of ${KEY_BYTES} bytes`);
   return key;
+}
+
+/** Checks an array of keys before anything is looked up. */
+export function requireKeys(keys: readonly unknown[]): readonly Uint8Array[] {
+  requireList("keys", keys);
+  return Array.from(keys, (key, i) => requireKey(`keys[${i}]`, key));
 }
 
 /** A key as what a Map finds it by. */

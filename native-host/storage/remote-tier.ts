@@ -13,7 +13,7 @@
  */
 import { invalidArgument, QuartermasterError, requireInteger } from "../../bindings/errors.js";
 import { present } from "./prompt-blocks.js";
-import { requireKey } from "./records.js";
+import { requireKey, requireKeys } from "./records.js";
 import type { BlockInfo, StoredBlock, TierBackend, TierChange, TierStat } from "./tier-backend.js";
 
 /** A `MessagePort`, a `Worker`, `parentPort`: values arrive once, in order, copied or transferred. */
@@ -111,14 +111,14 @@ export class RemoteTier implements TierBackend {
     keys: readonly Uint8Array[],
     { lossy = false }: { readonly lossy?: boolean } = {},
   ): Promise<number> {
-    const copies = keys.map((key) => requireKey("keys", key).slice());
+    const copies = requireKeys(keys).map((key) => key.slice());
     return (
       ((await this.#ask({ name: "match", keys: copies, lossy }).catch(nothing)) as number | undefined) ?? 0
     );
   }
 
   async has(keys: readonly Uint8Array[]): Promise<boolean[]> {
-    const copies = keys.map((key) => requireKey("keys", key).slice());
+    const copies = requireKeys(keys).map((key) => key.slice());
     const there = (await this.#ask({ name: "has", keys: copies }).catch(nothing)) as boolean[] | undefined;
     return there ?? keys.map(() => false);
   }

@@ -2,6 +2,8 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import { Core, type KvCache, QuartermasterError, type Scheduler } from "../../bindings/main.js";
+import { MemoryTier } from "../../native-host/storage/memory-tier.js";
+import { planLoad } from "../../native-host/storage/load-or-recompute.js";
 
 async function setUp(
   options: { maxRequests?: number; tokenCapacity?: number; blocks?: number } = {},
@@ -520,4 +522,41 @@ describe("a core refuses", () => {
     await assert.rejects(Core.create({ seed: -1 }), { code: "INVALID_ARGUMENT" });
     await assert.rejects(Core.create({ maximumBytes: 5 }), { code: "INVALID_ARGUMENT" });
   });
+});
+
+test("what is no list, no object, no event is refused by name wherever one is asked for", async () => {
+  const { core } = await setUp();
+  const pool = core.keyedPool({ blocks: 4 });
+  const pages = core.pageSet({ slots: 2, pages: 4 });
+  const content = { domainKey: new Uint8Array(32), fingerprint: new Uint8Array(32) };
+  const events = core.kvCache({ blocks: 4, blockSize: 4, contentKeys: content, events: true }).events();
+  const memory = new MemoryTier({ capacityBytes: 1000 });
+  const query = { runs: [], links: new Map(), promptTokens: 10, recomputeUs: (): number => 0 };
+  const before = stateOf(core);
+  const calls: readonly [RegExp, (wrong: never) => unknown][] = [
+    [/touch/, (wrong) => pool.allocate(1, wrong)],
+    [/touch/, (wrong) => pool.fits(1, wrong)],
+    [/blocks/, (wrong) => pool.release(wrong)],
+    [/blocks/, (wrong) => pool.enterKeys(0, wrong, new Uint8Array(32))],
+    [/keys/, (wrong) => pool.find(0, wrong)],
+    [/blocks/, (wrong) => pool.dropKeys(wrong)],
+    [/pages/, (wrong) => pages.run(wrong)],
+    [/event/, (wrong) => events.tell(wrong)],
+    [/type/, (wrong) => events.tell({ type: wrong } as never)],
+    [/keys/, (wrong) => events.tell({ type: "removed", keys: wrong, medium: "CPU" })],
+    [/keys/, (wrong) => memory.match(wrong)],
+    [/query/, (wrong) => planLoad(wrong)],
+    [/runs/, (wrong) => planLoad({ ...query, runs: wrong })],
+    [/runs\[0\]/, (wrong) => planLoad({ ...query, runs: [wrong] })],
+    [/links/, (wrong) => planLoad({ ...query, links: wrong })],
+    [/promptTokens/, (wrong) => planLoad({ ...query, promptTokens: wrong })],
+    [/recomputeUs/, (wrong) => planLoad({ ...query, recomputeUs: wrong })],
+  ];
+  for (const wrong of [null, "text", 7, NaN, () => [], Symbol("no list")])
+    for (const [names, run] of calls) {
+      if (names.source === "promptTokens" && wrong === 7) continue;
+      if (names.source === "recomputeUs" && typeof wrong === "function") continue;
+      refused(core, () => run(wrong as never), "INVALID_ARGUMENT", names);
+    }
+  assert.deepEqual(stateOf(core), before);
 });

@@ -205,6 +205,21 @@ test("wrong answers are refused, and change nothing", async () => {
   core.validate();
 });
 
+test("lanes with more slots than their sequence has blocks for are refused, and the core goes on", async () => {
+  const { core, cache, sequence, lanes } = await alone(40);
+  const recent = slots(36, 37, 38, 39);
+  const plan = lanes.plan({ keep: [recent, recent] });
+  plan.allMoves();
+  plan.commit();
+  const others = lanes.arena.open(sequence);
+  others.append(40);
+  assert.throws(() => others.plan({ keep: [recent, recent] }), { code: "INVALID_ARGUMENT" });
+  others.close();
+  lanes.plan({ keep: [slots(0, 3), slots(0, 3)] }).rollback();
+  core.validate();
+  assert.equal(cache.slots(sequence), 4);
+});
+
 test("one compaction at a time, and lossy sequences are not shortened", async () => {
   const { core, cache, sequence, lanes } = await alone(12);
   const twin = cache.fork(sequence);
