@@ -169,6 +169,8 @@ test("bad arguments are refused by name", async () => {
   assert.throws(() => new RemoteTier(port1, { timeoutMs: 0 }), { argument: "timeoutMs" });
   assert.throws(() => new MemoryTier({ capacityBytes: 0 }), { argument: "capacityBytes" });
   await assert.rejects(new RemoteTier(port1).get(new Uint8Array(3)), { argument: "key" });
-  assert.throws(() => new MemoryTier({ capacityBytes: 1 }).match([new Uint8Array(31)]), { argument: "keys[0]" });
+  assert.throws(() => new MemoryTier({ capacityBytes: 1 }).match([new Uint8Array(31)]), {
+    argument: "keys[0]",
+  });
   port1.close();
 });
