@@ -122,7 +122,8 @@ export interface Executor {
   writeBlocks?(blocks: Uint32Array, payload: Uint8Array): Promise<void>;
   /**
    * Copies blocks to host memory or back, beside `run`: one transfer's records of TRANSFER_WORDS, of op SwapOut or SwapIn,
-   * each a run of as many blocks as its tokens fill; with groups, of whole pages. Settles with how many of its leading blocks have arrived.
+   * each a run of as many blocks as its tokens fill; with groups, of whole pages. Settles with how many of its leading blocks
+   * have arrived.
    */
   transfer?(records: Uint32Array): Promise<number>;
   close(): Promise<void>;

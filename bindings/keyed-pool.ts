@@ -111,7 +111,7 @@ export class KeyedPool {
     requireInteger("blocks.length", requireList("blocks", blocks), 0, this.batch);
     this.#putIds("blocks", blocks);
     if (blocks.length === 0) return;
-    const length = this.#keyLength(keys, keys?.length / blocks.length);
+    const length = this.#keyLength(keys, requireList("keys", keys) / blocks.length);
     this.#bytes(this.#word("input"), keys.length).set(keys);
     this.core.call(
       () => this.core.exports.keyedPoolEnterKeys(this.pointer, group, length, blocks.length),

@@ -41,7 +41,8 @@ export function hostTierBytes(scheduler: usize, blocks: u32, copies: u32): f64 {
 /**
  * Gives a scheduler a host tier in a region of its own; afterwards it is the arena's last region. `preemption`: 1 swap,
  * 2 whichever costs less. `blocking`: 1 for transfers that are complete before the batch of their step. `reuse`: 1 keeps
- * copies once their requests run again, which a cache with groups never does. Microseconds to send a block, to read one back, to compute a token: finite, >= 0.
+ * copies once their requests run again, which a cache with groups never does. Microseconds to send a block, to read one back, to
+ * compute a token: finite, >= 0.
  * `swapIn`: when a request that is read back joins a batch, 0 to 2 (SwapIn).
  */
 export function hostTierCreate(

@@ -18,7 +18,7 @@ import {
   type Scheduler,
 } from "../../bindings/main.js";
 import { Random } from "../support/random.js";
-import { nextToken, StateExecutor } from "../support/state-executor.js";
+import { guessAfter, nextToken, StateExecutor } from "../support/state-executor.js";
 
 const VOCAB = 11;
 
@@ -75,12 +75,7 @@ class Serving {
     const { random, scheduler, groups } = this;
     for (const { request, tokens } of this.live.values()) {
       if (random.below(2) === 0) continue;
-      const guess: number[] = [];
-      for (let i = random.below(5); i > 0; i--) {
-        const right = nextToken(groups, tokens.concat(guess), VOCAB);
-        guess.push(random.below(4) === 0 ? random.below(VOCAB) : right);
-      }
-      scheduler.propose(request, guess);
+      scheduler.propose(request, guessAfter(random, groups, tokens, VOCAB));
     }
   }
 

@@ -26,7 +26,7 @@ import {
 } from "../../bindings/main.js";
 import { writeGroups } from "../../bindings/cache-groups.js";
 import { Random } from "../support/random.js";
-import { nextToken, StateExecutor } from "../support/state-executor.js";
+import { guessAfter, nextToken, StateExecutor } from "../support/state-executor.js";
 
 const VOCAB = 11;
 
@@ -174,12 +174,7 @@ class Serving {
     const { random, scheduler, groups } = this;
     for (const [request, { tokens }] of this.live) {
       if (random.below(2) === 0) continue;
-      const guess: number[] = [];
-      for (let i = random.below(5); i > 0; i--) {
-        const right = nextToken(groups, tokens.concat(guess), VOCAB);
-        guess.push(random.below(4) === 0 ? random.below(VOCAB) : right);
-      }
-      scheduler.propose(request, guess);
+      scheduler.propose(request, guessAfter(random, groups, tokens, VOCAB));
     }
   }
 

@@ -12,6 +12,7 @@ import {
   TRANSFER_WORDS,
   TransferOp,
 } from "../../bindings/main.js";
+import type { Random } from "./random.js";
 
 /** What a page holds: tokens by offset, or a state at 0; and of which group. */
 interface Page {
@@ -35,6 +36,21 @@ function contribution({ kind, window }: CacheGroup, tokens: readonly number[]): 
 export function nextToken(groups: readonly CacheGroup[], tokens: readonly number[], vocab: number): number {
   const sum = groups.reduce((total, group, g) => total + (contribution(group, tokens) >>> 0) * (g + 1), 0);
   return (sum >>> 0) % vocab;
+}
+
+/** Up to four guesses at the tokens that follow: right, wrong, or right at first. */
+export function guessAfter(
+  random: Random,
+  groups: readonly CacheGroup[],
+  tokens: readonly number[],
+  vocab: number,
+): number[] {
+  const guess: number[] = [];
+  for (let i = random.below(5); i > 0; i--) {
+    const right = nextToken(groups, tokens.concat(guess), vocab);
+    guess.push(random.below(4) === 0 ? random.below(vocab) : right);
+  }
+  return guess;
 }
 
 export class StateExecutor {

@@ -145,12 +145,8 @@ int qm_step(qm_core* core, qm_scheduler scheduler, double now_us, qm_plan* plan)
   REQUIRE(core, QM_SCHEDULER, scheduler);
   if (plan == NULL) return QM_INVALID_ARGUMENT;
   int step = 0;
-  uint32_t address = 0;
   QM_CALL(core, step, (int)w2c_qm_schedulerStep(instance, scheduler, now_us));
-  if (step < 0) return step;
-  QM_CALL(core, address, w2c_qm_schedulerPlan(instance, scheduler));
-  read_plan(core, address, plan);
-  return QM_OK;
+  return step < 0 ? step : qm_current_plan(core, scheduler, plan);
 }
 
 int qm_current_plan(qm_core* core, qm_scheduler scheduler, qm_plan* plan) {
